@@ -1,0 +1,47 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+RUN_DIR ?= runs/demo
+SEED ?= 0
+STAMP := $(VENV)/.lean_align_ready
+
+.PHONY: setup demo test test-stack check bench docs demo-model lock clean
+
+$(STAMP): requirements/cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(STAMP)
+
+setup: $(STAMP)  ## make the environment
+
+demo: setup  ## run the whole method on the embedded model
+	$(BIN)/lean-align run demo --set seed=$(SEED) --run-dir $(RUN_DIR)
+	@echo "report: $(RUN_DIR)/report/index.html"
+
+test: setup  ## tests, under 10 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-stack: setup  ## slow tests on real models
+	$(BIN)/python -m pytest -m stack
+
+check: setup  ## lint, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py
+
+bench: setup  ## measure, and write bench/RESULTS.md
+	$(BIN)/python -m bench
+
+docs: setup  ## write docs/cli.md from the command line's own help
+	$(BIN)/python -m docs.make_cli
+
+demo-model: setup  ## train the embedded model again (about 25 minutes on 2 cores)
+	$(BIN)/python -m lean_align.demo.make_model lean_align/demo/model
+
+lock: setup  ## lock every version again
+	$(BIN)/python -m pip freeze --exclude-editable > requirements/cpu.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

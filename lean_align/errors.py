@@ -1,0 +1,43 @@
+"""Errors a user can meet: each says what was got, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class LeanAlignError(Exception):
+    """Base of every error that lean_align raises on purpose."""
+
+
+class RecipeError(LeanAlignError, ValueError):
+    """A recipe, or a `--set key=value`, that cannot be used."""
+
+
+class DataError(LeanAlignError, ValueError):
+    """A data set that cannot be read or has nothing usable in it."""
+
+
+class ModelError(LeanAlignError, ValueError):
+    """A model that cannot be loaded or is not of a supported kind."""
+
+
+class StageError(LeanAlignError, RuntimeError):
+    """A stage that could not run: missing inputs, or a failed child process."""
+
+
+class StaleStageError(StageError):
+    """A finished stage whose inputs are no longer those of the recipe."""
+
+
+class StoreError(LeanAlignError, ValueError):
+    """A gradient store that is damaged, or was opened against other inputs."""
+
+
+class GradientError(LeanAlignError, ArithmeticError):
+    """A gradient that is missing, NaN or infinite; the message names parameter and prompt."""
+
+
+class NothingToLearnError(LeanAlignError, RuntimeError):
+    """No prompt has completions of different reward, so no gradient exists."""
+
+
+class DiskFullError(LeanAlignError, OSError):
+    """The run folder's disk is full."""

@@ -1,0 +1,38 @@
+"""The recipe: one YAML file, read into frozen dataclasses, that fixes a whole run.
+
+Every field has a default; a recipe file names what it changes.
+"""
+
+from lean_align.recipe.fields import (
+    DataRecipe,
+    EvaluationRecipe,
+    GradientRecipe,
+    LoraRecipe,
+    ModelRecipe,
+    Recipe,
+    RolloutRecipe,
+    SelectionRecipe,
+    TrainerRecipe,
+    TrainingRecipe,
+    WarmupRecipe,
+)
+from lean_align.recipe.reading import all_keys, dump_recipe, load_recipe, recipe_tree, shipped_recipes
+
+__all__ = [
+    "DataRecipe",
+    "EvaluationRecipe",
+    "GradientRecipe",
+    "LoraRecipe",
+    "ModelRecipe",
+    "Recipe",
+    "RolloutRecipe",
+    "SelectionRecipe",
+    "TrainerRecipe",
+    "TrainingRecipe",
+    "WarmupRecipe",
+    "all_keys",
+    "dump_recipe",
+    "load_recipe",
+    "recipe_tree",
+    "shipped_recipes",
+]

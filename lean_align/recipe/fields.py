@@ -1,0 +1,208 @@
+"""Every key of a recipe, with its default, its range and what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def choice(default: str, *others: str) -> Any:
+    """A field that takes one of a few words."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def number(default: float, low: float, high: float = float("inf")) -> Any:
+    """A field that takes a number in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The base model, which stays frozen."""
+
+    name: str = "demo"
+    """A hub id, a local folder, or `demo` for the model inside the package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    quantization: str = choice("nf4", "none")
+    """`nf4`: 4-bit NormalFloat with double quantisation (bitsandbytes); `none`: weights in `dtype`."""
+    dtype: str = choice("bfloat16", "float32")
+    """Type of activations and of weights that are not quantised."""
+    device: str = choice("auto", "cpu", "cuda")
+    """`auto` takes CUDA where there is a card."""
+
+
+@dataclass(frozen=True)
+class LoraRecipe:
+    """The adapter: the only weights that are trained, and the ones gradients are taken over."""
+
+    r: int = number(16, 1)
+    """Rank."""
+    alpha: int = number(32, 1)
+    """Scale; the update is multiplied by alpha / r."""
+    target_modules: str = "all-linear"
+    """`all-linear`, or module names separated by commas."""
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Where prompts come from, and how they are put to the model."""
+
+    train_path: str = "demo"
+    """A local .jsonl, .json or .parquet, a hub id, or `demo` for generated problems."""
+    test_path: str = "demo"
+    """The held-out set, likewise."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    train_split: str = "train"
+    """Split of a hub data set to select from."""
+    test_split: str = "test"
+    """Split of a hub data set to evaluate on."""
+    limit: int | None = number(None, 1)  # type: ignore[arg-type]
+    """Use a seeded random subset of this many training prompts; all when null."""
+    test_limit: int | None = number(None, 1)  # type: ignore[arg-type]
+    """Likewise for the held-out set."""
+    prompt_format: str = choice("chat", "plain")
+    """`chat` puts the prompt through the tokenizer's chat template; `plain` takes it as it is."""
+    system_prompt: str | None = None
+    """System message before each prompt; chat format only."""
+    prompt_template: str = "{prompt}"
+    """Text put to the model; `{prompt}` stands for the question."""
+    demo_train: int = number(320, 1)
+    """Number of generated training problems (`train_path: demo`)."""
+    demo_test: int = number(500, 1)
+    """Number of generated held-out problems (`test_path: demo`)."""
+    demo_grade_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    """Relative frequency of problems with 1, 2, 3, 4 and 5 steps, in both splits."""
+
+
+@dataclass(frozen=True)
+class RolloutRecipe:
+    """Sampling, everywhere that completions are sampled: warm-up, rollouts and training."""
+
+    num_generations: int = number(8, 2)
+    """Completions a prompt (G)."""
+    temperature: float = number(1.0, 0.01, 10.0)
+    """Sampling temperature; log-probabilities in gradients are taken at it too."""
+    max_new_tokens: int = number(512, 1)
+    """Longest completion, in tokens."""
+    batch_size: int = number(64, 1)
+    """Completions generated together; part of the result, since a batch shares its noise."""
+
+
+@dataclass(frozen=True)
+class TrainerRecipe:
+    """GRPO by trl, for the warm-up and for the final training."""
+
+    steps: int = number(100, 1)
+    """Optimiser steps."""
+    prompts_per_step: int = number(48, 1)
+    """Prompts a step; each has num_generations completions."""
+    micro_batch: int = number(8, 1)
+    """Completions a forward and backward pass; divides prompts_per_step x num_generations."""
+    learning_rate: float = number(1e-5, 0.0)
+    """Peak learning rate of AdamW."""
+    lr_scheduler: str = choice("constant", "linear", "cosine")
+    """Shape of the learning rate after the first lr_warmup_steps."""
+    lr_warmup_steps: int = number(0, 0)
+    """Steps of linear increase."""
+    beta: float = number(0.0, 0.0)
+    """Weight of the KL term towards the initial policy."""
+    epsilon: float = number(0.2, 0.0)
+    """Clip range of the probability ratio."""
+    weight_decay: float = number(0.0, 0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = number(1.0, 0.0)
+    """Gradients are clipped to this norm."""
+    optimizer: str = choice("adamw_torch", "paged_adamw_8bit", "adamw_8bit")
+    """As transformers names it."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    save_steps: int = number(10, 1)
+    """Steps between checkpoints; a killed run loses at most so many."""
+
+
+@dataclass(frozen=True)
+class WarmupRecipe(TrainerRecipe):
+    """The short training before gradients are taken; steps = 0 leaves it out."""
+
+    steps: int = number(6, 0)
+    """Optimiser steps; 0 leaves the warm-up out."""
+    n_prompts: int = number(300, 1)
+    """Size of the seeded random subset that it trains on."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe(TrainerRecipe):
+    """The final training, on the selected prompts."""
+
+    init: str = choice("base", "warmup")
+    """Adapter to start from: a fresh one, or the warm-up's."""
+
+
+@dataclass(frozen=True)
+class GradientRecipe:
+    """Gradient of each prompt and its projection."""
+
+    projection: str = choice("sjlt")
+    """Kind of random projection; see docs/method.md."""
+    proj_dim: int = number(8192, 1)
+    """Length of a projected row (k)."""
+    token_budget: int = number(4096, 1)
+    """Padded tokens a forward and backward pass; one completion always fits."""
+    logprob_chunk: int = number(1024, 1)
+    """Token positions whose logits exist at the same time."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+
+
+@dataclass(frozen=True)
+class SelectionRecipe:
+    """The choice of prompts to train on."""
+
+    method: str = choice("learnalign", "random", "full")
+    """`learnalign`; `random`: a seeded subset; `full`: the whole pool."""
+    n: int = number(1000, 1)
+    """How many prompts to keep; `full` keeps all."""
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """Greedy pass@1 on the held-out set."""
+
+    batch_size: int = number(64, 1)
+    """Problems generated together."""
+    max_new_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
+    """Longest completion; as in rollouts when null."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    name: str = "custom"
+    """Shown in the report."""
+    description: str = ""
+    """What it is for, and how it departs from the paper."""
+    seed: int = number(0, 0)
+    """Everything random follows from it."""
+    threads: int | None = number(None, 1)  # type: ignore[arg-type]
+    """CPU threads of each stage; torch's own choice when null."""
+    model: ModelRecipe = ModelRecipe()
+    """Base model."""
+    lora: LoraRecipe = LoraRecipe()
+    """Adapter."""
+    data: DataRecipe = DataRecipe()
+    """Prompts."""
+    rollouts: RolloutRecipe = RolloutRecipe()
+    """Sampling."""
+    warmup: WarmupRecipe = WarmupRecipe()
+    """Warm-up."""
+    gradients: GradientRecipe = GradientRecipe()
+    """Gradients and projection."""
+    selection: SelectionRecipe = SelectionRecipe()
+    """Selection."""
+    training: TrainingRecipe = TrainingRecipe()
+    """Final training."""
+    evaluation: EvaluationRecipe = EvaluationRecipe()
+    """Evaluation."""

@@ -1,0 +1,188 @@
+"""Read a recipe: YAML to frozen dataclasses, checked key by key.
+
+An unknown key, a value of the wrong type or out of its range is refused with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from lean_align.errors import RecipeError
+from lean_align.recipe.fields import Recipe
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes lie: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "shipped_recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name of each shipped recipe and the file it lies in."""
+    return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
+
+
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe and put overrides over it.
+
+    Parameters
+    ----------
+    source : str or Path
+        Name of a shipped recipe, or the path of a YAML file.
+    overrides : mapping, optional
+        Dotted keys and values, as {"data.limit": 64}; a string is read as YAML ("64" -> 64).
+
+    Returns
+    -------
+    Recipe
+
+    Raises
+    ------
+    RecipeError
+        When there is no such recipe, key or value; the message offers the nearest.
+    """
+    tree = _read_yaml(_find(source))
+    for key, value in (overrides or {}).items():
+        _put(tree, key, yaml.safe_load(value) if isinstance(value, str) else value)
+    recipe: Recipe = _build(Recipe, tree, "")
+    _check(recipe)
+    return recipe
+
+
+def recipe_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain dictionaries, every field present; lists in place of tuples."""
+    return dict(yaml.safe_load(yaml.safe_dump(_plain(recipe))))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every field present."""
+    return yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _find(source: str | Path) -> Path:
+    shipped = shipped_recipes()
+    if str(source) in shipped:
+        return shipped[str(source)]
+    path = Path(source)
+    if path.is_file():
+        return path
+    raise RecipeError(
+        f"there is no recipe {str(source)!r}: expected the path of a YAML file or a shipped name"
+        f"{_nearest(str(source), shipped)}. Shipped: {', '.join(shipped)}."
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise RecipeError(f"{path} holds {type(tree).__name__}; expected a mapping of recipe keys.")
+    return tree
+
+
+def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, last = dotted.split(".")
+    for section in sections:
+        below = tree.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise RecipeError(f"{dotted!r}: {section!r} is not a section of the recipe.")
+        tree = below
+    tree[last] = value
+
+
+def _build(kind: type, tree: Any, prefix: str) -> Any:
+    if not isinstance(tree, dict):
+        raise RecipeError(f"recipe key {prefix.rstrip('.')!r} is {tree!r}; expected a section of keys.")
+    hints = get_type_hints(kind)
+    values = {}
+    for key, value in tree.items():
+        if key not in hints:
+            raise RecipeError(f"unknown recipe key {prefix + str(key)!r}{_nearest(prefix + str(key), all_keys())}.")
+        values[key] = _value(kind, key, hints[key], value, prefix)
+    return kind(**values)
+
+
+def _value(kind: type, key: str, hint: Any, value: Any, prefix: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, {} if value is None else value, f"{prefix}{key}.")  # type: ignore[arg-type]
+    metadata = kind.__dataclass_fields__[key].metadata  # type: ignore[attr-defined]
+    value = _convert(hint, value, f"{prefix}{key}")
+    if "choices" in metadata and value not in metadata["choices"]:
+        near = _nearest(str(value), metadata["choices"])
+        raise RecipeError(f"{prefix}{key} is {value!r}; expected one of {', '.join(metadata['choices'])}{near}.")
+    if "low" in metadata and value is not None and not metadata["low"] <= value <= metadata["high"]:
+        upper = "" if metadata["high"] == float("inf") else f" and at most {metadata['high']}"
+        raise RecipeError(f"{prefix}{key} is {value!r}; expected at least {metadata['low']}{upper}.")
+    return value
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    origin = get_origin(hint)
+    options = get_args(hint) if origin in (Union, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    wanted = next(option for option in options if option is not type(None))
+    if get_origin(wanted) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(get_args(wanted)[0], item, key) for item in value)
+    if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-5, without a dot, as a text
+        except ValueError:
+            pass
+    if isinstance(wanted, type) and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
+        return value
+    expected = " or ".join("null" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
+    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}); expected {expected}.")
+
+
+def all_keys() -> list[str]:
+    """Every dotted key of a recipe."""
+    keys = []
+    for name, hint in get_type_hints(Recipe).items():
+        keys += [f"{name}.{key}" for key in get_type_hints(hint)] if dataclasses.is_dataclass(hint) else [name]
+    return keys
+
+
+def _nearest(word: str, valid: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse combinations that no stage could run."""
+    generations = recipe.rollouts.num_generations
+    for name, trainer in (("warmup", recipe.warmup), ("training", recipe.training)):
+        completions = trainer.prompts_per_step * generations
+        if completions % trainer.micro_batch:
+            raise RecipeError(
+                f"{name}.micro_batch is {trainer.micro_batch}, which does not divide the {completions} completions of "
+                f"a step ({name}.prompts_per_step {trainer.prompts_per_step} x rollouts.num_generations {generations})."
+            )
+    if "{prompt}" not in recipe.data.prompt_template:
+        raise RecipeError(
+            f"data.prompt_template is {recipe.data.prompt_template!r}; expected a text with {{prompt}} in it."
+        )
+    if recipe.data.system_prompt is not None and recipe.data.prompt_format == "plain":
+        raise RecipeError("data.system_prompt needs data.prompt_format: chat; a plain prompt has no system message.")
+    if len(recipe.data.demo_grade_weights) != 5 or sum(recipe.data.demo_grade_weights) <= 0:
+        raise RecipeError(
+            f"data.demo_grade_weights is {list(recipe.data.demo_grade_weights)}; expected five weights, not all zero."
+        )
+    if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
+        raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
