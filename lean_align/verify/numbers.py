@@ -1,0 +1,68 @@
+r"""Plain numbers as exact fractions: text -> Fraction, or None for anything else.
+
+1. Wrapping goes: white space, `$`, `**`, `\(...\)`, `\text{...}`, `^\circ`, LaTeX's thin spaces, a closing period.
+2. What is left has to be, from end to end, a sign, a currency sign, one number and a unit of words.
+3. The number is an integer or decimal, with or without thousands commas in groups of three; a fraction a/b or
+   `\frac{a}{b}`; or a mixed number: 2 1/2, 2 and a half.
+
+Not plain, on purpose: 5x, 2\pi, 1,2 (a list), 7 and 8, 12:30, 1e9.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+MAX_NUMBER_CHARS = 1_000
+"""A longer text is not plain; it also keeps int() below Python's limit of 4,300 digits."""
+
+CURRENCY = r"[$€£¥₹]"
+DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![A-Za-z0-9])\.[0-9]+"
+WRAPPING = " \t\r\n*_`$"
+
+_SHORT_UNIT = r"(?:[cmk]?m|in|ft|yd|mi|[mk]?g|lbs?|oz|m?[lL]|s|h|hrs?|[ap]m|st|nd|rd|th)(?![A-Za-z])"
+# Scale words are units: of 14 GSM8K solutions that end in "5 dozen" or "60 million", all 14 have the gold 5 or 60.
+_LONG_UNIT = r"(?!(?:and|half|plus|minus|over|mod|squared|cubed)\b)[A-Za-z]{3,}"
+_POWER = r"(?: ?\^ ?(?:[23]|\{[23]\})|[²³])"
+_UNITS = rf"(?:{_SHORT_UNIT}|{_LONG_UNIT})(?:[ /-](?!(?:and|or)\b)[A-Za-z]+)*\.?{_POWER}?"
+_PLAIN = re.compile(
+    rf"(?:{CURRENCY} ?)?(?P<sign>[-+]?) ?(?:{CURRENCY} ?)?"
+    rf"(?:(?:(?P<whole>[0-9]+) )?(?P<top>{DIGITS}) ?/ ?(?P<bottom>{DIGITS})|(?P<value>{DIGITS})\.?)"
+    rf"(?: ?(?:%|percent\b))? ?{CURRENCY}? ?(?:{_UNITS})?"
+)
+_CLEANING = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\\[!,;:]\s*", ""),
+        (r"\{,\}", ","),
+        (r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r" \1 "),
+        (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\(?=[%$])", ""),
+        (r"\\[dt]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))", r" \1\2/\3\4"),
+        (r"^\\[(\[]|\\[)\]]$", ""),
+        (r"\s+", " "),
+        (r" and (?:a|one) half\b", " 1/2"),
+    )
+)
+
+
+def plain_number(text: str) -> Fraction | None:
+    """The exact value of a plain number, None for anything else."""
+    if len(text) > MAX_NUMBER_CHARS:
+        return None
+    text = text.replace("\u2212", "-").strip(WRAPPING).rstrip(".,;:!")
+    for pattern, replacement in _CLEANING:
+        text = pattern.sub(replacement, text)
+    match = _PLAIN.fullmatch(text.strip(WRAPPING).rstrip(".,;:!"))
+    if match is None:
+        return None
+    value = _fraction(match["value"]) if match["value"] else _mixed(match["whole"], match["top"], match["bottom"])
+    return -value if value is not None and match["sign"] == "-" else value
+
+
+def _mixed(whole: str | None, top: str, bottom: str) -> Fraction | None:
+    divisor = _fraction(bottom)
+    return _fraction(whole or "0") + _fraction(top) / divisor if divisor else None
+
+
+def _fraction(digits: str) -> Fraction:
+    return Fraction(digits.replace(",", ""))

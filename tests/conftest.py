@@ -1,0 +1,71 @@
+"""Small models and data made on the spot, and the place of the optional data sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lean_align.recipe import load_recipe
+from lean_align.types import Completion, Group, Prompt
+
+ROOT = Path(__file__).parent.parent
+QUESTIONS = (
+    ("Ann has 12 apples. Ann finds 7 more apples. How many apples does Ann have?", "19"),
+    ("Ben has 3 boxes with 5 pens in each. How many pens does Ben have?", "15"),
+    ("Kim rides 6 km an hour for 3 hours. How many km does Kim travel?", "18"),
+    ("Leo has 9 coins. Ida has 4 more than Leo. How many coins does Ida have?", "13"),
+)
+
+
+def data_folder() -> Path | None:
+    """The folder of public data sets, where there is one."""
+    folder = Path(os.environ.get("LEAN_ALIGN_DATA", ROOT.parent / "shared" / "data"))
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    folder = data_folder()
+    if folder is None:
+        pytest.skip("the public data sets are not on this machine; set LEAN_ALIGN_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_policy() -> Callable[..., object]:
+    """Build a policy of the embedded model with a random, non-zero adapter."""
+    import torch
+
+    from lean_align.policy import load_policy
+
+    def make(quantization: str = "none", dtype: str = "float32", b_scale: float = 0.05, double: bool = False):
+        recipe = load_recipe("demo", {"model.quantization": quantization, "model.dtype": dtype})
+        policy = load_policy(recipe.model, recipe.data, recipe.lora, seed=3)
+        generator = torch.Generator().manual_seed(5)
+        for name, parameter in policy.lora_parameters.items():
+            if "lora_B" in name:
+                parameter.data = b_scale * torch.randn(parameter.shape, generator=generator)
+        if double:
+            policy.model.double()
+        return policy
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def groups(make_policy) -> list[Group]:
+    """Real completions of the embedded model, with rewards that differ inside each group."""
+    from lean_align.rollouts import Sampling, generate_batch, group_completions
+
+    policy = make_policy()
+    prompts = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
+    completions = generate_batch(policy, prompts, Sampling(4, 1.0, 24, 64, 0, "tests"), lambda gold, text: 0.0)
+    planted = [_with_reward(c, float(c.index in (0, 3) if c.prompt_id != "p-1" else c.index == 1)) for c in completions]
+    return group_completions(prompts, iter(planted))
+
+
+def _with_reward(completion: Completion, reward: float) -> Completion:
+    return Completion(**{**completion.__dict__, "reward": reward})
