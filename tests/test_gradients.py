@@ -1,0 +1,227 @@
+"""The prompt gradient against the literal formula, finite differences and trl's own loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from lean_align.errors import GradientError, ModelError
+from lean_align.gradients import (
+    advantages,
+    check_log_probs,
+    completion_log_probs,
+    micro_batches,
+    prompt_gradients,
+)
+from lean_align.projection import make_projector
+from lean_align.types import Group
+
+
+def gradient_of(policy, group: Group, **options) -> torch.Tensor:
+    return next(iter(prompt_gradients(policy, [group], **options)))[1]
+
+
+def literal_loss(policy, group: Group, temperature: float = 1.0) -> torch.Tensor:
+    """METHOD's formula word by word: one completion at a time, full logits, no padding."""
+    prompt_ids = policy.encoder.encode(group.prompt)
+    rewards = torch.tensor(group.rewards, dtype=torch.float64)
+    total = torch.zeros((), dtype=torch.float64)
+    for completion in group.completions:
+        advantage = (rewards[completion.index] - rewards.mean()) / (rewards.std(correction=1) + 1e-4)
+        ids = torch.tensor([[*prompt_ids, *completion.token_ids]])
+        log_probs = torch.log_softmax(policy.model(input_ids=ids).logits[0].double() / temperature, -1)
+        for t, token in enumerate(completion.token_ids):
+            log_prob = log_probs[len(prompt_ids) - 1 + t, token]
+            total = total - advantage * log_prob / len(completion.token_ids) / len(group.completions)
+    return total
+
+
+def literal_gradient(policy, group: Group, temperature: float = 1.0) -> torch.Tensor:
+    parameters = list(policy.lora_parameters.values())
+    gradients = torch.autograd.grad(literal_loss(policy, group, temperature), parameters)
+    return torch.cat([g.reshape(-1) for g in gradients])
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def test_advantages_by_hand():
+    """Rewards 1, 0, 0, 0: mean 1/4; squares 9/16 + 3/16 = 3/4, over 3 is 1/4, so std = 1/2.
+
+    The right one gets 0.75 / 0.5001 = 1.49970006, the others -0.25 / 0.5001 = -0.49990002.
+    """
+    found = advantages([1.0, 0.0, 0.0, 0.0])
+    assert found.tolist() == pytest.approx([1.49970006] + [-0.49990002] * 3, abs=1e-8)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_equals_the_literal_formula_in_float64(make_policy, groups, temperature):
+    policy = make_policy(double=True)
+    for group in groups[:2]:
+        found = gradient_of(policy, group, temperature=temperature)
+        assert relative_error(found.double(), literal_gradient(policy, group, temperature)) < 1e-6
+
+
+def test_a_planted_fault_of_a_tenth_of_a_percent_is_caught(make_policy, groups):
+    policy = make_policy(double=True)
+    expected = literal_gradient(policy, groups[0])
+    faulty = gradient_of(policy, groups[0]).double()
+    faulty[: len(faulty) // 2] *= 1.001
+    assert relative_error(faulty, expected) > 1e-4
+
+
+def test_equals_finite_differences_in_float64(make_policy, groups):
+    policy, group = make_policy(double=True), groups[0]
+    gradient = gradient_of(policy, group).double()
+    direction = torch.randn(len(gradient), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    direction += 3 * gradient / gradient.norm() * direction.norm()  # so that the slope is not lost in rounding
+
+    def moved(step: float) -> float:
+        offset = 0
+        for parameter in policy.lora_parameters.values():
+            piece = direction[offset : offset + parameter.numel()].reshape(parameter.shape)
+            parameter.data += step * piece
+            offset += parameter.numel()
+        with torch.no_grad():
+            return literal_loss(policy, group).item()
+
+    step = 1e-6
+    up = moved(step)
+    down = moved(-2 * step)
+    moved(step)
+    assert (up - down) / (2 * step) == pytest.approx((gradient @ direction).item(), rel=1e-5)
+
+
+def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path):
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from lean_align.grpo import trainer_fields
+    from lean_align.recipe import RolloutRecipe, TrainerRecipe
+
+    group, policy = groups[0], make_policy()
+    ours = gradient_of(policy, group)
+    rollouts = RolloutRecipe(num_generations=4, max_new_tokens=24)
+    fields = trainer_fields(TrainerRecipe(prompts_per_step=1, micro_batch=4), rollouts, tmp_path, 0, "cpu", False)
+    dataset = Dataset.from_list([{"prompt": policy.encoder.request(group.prompt), "answer": "1"}])
+    trainer = GRPOTrainer(
+        policy.model, lambda **kw: [0.0], GRPOConfig(**fields), dataset, processing_class=policy.encoder.tokenizer
+    )
+    trainer.current_gradient_accumulation_steps = 1
+    width = max(c.n_tokens for c in group.completions)
+    prompt = torch.tensor([policy.encoder.encode(group.prompt)] * 4)
+    inputs = {
+        "prompt_ids": prompt,
+        "prompt_mask": torch.ones_like(prompt),
+        "completion_ids": torch.tensor([[*c.token_ids, *[0] * (width - c.n_tokens)] for c in group.completions]),
+        "completion_mask": torch.tensor([[1] * c.n_tokens + [0] * (width - c.n_tokens) for c in group.completions]),
+        "advantages": advantages(group.rewards).float(),
+    }
+    trainer.model.eval()
+    trainer._compute_loss(trainer.model, inputs).backward()
+    theirs = torch.cat([p.grad.reshape(-1) for p in policy.lora_parameters.values()])
+    assert relative_error(ours, theirs) < 1e-4
+
+
+@pytest.mark.parametrize(("token_budget", "logprob_chunk"), [(1, 5), (130, 64), (100_000, 1)])
+def test_does_not_depend_on_micro_batch_or_chunk(make_policy, groups, token_budget, logprob_chunk):
+    policy = make_policy(double=True)
+    expected = gradient_of(policy, groups[2])
+    found = gradient_of(policy, groups[2], token_budget=token_budget, logprob_chunk=logprob_chunk)
+    assert relative_error(found, expected) < 1e-6
+
+
+def test_gradient_checkpointing_changes_nothing(make_policy, groups):
+    policy = make_policy()
+    expected = gradient_of(policy, groups[0])
+    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy.model.train()
+    assert relative_error(gradient_of(policy, groups[0]), expected) < 1e-5
+
+
+@pytest.mark.parametrize(("quantization", "dtype"), [("nf4", "float32"), ("nf4", "bfloat16"), ("none", "float32")])
+def test_gradient_after_generate_equals_the_one_before(make_policy, groups, quantization, dtype):
+    policy = make_policy(quantization, dtype)
+    before = gradient_of(policy, groups[0])
+    ids = torch.tensor([policy.encoder.encode(groups[0].prompt)])
+    with torch.no_grad():
+        policy.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+    after = gradient_of(policy, groups[0])
+    assert before.norm() > 0
+    assert torch.equal(before, after)
+
+
+def test_projected_row_is_the_projection_of_the_whole_gradient(make_policy, groups):
+    policy = make_policy()
+    projector = make_projector("sjlt", {n: p.numel() for n, p in policy.lora_parameters.items()}, 512)
+    whole, row = gradient_of(policy, groups[1]), gradient_of(policy, groups[1], project=projector)
+    assert torch.allclose(projector.project(whole), row, atol=1e-6)
+
+
+def test_groups_without_spread_are_not_run(make_policy, groups, monkeypatch):
+    policy = make_policy()
+    same = Group(groups[0].prompt, tuple(dataclasses.replace(c, reward=1.0) for c in groups[0].completions))
+    monkeypatch.setattr(policy.causal_lm.base_model, "forward", lambda **kw: pytest.fail("the model was run"))
+    gradient = gradient_of(policy, same)
+    assert gradient.shape == (sum(p.numel() for p in policy.lora_parameters.values()),)
+    assert not gradient.any()
+
+
+def test_gradients_do_not_leak_from_one_prompt_to_the_next(make_policy, groups):
+    policy = make_policy()
+    alone = gradient_of(policy, groups[3])
+    together = dict(prompt_gradients(policy, groups))
+    assert torch.equal(together["p-3"], alone)
+
+
+def test_a_missing_gradient_is_named(make_policy, groups):
+    policy = make_policy()
+    name = list(policy.lora_parameters)[4]
+    module = policy.model.get_submodule(name.split(".lora_")[0])
+    module.forward = lambda x, *a, **k: module.base_layer(x)  # as a fused kernel would bypass it
+    with pytest.raises(GradientError, match=rf"{name.split('.lora_')[0]}.*p-0"):
+        gradient_of(policy, groups[0])
+
+
+def test_nan_is_named_with_parameter_and_prompt(make_policy, groups):
+    policy = make_policy()
+    parameter = next(iter(policy.lora_parameters.values()))
+    parameter.data[0, 0] = float("nan")
+    with pytest.raises(GradientError, match=r"NaN or Inf for p-2"):
+        gradient_of(policy, groups[2])
+
+
+def test_a_head_that_is_more_than_linear_is_refused(make_policy, groups, monkeypatch):
+    policy = make_policy()
+    check_log_probs(policy, groups[0])
+    model = policy.causal_lm
+    plain = type(model).forward
+
+    def capped(self, *args, **kwargs):
+        output = plain(self, *args, **kwargs)
+        output.logits = 3 * torch.tanh(output.logits / 3)
+        return output
+
+    monkeypatch.setattr(model, "forward", capped.__get__(model))
+    with pytest.raises(ModelError, match="more than a linear map"):
+        check_log_probs(policy, groups[0])
+
+
+def test_log_probs_are_in_the_order_of_the_completions(make_policy, groups):
+    policy, group = make_policy(), groups[0]
+    prompt_ids = policy.encoder.encode(group.prompt)
+    together, row = completion_log_probs(policy, prompt_ids, group.completions)
+    for i, completion in enumerate(group.completions):
+        alone, _ = completion_log_probs(policy, prompt_ids, [completion])
+        assert torch.allclose(together[row == i], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "expected"),
+    [([3, 3, 3], 6, [(0, 2), (2, 3)]), ([9], 1, [(0, 1)]), ([1, 5, 1], 5, [(0, 1), (1, 2), (2, 3)]), ([], 5, [])],
+)
+def test_micro_batches_keep_to_the_budget(lengths, budget, expected):
+    assert [(run.start, run.stop) for run in micro_batches(lengths, budget)] == expected

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from lean_align.grpo import COMPLETE, last_checkpoint, log_rows, train_grpo, trainer_fields, training_order
+from lean_align.recipe import RolloutRecipe, TrainerRecipe
+from lean_align.types import Prompt
+from tests.conftest import QUESTIONS
+
+PROMPTS = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
+TRAINER = TrainerRecipe(steps=3, prompts_per_step=2, micro_batch=4, learning_rate=1e-2, save_steps=1)
+ROLLOUTS = RolloutRecipe(num_generations=4, max_new_tokens=8)
+
+# fields of GRPOConfig that are left alone: they do nothing while the fields passed are what they are
+INERT = (  # prefixes
+    "vllm_ sapo_ vespo_ hub_ trackio_ ddp_ entropy_ fsdp deepspeed eval_ per_device_eval dataloader_ log_ sync "
+    "ref_model liger torch_compile_ transformers_ metric greater prediction batch_eval include_ project run_name"
+).split()
+REVIEWED = {
+    "accelerator_config",
+    "average_tokens_across_devices",
+    "bf16_full_eval",
+    "cache_implementation",
+    "chat_template_kwargs",
+    "data_seed",
+    "debug",
+    "do_eval",
+    "do_predict",
+    "do_train",
+    "ds3_gather_for_generation",
+    "enable_jit_checkpoint",
+    "fp16_full_eval",
+    "ignore_data_skip",
+    "label_names",
+    "length_column_name",
+    "local_rank",
+    "max_tool_calling_iterations",
+    "model_init_kwargs",
+    "num_completions_to_print",
+    "num_generations_eval",
+    "optim_target_modules",
+    "pad_to_multiple_of",
+    "parallelism_config",
+    "restore_callback_states_from_checkpoint",
+    "resume_from_checkpoint",
+    "router_aux_loss_coef",
+    "save_on_each_node",
+    "skip_memory_metrics",
+    "torch_empty_cache_steps",
+    "train_sampling_strategy",
+    "trust_remote_code",
+    "use_bias_correction_kl",
+    "use_cache",
+    "use_transformers_paged",
+}
+
+
+def reward(gold: str, completion: str) -> float:
+    return float(len(completion) % 2)  # something that differs inside a group
+
+
+def test_every_field_is_passed_or_known_to_be_inert(tmp_path):
+    from trl import GRPOConfig
+
+    passed = trainer_fields(TRAINER, ROLLOUTS, tmp_path, 0, "cpu", False)
+    fields = {f.name for f in dataclasses.fields(GRPOConfig) if f.init}
+    assert passed.keys() <= fields
+    left = {f for f in fields - passed.keys() if not f.startswith(tuple(INERT))}
+    assert left <= REVIEWED | {"liger_kernel_config"}
+
+
+def test_the_trainer_computes_the_loss_of_the_method(tmp_path):
+    fields = trainer_fields(TRAINER, ROLLOUTS, tmp_path, 0, "cpu", False)
+    assert (fields["loss_type"], fields["scale_rewards"], fields["num_iterations"]) == ("grpo", "group", 1)
+    assert fields["per_device_train_batch_size"] * fields["gradient_accumulation_steps"] == 2 * 4
+    assert fields["steps_per_generation"] == fields["gradient_accumulation_steps"]
+
+
+def test_training_order_passes_over_all_prompts_before_any_comes_again():
+    order = training_order(PROMPTS, 10, seed=1, stage="s")
+    assert len(order) == 10
+    assert set(order[:4]) == set(order[4:8]) == set(PROMPTS)
+    assert order == training_order(PROMPTS, 10, seed=1, stage="s")
+    assert order != training_order(PROMPTS, 10, seed=2, stage="s")
+
+
+def test_checkpoints_that_were_not_written_whole_are_dropped(tmp_path):
+    for step, whole in ((2, True), (10, True), (12, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if whole:
+            (folder / COMPLETE).touch()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert not (tmp_path / "checkpoint-12").exists()
+    assert last_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_log_rows_hold_no_timings():
+    history = [{"step": 1, "reward": 0.5, "step_time": 3.0, "loss": 0.1}, {"train_runtime": 9.0, "step": 1}]
+    assert log_rows(history) == [{"step": 1, "reward": 0.5, "loss": 0.1}]
+
+
+class _Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp_path, quantization):
+    def train(folder, stop_at=None):
+        policy, calls = make_policy(quantization), [0]
+
+        def counted(gold, completion):
+            calls[0] += 1
+            if stop_at is not None and calls[0] > stop_at:
+                raise _Killed
+            return reward(gold, completion)
+
+        return train_grpo(policy, PROMPTS, TRAINER, ROLLOUTS, counted, folder, 7, "tests")
+
+    log = train(tmp_path / "whole")
+    with pytest.raises(_Killed):
+        train(tmp_path / "cut", stop_at=2 * 8 + 3)  # in the third step
+    assert last_checkpoint(tmp_path / "cut" / "checkpoints").name == "checkpoint-2"
+    assert train(tmp_path / "cut") == log
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "cut" / "adapter" / name).read_bytes() == (
+            tmp_path / "whole" / "adapter" / name
+        ).read_bytes()
+    assert not (tmp_path / "cut" / "checkpoints").exists()
+    assert [row["step"] for row in log] == [1, 2, 3]
+
+
+def test_training_moves_the_adapter_in_float32_over_a_4_bit_base(make_policy, tmp_path):
+    policy = make_policy("nf4")
+    before = {name: p.detach().clone() for name, p in policy.lora_parameters.items()}
+    train_grpo(policy, PROMPTS, dataclasses.replace(TRAINER, steps=1), ROLLOUTS, reward, tmp_path, 7, "tests")
+    after = policy.lora_parameters
+    assert {p.dtype for p in after.values()} == {torch.float32}
+    assert all(not torch.equal(before[name], after[name]) for name in before)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from lean_align.errors import ModelError
+from lean_align.policy import load_encoder, load_policy, model_path, save_adapter, seeded
+from lean_align.recipe import load_recipe
+from lean_align.types import Prompt
+
+DEMO = load_recipe("demo")
+
+
+def test_only_the_adapter_is_trainable_and_in_float32():
+    policy = load_policy(DEMO.model, DEMO.data, DEMO.lora)
+    names = list(policy.lora_parameters)
+    assert len(names) == 4 * 7 * 2  # layers x linear maps x (A, B)
+    assert all("lora_A" in name or "lora_B" in name for name in names)
+    assert {p.dtype for p in policy.lora_parameters.values()} == {torch.float32}
+
+
+def test_the_base_is_4_bit_with_double_quantisation():
+    policy = load_policy(DEMO.model, DEMO.data)
+    weight = policy.model.model.layers[0].self_attn.q_proj.weight
+    assert type(weight).__name__ == "Params4bit"
+    assert weight.quant_type == "nf4"
+    assert weight.quant_state.nested
+
+
+def test_a_fresh_adapter_depends_on_the_seed_alone():
+    first, again, other = (load_policy(DEMO.model, DEMO.data, DEMO.lora, seed=seed) for seed in (1, 1, 2))
+    name = next(iter(first.lora_parameters))
+    assert torch.equal(first.lora_parameters[name], again.lora_parameters[name])
+    assert not torch.equal(first.lora_parameters[name], other.lora_parameters[name])
+
+
+def test_seeded_puts_the_generator_back():
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    with seeded(5):
+        torch.rand(7)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_a_saved_adapter_loads_to_the_same_logits_and_the_same_bytes(tmp_path, make_policy):
+    policy = make_policy("nf4")
+    for folder in ("one", "two"):
+        save_adapter(policy.model, tmp_path / folder)
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    loaded = load_policy(DEMO.model, DEMO.data, adapter=tmp_path / "one")
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert torch.equal(loaded.model(ids).logits, policy.model(ids).logits)
+
+
+def test_prompts_go_through_the_chat_template():
+    encoder = load_encoder(
+        DEMO.model, dataclasses.replace(DEMO.data, system_prompt="Think.", prompt_template="Q {prompt}")
+    )
+    prompt = Prompt("p", "1 + 1?", "2")
+    assert encoder.request(prompt) == [
+        {"role": "system", "content": "Think."},
+        {"role": "user", "content": "Q 1 + 1?"},
+    ]
+    assert encoder.tokenizer.decode(encoder.encode(prompt)) == "<|user|>Think.<|user|>Q 1 + 1?<|assistant|>"
+
+
+def test_plain_prompts_are_taken_as_they_are():
+    encoder = load_encoder(DEMO.model, dataclasses.replace(DEMO.data, prompt_format="plain"))
+    prompt = Prompt("p", "12 + 1?", "13")
+    assert encoder.tokenizer.decode(encoder.encode(prompt)) == "12 + 1?"
+
+
+def test_braces_in_a_prompt_are_left_alone():
+    encoder = load_encoder(DEMO.model, dataclasses.replace(DEMO.data, prompt_format="plain"))
+    assert encoder.request(Prompt("p", r"\frac{1}{2} {prompt}", "1")) == r"\frac{1}{2} {prompt}"
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
+def test_a_folder_that_is_not_there_is_named(name):
+    with pytest.raises(ModelError, match="no such folder"):
+        model_path(name)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path):
+    model = dataclasses.replace(DEMO.model, name=str(tmp_path))
+    with pytest.raises(ModelError, match="could not load it"):
+        load_encoder(model, DEMO.data)
+
+
+def test_widths_that_do_not_suit_4_bit_blocks_are_refused(tmp_path):
+    source = load_encoder(DEMO.model, DEMO.data)
+    source.tokenizer.save_pretrained(tmp_path)
+    config = json.loads((model_folder() / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 100}))
+    with pytest.raises(ModelError, match=r"hidden_size 100, no multiple of 64.*quantization=none"):
+        load_policy(dataclasses.replace(DEMO.model, name=str(tmp_path)), DEMO.data)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="sees no card"):
+        load_policy(dataclasses.replace(DEMO.model, device="cuda"), DEMO.data)
+
+
+def model_folder():
+    from pathlib import Path
+
+    return Path(model_path("demo"))

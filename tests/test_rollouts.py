@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+from lean_align.errors import StageError
+from lean_align.rollouts import (
+    Sampling,
+    complete,
+    generate_batch,
+    group_completions,
+    make_batches,
+    read_completions,
+)
+from lean_align.types import Completion, Prompt
+from tests.conftest import QUESTIONS
+
+SAMPLING = Sampling(num_generations=3, temperature=1.0, max_new_tokens=12, batch_size=6, seed=4, stage="tests")
+PROMPTS = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
+
+
+def reward(gold: str, completion: str) -> float:
+    return float(completion.endswith(gold))
+
+
+def write(policy, path, prompts=PROMPTS, sampling=SAMPLING) -> None:
+    complete(policy, prompts, path, sampling, reward, lambda path: contextlib.nullcontext())
+
+
+@pytest.fixture(scope="module")
+def policy(make_policy):
+    return make_policy()
+
+
+@pytest.fixture(scope="module")
+def whole(policy, tmp_path_factory):
+    path = tmp_path_factory.mktemp("rollouts") / "rollouts.jsonl"
+    write(policy, path)
+    return path.read_bytes()
+
+
+def test_batches_are_longest_first_with_whole_groups():
+    batches = make_batches(PROMPTS, [5, 9, 9, 2], SAMPLING)
+    assert [[p.prompt_id for p in batch] for batch in batches] == [["p-1", "p-2"], ["p-0", "p-3"]]
+
+
+def test_batches_do_not_depend_on_the_order_of_the_prompts():
+    backwards = make_batches(PROMPTS[::-1], [2, 9, 9, 5], SAMPLING)
+    assert backwards == make_batches(PROMPTS, [5, 9, 9, 2], SAMPLING)
+
+
+def test_every_prompt_gets_its_completions_with_rewards(policy, whole, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(whole)
+    groups = group_completions(PROMPTS, read_completions(path))
+    assert [g.prompt for g in groups] == PROMPTS
+    for group in groups:
+        assert [c.index for c in group.completions] == [0, 1, 2]
+        for c in group.completions:
+            assert c.completion == policy.encoder.decode(c.token_ids)
+            assert c.reward == reward(group.prompt.answer, c.completion)
+            assert c.n_tokens == len(c.token_ids) <= 12
+            assert c.finished == (c.token_ids[-1] in policy.eos_token_ids)
+            assert not any(t in policy.eos_token_ids for t in c.token_ids[:-1])
+
+
+def test_a_completion_at_the_limit_is_marked_truncated(policy, tmp_path):
+    write(policy, tmp_path / "r.jsonl", sampling=Sampling(2, 1.0, 2, 8, 0, "short"))
+    completions = list(read_completions(tmp_path / "r.jsonl"))
+    assert len(completions) == 8
+    assert not any(c.finished for c in completions)  # the shortest answer, "#### 9" and its end, has 4 tokens
+
+
+@pytest.mark.parametrize("cut", [0, 1, 200, 0.3, 0.55, 0.75, 0.99, -1])
+def test_a_file_cut_anywhere_is_completed_to_the_same_bytes(policy, whole, tmp_path, cut):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(whole[: int(cut * len(whole)) if isinstance(cut, float) else cut])
+    write(policy, path)
+    assert path.read_bytes() == whole
+
+
+def test_a_finished_file_is_not_made_again(policy, whole, tmp_path, monkeypatch):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(whole)
+    monkeypatch.setattr("lean_align.rollouts.generate_batch", lambda *a: pytest.fail("generated again"))
+    write(policy, path)
+    assert path.read_bytes() == whole
+
+
+def test_completions_of_another_run_are_refused(policy, whole, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(whole)
+    with pytest.raises(StageError, match="line 1 is not a completion of this run"):
+        write(policy, path, prompts=PROMPTS[:2])
+
+
+def test_samples_differ_by_seed_and_by_stage(policy):
+    def texts(seed: int, stage: str) -> list[str]:
+        sampling = Sampling(8, 1.0, 16, 8, seed, stage)
+        return [c.completion for c in generate_batch(policy, PROMPTS[:1], sampling, reward)]
+
+    assert texts(0, "a") == texts(0, "a")
+    assert texts(0, "a") != texts(1, "a")
+    assert texts(0, "a") != texts(0, "b")
+
+
+def test_temperature_zero_is_greedy(policy):
+    first, second = (generate_batch(policy, PROMPTS, Sampling(1, 0.0, 12, 4, s, "g"), reward) for s in (0, 1))
+    assert first == second
+
+
+def test_a_prompt_without_completions_is_named(whole, tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(whole)
+    extra = Prompt("p-9", "?", "1")
+    with pytest.raises(StageError, match=r"1 prompts have no completions \(first: p-9\)"):
+        group_completions([*PROMPTS, extra], read_completions(path))
+
+
+def test_a_completion_without_a_prompt_is_named():
+    stray = Completion("q", 0, "", (), 0, 0.0, True)
+    with pytest.raises(StageError, match="completions of q"):
+        group_completions(PROMPTS, iter([stray]))
+
+
+def test_lines_are_plain_json(whole):
+    row = json.loads(whole.splitlines()[0])
+    assert list(row) == ["prompt_id", "index", "completion", "token_ids", "n_tokens", "reward", "finished"]
