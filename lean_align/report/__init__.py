@@ -1,0 +1,11 @@
+"""The page that a run leaves behind: RUN/report/index.html, one file that needs nothing else.
+
+`write_report` takes records that the stages already wrote (`summary.json`, scores, selection, samples,
+training log) and writes plain HTML with inline CSS and SVG: no script, no request to anywhere.  The same
+input gives the same bytes.  matplotlib and jinja2 are imported on the first call, not with this package.
+"""
+
+from lean_align.report.page import write_report
+from lean_align.report.records import ReportScores
+
+__all__ = ["ReportScores", "write_report"]

@@ -1,0 +1,109 @@
+"""Numbers as people read them; None and non-finite values come out as words, never as `nan`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from lean_align.memory import human_bytes
+
+NOT_RUN = "not run"
+MISSING = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite number."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def number(value: float | None, digits: int = 3, missing: str = MISSING) -> str:
+    """`value` with `digits` significant digits, trailing zeros kept so that columns compare."""
+    if value is None or not math.isfinite(value):
+        return missing
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", _MINUS)
+
+
+def count(value: float | None, missing: str = MISSING) -> str:
+    """A whole number with commas between thousands."""
+    if value is None or not math.isfinite(value):
+        return missing
+    return f"{round(value):,}"
+
+
+def percent(share: float | None, missing: str = NOT_RUN) -> str:
+    """A share in [0, 1] as a percentage with one decimal."""
+    if share is None or not math.isfinite(share):
+        return missing
+    return f"{100 * share:.1f} %"
+
+
+def percent_interval(interval: tuple[float, float] | list[float] | None, missing: str = NOT_RUN) -> str:
+    """Two shares as `45.6 to 54.4 %`."""
+    if interval is None:
+        return missing
+    low, high = interval
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, signed, one decimal."""
+    rounded = round(100 * difference, 1)
+    if rounded == 0:
+        return "0.0"
+    return f"{rounded:+.1f}".replace("-", _MINUS)
+
+
+def shorten(text: str, limit: int) -> str:
+    """The first words of `text`, at most `limit` characters and an ellipsis."""
+    if len(text) <= limit:
+        return text
+    words, _, _ = text[: limit + 1].rpartition(" ")
+    return (words or text[:limit]).rstrip(" ,;:.") + "…"
+
+
+def signed(whole: int) -> str:
+    """A difference of counts with its sign."""
+    return f"{whole:+,}".replace("-", _MINUS) if whole else "0"
+
+
+def p_value(value: float) -> str:
+    """`p = 0.012`, or `p < 0.001` where more digits would say nothing."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def duration(seconds: float | None, missing: str = NOT_RUN) -> str:
+    """Seconds as `4.2 s`, `2 min 5 s` or `1 h 20 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return missing
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def memory(n_bytes: float | None, missing: str = MISSING) -> str:
+    """Bytes as `858.3 MiB` or `1.1 GiB`."""
+    if n_bytes is None or not math.isfinite(n_bytes):
+        return missing
+    return human_bytes(round(n_bytes))
+
+
+FOR_PAGE: tuple[Callable[..., str], ...] = (
+    count,
+    duration,
+    memory,
+    number,
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    shorten,
+    signed,
+)
+"""Functions that the template uses by name."""

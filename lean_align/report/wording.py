@@ -1,0 +1,104 @@
+"""Sentences that say what the numbers mean, and say so plainly when they mean little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lean_align.report.formatting import count, p_value, percent, points
+
+FEW_LEARNABLE = 0.2
+"""Below this share of learnable prompts the report explains what that means."""
+MANY_UNREADABLE = 0.1
+"""Above this share of truncated or unparsable completions the report explains what that means."""
+_SIGNIFICANT = 0.05
+
+
+def headline(accuracy: Mapping[str, Any]) -> str:
+    """The result of the run in one sentence.
+
+    Parameters
+    ----------
+    accuracy : mapping
+        `accuracy` of summary.json; `base`, `trained` and `difference` may each be absent or None.
+    """
+    base, trained, difference = (accuracy.get(key) for key in ("base", "trained", "difference"))
+    if trained is None:
+        if base is None:
+            return "No model was evaluated in this run."
+        return f"The base model solves {_of_problems(base)}; the trained model was not evaluated."
+    if base is None:
+        return f"The trained model solves {_of_problems(trained)}; the base model was not evaluated."
+    start = f"The trained model solves {_of_problems(trained)}, the base {percent(base['accuracy'])}"
+    if difference is None:
+        return f"{start}; the two were not compared problem by problem."
+    low, high = difference["interval"]
+    return (
+        f"{start}: {points(difference['difference'])} points, 95 % interval {points(low)} to {points(high)}, "
+        f"McNemar {p_value(difference['p_value'])}."
+    )
+
+
+def _of_problems(proportion: Mapping[str, Any]) -> str:
+    return f"{percent(proportion['accuracy'])} of {count(proportion['n'])} held-out problems"
+
+
+def verdict(accuracy: Mapping[str, Any]) -> str | None:
+    """What the paired difference does and does not show; None without one."""
+    difference = accuracy.get("difference")
+    if difference is None:
+        return None
+    low, high = difference["interval"]
+    if low <= 0 <= high:
+        return (
+            "The interval includes 0: this run does not show that training changed the accuracy. "
+            "A difference of this size can be chance; more held-out problems or more seeds would tell."
+        )
+    direction = "above 0: training helped" if low > 0 else "below 0: training made the model worse"
+    sentence = f"The interval lies {direction} on these problems. Another seed may give another difference."
+    if difference["p_value"] >= _SIGNIFICANT:
+        sentence += " The exact test is less sure than the interval, so read the difference with caution."
+    return sentence
+
+
+def selection_notes(selection: Mapping[str, Any]) -> list[str]:
+    """Warnings about the chosen set, most important first."""
+    without_signal = selection.get("n_without_signal")
+    if not without_signal:
+        return []
+    n, whole = count(without_signal), count(selection.get("n"))
+    return [f"{n} of the {whole} chosen prompts have learnability 0: their gradient is zero and they teach nothing."]
+
+
+def rollout_notes(rollouts: Mapping[str, Any]) -> list[str]:
+    """What unusual shares of the rollouts mean and what to change."""
+    notes = []
+    if _below(rollouts.get("share_learnable"), FEW_LEARNABLE):
+        notes.append(_few_learnable(rollouts))
+    if _above(rollouts.get("share_truncated"), MANY_UNREADABLE):
+        notes.append("Many completions hit the token limit before they ended. A higher limit may turn some right.")
+    if _above(rollouts.get("share_unparsable"), MANY_UNREADABLE):
+        notes.append(
+            "Many completions hold no answer that the verifier can read. They count as wrong; a longer warm-up or a "
+            "clearer instruction on the form of the answer usually helps."
+        )
+    return notes
+
+
+def _few_learnable(rollouts: Mapping[str, Any]) -> str:
+    wrong, right = (rollouts.get(key) or 0.0 for key in ("share_all_wrong", "share_all_right"))
+    start = (
+        f"Only {percent(rollouts['share_learnable'])} of the prompts are learnable. All others got completions with "
+        "one and the same reward, which gives no gradient, so the choice is made among few prompts. "
+    )
+    if wrong >= right:
+        return start + "Most of the others are too hard: easier prompts, a stronger model or a longer warm-up help."
+    return start + "Most of the others are too easy: harder prompts help."
+
+
+def _below(value: float | None, bound: float) -> bool:
+    return value is not None and value < bound
+
+
+def _above(value: float | None, bound: float) -> bool:
+    return value is not None and value > bound
