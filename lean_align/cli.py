@@ -1,0 +1,140 @@
+"""The command line: a command parses, calls one function, and prints JSON to stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lean_align import __version__
+from lean_align.errors import LeanAlignError, RecipeError
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class _Group(click.Group):
+    """Turns a lean_align error into one message and exit status 1; wrong usage is 2, as click has it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LeanAlignError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2 if isinstance(error, RecipeError) else 1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lean-align")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Choose the reasoning prompts worth training on (LearnAlign), then train on them with GRPO.
+
+    Example:
+
+        lean-align run demo
+    """
+
+
+@main.command()
+@click.argument("recipe")
+@click.option("--run-dir", type=_FOLDER, help="Folder of the run; runs/<recipe> when not given.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
+@click.option("--stop-after", metavar="STAGE", help="Last stage to run, such as rollout or select.")
+def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None) -> None:
+    """Run every stage of RECIPE, a shipped name or a YAML file; the same command continues a run.
+
+    Example:
+
+        lean-align run demo --set seed=1 --run-dir runs/demo-1
+    """
+    from lean_align.pipeline import run as run_recipe
+    from lean_align.recipe import load_recipe
+
+    loaded = load_recipe(recipe, _overrides(settings))
+    _show(run_recipe(loaded, run_dir or Path("runs") / loaded.name, stop_after))
+
+
+@main.command("select-from")
+@click.argument("prompts", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Hub id, local folder, or demo.")
+@click.option("-n", "count", type=click.IntRange(1), required=True, help="How many prompts to choose.")
+@click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write.")
+@click.option("--run-dir", type=_FOLDER, help="Folder of the run; OUTPUT.run when not given.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
+def select_from(
+    prompts: Path, model: str, count: int, output: Path, run_dir: Path | None, settings: tuple[str, ...]
+) -> None:
+    """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
+
+    PROMPTS holds one JSON object a line, with prompt (or question, or problem) and answer.
+
+    Example:
+
+        lean-align select-from my.jsonl --model Qwen/Qwen2.5-1.5B-Instruct -n 500 -o selected.jsonl
+    """
+    from lean_align.pipeline import select_from_file
+
+    _show(select_from_file(prompts, model, count, output, run_dir, _overrides(settings)))
+
+
+@main.command()
+def recipes() -> None:
+    """List the recipes that ship with the package.
+
+    Example:
+
+        lean-align recipes
+    """
+    from lean_align.recipe import load_recipe, shipped_recipes
+
+    _show(
+        {name: {"description": load_recipe(name).description, "path": str(p)} for name, p in shipped_recipes().items()}
+    )
+
+
+def _overrides(settings: tuple[str, ...]) -> dict[str, str]:
+    pairs = [setting.partition("=") for setting in settings]
+    for key, equals, _ in pairs:
+        if not equals:
+            raise click.BadParameter(
+                f"{key!r} has no '='; expected KEY=VALUE, such as data.limit=64", param_hint="--set"
+            )
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def _show(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _stage_command(name: str, summary: str) -> None:
+    @main.command(name, help=f"{summary}\n\nExample:\n\n    lean-align {name} runs/demo", short_help=summary)
+    @click.argument("run_dir", type=_FOLDER)
+    def command(run_dir: Path) -> None:
+        from lean_align.pipeline import run_stage
+
+        # libraries that print to stdout must not break the JSON there
+        stdout, sys.stdout = sys.stdout, sys.stderr
+        try:
+            counts = run_stage(name, run_dir)
+        finally:
+            sys.stdout = stdout
+        _show(counts)
+
+
+for _name, _summary in {
+    "prepare": "Read the data sets and write the prompts of a run.",
+    "warmup": "Train briefly on a random subset.",
+    "rollout": "Sample completions for every prompt, and reward them.",
+    "gradients": "Take each prompt's gradient, project it, and store it.",
+    "score": "Score every prompt.",
+    "select": "Choose the prompts to train on.",
+    "train": "Train on the chosen prompts with GRPO.",
+    "evaluate": "Solve the held-out problems with the base and with the trained model.",
+    "report": "Write summary.json and report/index.html.",
+}.items():
+    _stage_command(_name, _summary)

@@ -1,0 +1,101 @@
+"""What a run ran on, and that only one process works in it at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+from lean_align.errors import StageError
+
+LOCK_SECONDS = 5.0
+PACKAGES = (
+    "lean-align",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+    "numpy",
+    "math-verify",
+    "unsloth",
+    "vllm",
+)
+
+
+def describe(seed: int, device: str) -> dict[str, Any]:
+    """Versions, git commit, machine, device and seed, as `run.json` holds them."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "git_commit": git_commit(),
+        "host": {"system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        "device": device,
+        "seed": seed,
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, `-dirty` when it differs; None outside a checkout."""
+    root = Path(__file__).parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        return commit + ("-dirty" if _git(root, "status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; the kernel lets go when this process ends, however it ends.
+
+    Raises
+    ------
+    StageError
+        When another process works there, and still does after a few seconds (one that was killed may
+        take a moment to go).
+    """
+    with (run_dir / ".lock").open("a+") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _try_lock(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise StageError(
+                    f"process {file.read().strip() or '?'} is working in {run_dir}. Wait for it, stop it, "
+                    "or choose another --run-dir."
+                )
+            time.sleep(0.05)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,165 @@
+"""The stages of a run, what each depends on, and which of them a recipe needs.  Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import (
+    INPUTS,
+    check_inputs,
+    check_outputs,
+    file_hash,
+    folder_hash,
+    outputs_fingerprint,
+    read_json,
+    read_manifest,
+)
+from lean_align.errors import StageError
+from lean_align.recipe import Recipe, load_recipe, recipe_tree
+from lean_align.selection import NEEDS_SCORES
+
+DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage: its folder in the run, its command, the recipe keys and the stages it depends on.
+
+    `after` names stages that must have finished; those in `optional` count only when the recipe needs
+    them.  `keys` are recipe sections or dotted fields.
+    """
+
+    folder: str
+    command: str
+    keys: tuple[str, ...]
+    after: tuple[str, ...] = ()
+
+
+_POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
+STAGES = (
+    Stage("data", "prepare", ("seed", "model.name", "model.revision", "data", "rollouts.max_new_tokens")),
+    Stage("warmup", "warmup", (*_POLICY, "warmup", "rollouts"), ("data",)),
+    Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
+    Stage("gradients", "gradients", (*_POLICY, "gradients", "rollouts.temperature"), ("data", "warmup", "rollouts")),
+    Stage("scores", "score", (), ("rollouts", "gradients")),
+    Stage("selection", "select", ("seed", "selection"), ("data", "scores")),
+    Stage("training", "train", (*_POLICY, "training", "rollouts"), ("selection", "warmup")),
+    Stage("evaluation", "evaluate", (*_POLICY, "evaluation", "rollouts.max_new_tokens"), ("data", "training")),
+    Stage("report", "report", ("name", "seed"), ("selection", "evaluation")),
+)
+BY_FOLDER = {stage.folder: stage for stage in STAGES}
+BY_COMMAND = {stage.command: stage for stage in STAGES}
+
+
+def needed_stages(recipe: Recipe) -> list[Stage]:
+    """The stages that a recipe runs, in order: `random` and `full` need no gradients."""
+    skipped: set[str] = set()
+    if not NEEDS_SCORES[recipe.selection.method]:
+        skipped |= {"rollouts", "gradients", "scores"}
+        if recipe.training.init == "base":
+            skipped.add("warmup")
+    if recipe.warmup.steps == 0:
+        skipped.add("warmup")
+    return [stage for stage in STAGES if stage.folder not in skipped]
+
+
+def upstream(stage: Stage, recipe: Recipe) -> list[Stage]:
+    """The finished stages that a stage reads."""
+    needed = {s.folder for s in needed_stages(recipe)}
+    names = [name for name in stage.after if name in needed]
+    if stage.folder == "training" and recipe.training.init == "base":
+        names = [name for name in names if name != "warmup"]
+    return [BY_FOLDER[name] for name in names]
+
+
+def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
+    """All that a stage's result depends on: recipe fields, source files, the outputs it reads.
+
+    Raises
+    ------
+    StageError
+        When a stage that it reads has not finished.
+    """
+    tree = recipe_tree(recipe)
+    inputs: dict[str, Any] = {"recipe": {key: _pick(tree, key) for key in stage.keys}}
+    if any(key.startswith("model") for key in stage.keys):
+        inputs["model_files"] = _model_hash(recipe.model.name)
+    if stage.folder == "data":
+        paths = {recipe.data.train_path, recipe.data.test_path}
+        inputs["data_files"] = {p: _file_hash(p) for p in sorted(paths) if Path(p).is_file()}
+    inputs["stages"] = {}
+    for before in upstream(stage, recipe):
+        if read_manifest(run_dir / before.folder) is None:
+            raise StageError(
+                f"{stage.command} needs {before.folder}, which has not finished in {run_dir}. "
+                f"Run: lean-align {before.command} {run_dir}"
+            )
+        inputs["stages"][before.folder] = outputs_fingerprint(run_dir / before.folder)
+    return dict(json.loads(json.dumps(inputs)))
+
+
+def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
+    """Whether a stage's folder is complete, and made from what the recipe says now.
+
+    Raises
+    ------
+    StaleStageError
+        When it was made from other inputs, or its files were changed.
+    """
+    folder = run_dir / stage.folder
+    manifest = read_manifest(folder)
+    if manifest is None:
+        partial = run_dir / f"{stage.folder}.partial" / INPUTS
+        if partial.exists() and _upstream_finished(stage, recipe, run_dir):
+            check_inputs(partial.parent, read_json(partial)["inputs"], stage_inputs(stage, recipe, run_dir))
+        return False
+    check_inputs(folder, manifest["inputs"], stage_inputs(stage, recipe, run_dir))
+    check_outputs(folder, manifest)
+    return True
+
+
+def check_run(recipe: Recipe, run_dir: Path) -> None:
+    """Refuse, before anything runs, a run folder that this recipe cannot continue."""
+    for stage in needed_stages(recipe):
+        if not is_finished(stage, recipe, run_dir):
+            break
+
+
+def stored_recipe(run_dir: Path) -> Recipe:
+    """The recipe of a run folder.
+
+    Raises
+    ------
+    StageError
+        When the folder is no run.
+    """
+    path = run_dir / "recipe.yaml"
+    if not path.is_file():
+        raise StageError(f"{run_dir} is no run folder: it has no recipe.yaml. Start one with: lean-align run RECIPE")
+    return load_recipe(path)
+
+
+def _upstream_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
+    return all(read_manifest(run_dir / before.folder) is not None for before in upstream(stage, recipe))
+
+
+def _pick(tree: dict[str, Any], dotted: str) -> Any:
+    value: Any = tree
+    for key in dotted.split("."):
+        value = value[key]
+    return value
+
+
+@cache
+def _model_hash(name: str) -> str:
+    folder = DEMO_MODEL if name == "demo" else Path(name)
+    return folder_hash(folder) if folder.is_dir() else "hub"
+
+
+@cache
+def _file_hash(path: str) -> str:
+    return file_hash(Path(path))

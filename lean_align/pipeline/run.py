@@ -1,0 +1,96 @@
+"""Every stage of a run, in order, each in a process of its own.
+
+A process a stage gives the stage's memory back, and keeps a backend that patches its neighbours away
+from the others.  The parent stays without torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import disk_errors, read_json, write_text
+from lean_align.errors import RecipeError, StageError
+from lean_align.pipeline.graph import BY_COMMAND, BY_FOLDER, Stage, check_run, is_finished, needed_stages
+from lean_align.progress import say
+from lean_align.recipe import Recipe, dump_recipe
+
+_PR_SET_PDEATHSIG = 1
+
+
+def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> dict[str, Any]:
+    """Run a recipe in a folder, or continue what an earlier call left there.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run_dir : Path
+        Made when absent.  Finished stages are skipped; a stage that was cut off goes on where it stopped.
+    stop_after : str, optional
+        Last stage to run, by its command or folder.
+
+    Returns
+    -------
+    dict
+        The run's summary (`RUN/summary.json`), or `{"run_dir", "finished"}` when stopped early.
+
+    Raises
+    ------
+    StaleStageError
+        When the folder holds stages made from another recipe, other files or another model.
+    StageError
+        When a stage failed; its own message went to stderr.
+    """
+    run_dir, last = Path(run_dir), _last_stage(recipe, stop_after)
+    with disk_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        check_run(recipe, run_dir)
+        write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
+    finished = []
+    for stage in needed_stages(recipe):
+        if is_finished(stage, recipe, run_dir):
+            say(f"{stage.folder}: finished before")
+        else:
+            _run_in_child(stage, run_dir)
+        finished.append(stage.folder)
+        if stage == last:
+            return {"run_dir": str(run_dir), "finished": finished}
+    return dict(read_json(run_dir / "summary.json"))
+
+
+def _last_stage(recipe: Recipe, stop_after: str | None) -> Stage | None:
+    if stop_after is None:
+        return None
+    stage = BY_COMMAND.get(stop_after) or BY_FOLDER.get(stop_after)
+    stages = needed_stages(recipe)
+    if stage is None or stage not in stages:
+        names = ", ".join(s.command for s in stages)
+        raise RecipeError(f"--stop-after is {stop_after!r}; expected one of this recipe's stages: {names}.")
+    return stage
+
+
+def _run_in_child(stage: Stage, run_dir: Path) -> None:
+    say(f"{stage.folder}: starting")
+    command = [sys.executable, "-m", "lean_align", stage.command, str(run_dir)]
+    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **os.environ}
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, preexec_fn=_die_with_parent, check=False)
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        raise StageError(
+            f"the {stage.command} stage was ended by {name}"
+            + (" (most often: out of memory)" if name == "SIGKILL" else "")
+            + ". What it wrote is kept: the same command continues the run."
+        )
+    if done.returncode:
+        raise StageError(f"the {stage.command} stage failed (see above). What is finished is kept in {run_dir}.")
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this child when the parent ends, so that no orphan writes to the run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,63 @@
+"""The short way: my prompts, my model, N of them chosen."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import disk_errors, read_json
+from lean_align.errors import DataError
+from lean_align.pipeline.run import run
+from lean_align.recipe import load_recipe
+
+BASE_RECIPE = "gsm8k"
+
+
+def select_from_file(
+    prompts: Path,
+    model: str,
+    n: int,
+    output: Path,
+    run_dir: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Choose n prompts of a file for a model, by the settings of the `gsm8k` recipe.
+
+    Parameters
+    ----------
+    prompts : Path
+        .jsonl, .json or .parquet with prompt (or question, or problem) and answer.
+    model : str
+        Hub id, local folder, or `demo`.
+    n : int
+    output : Path
+        Where the chosen prompts go, best first.
+    run_dir : Path, optional
+        `<output>.run` when not given; the same call continues it.
+    overrides : mapping, optional
+        Recipe keys and values, as for `run`.
+
+    Returns
+    -------
+    dict
+        output, run_dir, and what the selection counted.
+    """
+    if not prompts.is_file():
+        raise DataError(f"there is no file {prompts}; expected .jsonl, .json or .parquet with one prompt a row.")
+    path = str(prompts.resolve())
+    base = {
+        "name": f"select-from {prompts.name}",
+        "model.name": model,
+        "data.train_path": path,
+        "data.test_path": path,  # nothing is evaluated: the stages end with the selection
+        "data.test_limit": 1,
+        "selection.n": n,
+    }
+    run_dir = run_dir or output.with_name(output.name + ".run")
+    run(load_recipe(BASE_RECIPE, {**base, **(overrides or {})}), run_dir, "select")
+    with disk_errors(output):
+        shutil.copyfile(run_dir / "selection" / "selected.jsonl", output)
+    counts = read_json(run_dir / "selection" / "manifest.json")["counts"]
+    return {"output": str(output), "run_dir": str(run_dir), **counts}

@@ -1,0 +1,299 @@
+"""Each stage: read from the run folder, call the method, write to the run folder.
+
+A function here takes the recipe, the run folder and the stage's folder, and leaves counts for the
+manifest.  Heavy modules are imported by the stages that need them: report and selection run without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lean_align.artifacts import StageFolder, disk_errors, read_json, read_jsonl, stage_folder, write_json, write_jsonl
+from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
+from lean_align.errors import NothingToLearnError, RecipeError, StageError
+from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
+from lean_align.pipeline.environment import describe, lock
+from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
+from lean_align.pipeline.results import accuracy_tree, write_results
+from lean_align.progress import Progress, say
+from lean_align.recipe import Recipe
+from lean_align.types import Group, Prompt
+from lean_align.verify import parse_gold, verify
+
+if TYPE_CHECKING:
+    from lean_align.policy import Policy
+    from lean_align.rollouts import Sampling
+
+SELECTED = "selected.jsonl"
+
+
+def run_stage(command: str, run_dir: Path) -> dict[str, Any]:
+    """Run one stage of a run folder in this process, unless it is finished.
+
+    Parameters
+    ----------
+    command : str
+        `prepare`, `warmup`, `rollout`, `gradients`, `score`, `select`, `train`, `evaluate` or `report`.
+    run_dir : Path
+
+    Returns
+    -------
+    dict
+        The stage's counts.
+
+    Raises
+    ------
+    StageError
+        When stages before it have not finished, or the recipe does without it.
+    """
+    stage, recipe = BY_COMMAND[command], stored_recipe(run_dir)
+    if stage not in needed_stages(recipe):
+        raise StageError(
+            f"the recipe does without {command} (selection.method {recipe.selection.method}, "
+            f"warmup.steps {recipe.warmup.steps}); nothing to do."
+        )
+    if is_finished(stage, recipe, run_dir):
+        return dict(read_json(run_dir / stage.folder / "manifest.json")["counts"])
+    if recipe.threads is not None and command not in ("score", "select", "report"):
+        import torch
+
+        torch.set_num_threads(recipe.threads)
+    inputs = stage_inputs(stage, recipe, run_dir)
+    with lock(run_dir), stage_folder(run_dir, stage.folder, inputs) as folder:
+        _STAGES[command](recipe, run_dir, folder)
+    return folder.counts
+
+
+def _reward(gold: str, completion: str) -> float:
+    return verify(answer=gold, completion=completion)
+
+
+def _prompts(run_dir: Path, split: str) -> list[Prompt]:
+    return prompts_from_rows(read_jsonl(run_dir / "data" / f"{split}.jsonl"))
+
+
+def _policy(recipe: Recipe, run_dir: Path, adapter_from: str | None, fresh: bool = False) -> Policy:
+    """The base with the adapter of a finished stage, with a fresh one, or bare."""
+    from lean_align.policy import load_policy
+
+    adapter = run_dir / adapter_from / "adapter" if adapter_from else None
+    return load_policy(recipe.model, recipe.data, recipe.lora if fresh else None, adapter, recipe.seed)
+
+
+def _sampling_policy(recipe: Recipe, run_dir: Path) -> Policy:
+    """The policy at the warm-up checkpoint; without a warm-up, a fresh adapter on the base."""
+    warm = recipe.warmup.steps > 0
+    return _policy(recipe, run_dir, "warmup" if warm else None, fresh=not warm)
+
+
+def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.policy import context_length, load_encoder, resolve_device
+
+    write_json(run_dir / "run.json", describe(recipe.seed, str(resolve_device(recipe.model.device))))
+    encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
+    dropped: list[dict[str, str]] = []
+    for split, limit in (("train", recipe.data.limit), ("test", recipe.data.test_limit)):
+        source = recipe.data.train_path if split == "train" else recipe.data.test_path
+        prepared = prepare_prompts(
+            load_rows(recipe.data, split),
+            split,
+            source,
+            parse_gold,
+            lambda prompt: len(encoder.encode(prompt)) + recipe.rollouts.max_new_tokens <= context,
+            limit,
+            recipe.seed,
+        )
+        write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
+        dropped += prepared.dropped
+        folder.counts[f"n_{split}"] = len(prepared.prompts)
+        say(f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out")
+    write_jsonl(folder.path / "dropped.jsonl", list(dropped))
+    folder.counts["n_dropped"] = len(dropped)
+    pool, n = folder.counts["n_train"], recipe.selection.n
+    if recipe.selection.method != "full" and n > pool:
+        raise RecipeError(
+            f"selection.n is {n} and the pool has {pool} prompts. Lower selection.n, raise data.limit, "
+            "or set selection.method=full."
+        )
+
+
+def _warmup(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.rng import rng_for
+
+    pool = _prompts(run_dir, "train")
+    chosen = rng_for(recipe.seed, "warmup").permutation(len(pool))[: recipe.warmup.n_prompts]
+    _train_grpo(recipe, _policy(recipe, run_dir, None, fresh=True), [pool[i] for i in chosen], "warmup", folder)
+
+
+def _train(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    start = "warmup" if recipe.training.init == "warmup" else None
+    prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
+    _train_grpo(recipe, _policy(recipe, run_dir, start, fresh=start is None), prompts, "training", folder)
+
+
+def _train_grpo(recipe: Recipe, policy: Policy, prompts: list[Prompt], stage: str, folder: StageFolder) -> None:
+    from lean_align.grpo import train_grpo
+
+    trainer = recipe.warmup if stage == "warmup" else recipe.training
+    log = train_grpo(policy, prompts, trainer, recipe.rollouts, _reward, folder.path, recipe.seed, stage)
+    write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])
+    folder.counts |= {"n_prompts": len(prompts), "steps": trainer.steps}
+
+
+def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.rollouts import Sampling, complete
+
+    settings = recipe.rollouts
+    sampling = Sampling(
+        settings.num_generations,
+        settings.temperature,
+        settings.max_new_tokens,
+        settings.batch_size,
+        recipe.seed,
+        "rollouts",
+    )
+    prompts = _prompts(run_dir, "train")
+    path = folder.path / "rollouts.jsonl"
+    complete(_sampling_policy(recipe, run_dir), prompts, path, sampling, _reward, disk_errors)
+    groups = _groups(run_dir, path)
+    facts = rollout_facts(groups)
+    folder.counts |= facts
+    for line in rollout_lines(facts, groups):
+        say(line)
+
+
+def _groups(run_dir: Path, path: Path | None = None) -> list[Group]:
+    from lean_align.rollouts import group_completions, read_completions
+
+    path = path or run_dir / "rollouts" / "rollouts.jsonl"
+    return group_completions(_prompts(run_dir, "train"), read_completions(path))
+
+
+def _gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.gradients import check_log_probs, prompt_gradients
+    from lean_align.projection import make_projector
+    from lean_align.store import StoreWriter
+
+    groups = _groups(run_dir)
+    learnable = [group for group in groups if group.learnability > 0]
+    if not learnable:
+        lines = rollout_lines(rollout_facts(groups), groups)
+        raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / 'rollouts'}.")
+    policy, settings = _sampling_policy(recipe, run_dir), recipe.gradients
+    if settings.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()
+    check_log_probs(policy, learnable[0])
+    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+    projector = make_projector(settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device)
+    store = StoreWriter.open(folder.path, [group.prompt.prompt_id for group in groups], settings.proj_dim)
+    open_rows = [row for row in range(len(groups)) if not store.written[row]]
+    gradients = prompt_gradients(
+        policy,
+        (groups[row] for row in open_rows),
+        projector,
+        recipe.rollouts.temperature,
+        settings.token_budget,
+        settings.logprob_chunk,
+    )
+    with Progress("gradients", len(groups), len(groups) - len(open_rows)) as progress:
+        for row, (_, projected) in zip(open_rows, gradients):
+            store.write(row, projected.numpy())
+            progress.advance()
+    folder.counts |= {"n_rows": len(groups), "n_learnable": len(learnable), "projection": projector.fingerprint()}
+
+
+def _score(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.pipeline.tables import write_scores
+    from lean_align.scoring import score_prompts
+    from lean_align.store import open_store
+
+    store = open_store(run_dir / "gradients")
+    rewards = _rollout_table(run_dir / "rollouts" / "rollouts.jsonl")
+    success_rate = [sum(rewards[i][0]) / len(rewards[i][0]) for i in store.prompt_ids]
+    n_tokens = [sum(rewards[i][1]) / len(rewards[i][1]) for i in store.prompt_ids]
+    scores = score_prompts(store, success_rate)
+    write_scores(folder.path / "scores.parquet", scores, n_tokens, store.norms)
+    folder.counts |= {"n_prompts": len(scores.prompt_ids), "n_positive": int((scores.score > 0).sum())}
+
+
+def _rollout_table(path: Path) -> dict[str, tuple[list[float], list[int]]]:
+    """Rewards and lengths by prompt, read without torch."""
+    table: dict[str, tuple[list[float], list[int]]] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            rewards, lengths = table.setdefault(row["prompt_id"], ([], []))
+            rewards.append(row["reward"])
+            lengths.append(row["n_tokens"])
+    return table
+
+
+def _select(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.pipeline.tables import read_scores, selected_rows
+    from lean_align.selection import select_full, select_random, select_top
+
+    prompts = _prompts(run_dir, "train")
+    ids, method, n = [prompt.prompt_id for prompt in prompts], recipe.selection.method, recipe.selection.n
+    if method == "learnalign":
+        selection = select_top(read_scores(run_dir / "scores" / "scores.parquet"), n)
+    else:
+        selection = select_full(ids) if method == "full" else select_random(ids, n, recipe.seed)
+    write_jsonl(folder.path / SELECTED, selected_rows(selection, prompts))
+    folder.counts |= {
+        "method": selection.method,
+        "n": len(selection.prompt_ids),
+        "pool_size": selection.pool_size,
+        "n_without_signal": selection.n_without_signal,
+        "explanation": selection.explanation,
+    }
+    say(f"selection: {selection.explanation}")
+
+
+def benchmark_name(recipe: Recipe) -> str:
+    """Name of the held-out set: the file's stem or its folder's, or the last part of a hub id."""
+    path = Path(recipe.data.test_path)
+    return path.parent.name if path.stem in ("test", "train") and path.parent.name else path.stem
+
+
+def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    from lean_align.rollouts import Sampling
+
+    settings = recipe.evaluation
+    limit = settings.max_new_tokens or recipe.rollouts.max_new_tokens
+    prompts, name = _prompts(run_dir, "test"), benchmark_name(recipe)
+    for model, adapter_from in (("base", None), ("trained", "training")):
+        sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, f"evaluation of {model}")
+        _evaluate_one(recipe, run_dir, adapter_from, prompts, folder.path / model / f"{name}.jsonl", sampling)
+    tree = accuracy_tree(folder.path, name)
+    write_json(folder.path / "summary.json", {"benchmark": name, **tree})
+    folder.counts |= {"benchmark": name, "n_problems": len(prompts)}
+
+
+def _evaluate_one(
+    recipe: Recipe, run_dir: Path, adapter_from: str | None, prompts: list[Prompt], path: Path, sampling: Sampling
+) -> None:
+    from lean_align.rollouts import complete
+
+    path.parent.mkdir(exist_ok=True)
+    complete(_policy(recipe, run_dir, adapter_from), prompts, path, sampling, _reward, disk_errors)
+
+
+def _report(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    folder.counts |= write_results(recipe, run_dir, folder.path, [s.folder for s in needed_stages(recipe)])
+
+
+_STAGES: dict[str, Callable[[Recipe, Path, StageFolder], None]] = {
+    "prepare": _prepare,
+    "warmup": _warmup,
+    "rollout": _rollout,
+    "gradients": _gradients,
+    "score": _score,
+    "select": _select,
+    "train": _train,
+    "evaluate": _evaluate,
+    "report": _report,
+}

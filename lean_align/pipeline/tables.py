@@ -1,0 +1,73 @@
+"""Scores and selections as files: `scores.parquet` and the rows of `selected.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+from numpy.typing import ArrayLike
+
+from lean_align.types import Prompt, Scores, Selection
+
+
+def write_scores(path: Path, scores: Scores, n_tokens: ArrayLike, gradient_norm: ArrayLike) -> None:
+    """Write one row a prompt, in the order of the store.
+
+    Columns: prompt_id, success_rate, learnability, alignment, score, rank (1 = best), n_tokens (mean
+    completion length), gradient_norm.
+    """
+    columns = {
+        "prompt_id": list(scores.prompt_ids),
+        "success_rate": scores.success_rate,
+        "learnability": scores.learnability,
+        "alignment": scores.alignment,
+        "score": scores.score,
+        "rank": scores.rank,
+        "n_tokens": np.asarray(n_tokens, dtype=np.float64),
+        "gradient_norm": np.asarray(gradient_norm, dtype=np.float32),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """Columns of a parquet file by name, numbers as NumPy arrays, texts as lists."""
+    table = pyarrow.parquet.read_table(path)
+    return {
+        name: column.to_pylist() if pyarrow.types.is_string(column.type) else column.to_numpy()
+        for name, column in zip(table.column_names, table.columns)
+    }
+
+
+def read_scores(path: Path) -> Scores:
+    """Scores from a file that `write_scores` wrote."""
+    table = read_table(path)
+    return Scores(
+        tuple(table["prompt_id"]),
+        table["success_rate"],
+        table["learnability"],
+        table["alignment"],
+        table["score"],
+        table["rank"],
+    )
+
+
+def selected_rows(selection: Selection, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Chosen prompts, best first, with the fields that trainers read and what explains the choice."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    nothing = (None,) * len(selection.prompt_ids)
+    return [
+        {
+            "prompt": by_id[prompt_id].prompt,
+            "answer": by_id[prompt_id].answer,
+            "prompt_id": prompt_id,
+            "score": score,
+            "rank": rank,
+        }
+        for prompt_id, score, rank in zip(
+            selection.prompt_ids, selection.scores or nothing, selection.ranks or nothing, strict=True
+        )
+    ]
