@@ -8,7 +8,7 @@ grades 4 and 5.  The worked solution writes one equation a line and ends as GSM8
     19-5=14
     #### 14
 
-Every intermediate value is an integer in [1, 999].
+Every intermediate value is a positive integer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ LARGEST_AMOUNT = {1: 9, 2: 9, 3: 9, 4: 30, 5: 90}
 
 NAMES = ("Ann", "Ben", "Cal", "Dora", "Eli", "Fay", "Gus", "Hal", "Ida", "Jon", "Kim", "Leo")
 THINGS = ("apples", "coins", "cards", "pens", "shells", "beads", "nuts", "stamps")
-LARGEST = 999
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,12 @@ class _Story:
         self.steps.append(f"{left}{operator}{right}={result}")
         return result
 
-    def amount(self, below: int = LARGEST) -> int:
+    def amount(self, below: int | None = None) -> int:
         """A number from 2 up to the grade's largest, and less than `below`."""
-        return self.rng.randint(2, min(self.largest_amount, below - 1))
+        return self.rng.randint(2, self.largest_amount if below is None else min(self.largest_amount, below - 1))
 
     def up_or_down(self, up: str, down: str) -> None:
-        """One step up or down that keeps the value in [1, LARGEST]; the sentences hold {} for the amount."""
+        """One step up or down that keeps the value above 0; the sentences hold {} for the amount."""
         if self.rng.random() < 0.5 and self.value > 3:
             amount = self.amount(below=self.value)
             self.tell(down.format(amount))
