@@ -62,7 +62,8 @@ def groups(make_policy) -> list[Group]:
 
     policy = make_policy()
     prompts = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
-    completions = generate_batch(policy, prompts, Sampling(4, 1.0, 24, 64, 0, "tests"), lambda gold, text: 0.0)
+    completions = generate_batch(policy, prompts, Sampling(4, 2.0, 24, 64, 0, "tests"), lambda gold, text: 0.0)
+    assert len({c.token_ids for c in completions}) == len(completions)  # else gradients of a group may cancel
     planted = [_with_reward(c, float(c.index in (0, 3) if c.prompt_id != "p-1" else c.index == 1)) for c in completions]
     return group_completions(prompts, iter(planted))
 

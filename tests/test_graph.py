@@ -1,0 +1,199 @@
+"""Which stages a recipe needs, what each depends on, and when a finished one may be taken over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lean_align.artifacts import stage_folder, write_text
+from lean_align.errors import StageError, StaleStageError
+from lean_align.pipeline.graph import (
+    BY_COMMAND,
+    BY_FOLDER,
+    STAGES,
+    check_run,
+    is_finished,
+    needed_stages,
+    stage_inputs,
+    stored_recipe,
+    upstream,
+)
+from lean_align.recipe import Recipe, all_keys, dump_recipe, load_recipe
+
+ALL = ["data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report"]
+
+
+def recipe_of(folder: Path, **settings: Any) -> Recipe:
+    """The demo recipe with a small model folder and small data files of its own."""
+    for name, text in (("model", "weights"), ("train.jsonl", "rows"), ("test.jsonl", "rows")):
+        path = folder / name / "config.json" if name == "model" else folder / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists():
+            path.write_text(text)
+    own = {f"data.{split}_path": str(folder / f"{split}.jsonl") for split in ("train", "test")}
+    changed = {key.replace("__", "."): value for key, value in settings.items()}
+    return load_recipe("demo", {"model.name": str(folder / "model"), **own, **changed})
+
+
+def finish(recipe: Recipe, run_dir: Path, *names: str) -> None:
+    for name in names:
+        with stage_folder(run_dir, name, stage_inputs(BY_FOLDER[name], recipe, run_dir)) as folder:
+            write_text(folder.path / "result.txt", name)
+
+
+def needed(**settings: Any) -> list[str]:
+    overrides = {key.replace("__", "."): value for key, value in settings.items()}
+    return [stage.folder for stage in needed_stages(load_recipe("demo", overrides))]
+
+
+def test_learnalign_needs_every_stage() -> None:
+    assert needed() == ALL == [stage.folder for stage in STAGES]
+
+
+@pytest.mark.parametrize("method", ["random", "full"])
+def test_methods_without_scores_need_no_rollouts(method: str) -> None:
+    assert needed(selection__method=method) == ["data", "selection", "training", "evaluation", "report"]
+
+
+@pytest.mark.parametrize("method", ["random", "full"])
+def test_training_from_the_warmup_needs_the_warmup(method: str) -> None:
+    stages = ["data", "warmup", "selection", "training", "evaluation", "report"]
+    assert needed(selection__method=method, training__init="warmup") == stages
+
+
+def test_no_warmup_steps_leave_the_warmup_out() -> None:
+    assert needed(warmup__steps=0) == [name for name in ALL if name != "warmup"]
+    assert needed(warmup__steps=0, selection__method="random") == needed(selection__method="random")
+
+
+def upstream_of(name: str, **settings: Any) -> list[str]:
+    overrides = {key.replace("__", "."): value for key, value in settings.items()}
+    return [stage.folder for stage in upstream(BY_FOLDER[name], load_recipe("demo", overrides))]
+
+
+def test_training_reads_the_warmup_only_when_it_starts_there() -> None:
+    assert upstream_of("training") == ["selection"]
+    assert upstream_of("training", training__init="warmup") == ["selection", "warmup"]
+
+
+def test_stages_that_are_left_out_are_not_read() -> None:
+    assert upstream_of("gradients") == ["data", "warmup", "rollouts"]
+    assert upstream_of("gradients", warmup__steps=0) == ["data", "rollouts"]
+    assert upstream_of("selection") == ["data", "scores"]
+    assert upstream_of("selection", selection__method="random") == ["data"]
+
+
+def test_each_stage_reads_only_stages_before_it() -> None:
+    folders = [stage.folder for stage in STAGES]
+    for place, stage in enumerate(STAGES):
+        assert set(stage.after) <= set(folders[:place])
+        assert BY_FOLDER[stage.folder] is BY_COMMAND[stage.command] is stage
+
+
+def test_every_key_of_the_recipe_bears_on_some_stage() -> None:
+    """But for a text that nothing depends on, and the number of threads: it must not change a result."""
+    named = {key for stage in STAGES for key in stage.keys}
+    assert {key for key in all_keys() if key not in named and key.split(".")[0] not in named} == {
+        "description",
+        "threads",
+    }
+    assert {key for key in named if key not in all_keys()} <= {key.split(".")[0] for key in all_keys()}
+
+
+def test_inputs_name_keys_files_and_stages(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    finish(recipe, tmp_path / "run", "data")
+    data = stage_inputs(BY_FOLDER["data"], recipe, tmp_path / "run")
+    assert set(data) == {"recipe", "model_files", "data_files", "stages"}
+    assert set(data["data_files"]) == {str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")}
+    warmup = stage_inputs(BY_FOLDER["warmup"], recipe, tmp_path / "run")
+    assert set(warmup["stages"]) == {"data"}
+    assert warmup["recipe"]["rollouts"]["num_generations"] == recipe.rollouts.num_generations
+    assert "data_files" not in warmup
+
+
+def test_a_stage_whose_upstream_has_not_finished_is_refused_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=rf"warmup needs data, .*Run: lean-align prepare {tmp_path}"):
+        stage_inputs(BY_FOLDER["warmup"], load_recipe("demo"), tmp_path)
+
+
+def test_a_finished_stage_is_taken_over(tmp_path: Path) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    assert not is_finished(BY_FOLDER["data"], recipe, run_dir)
+    finish(recipe, run_dir, "data", "warmup")
+    assert is_finished(BY_FOLDER["data"], recipe, run_dir)
+    assert is_finished(BY_FOLDER["warmup"], recipe, run_dir)
+    assert not is_finished(BY_FOLDER["rollouts"], recipe, run_dir)
+    check_run(recipe, run_dir)
+
+
+def test_a_changed_key_is_refused_by_the_first_stage_that_reads_it(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    finish(recipe_of(tmp_path), run_dir, "data", "warmup", "rollouts")
+    changed = recipe_of(tmp_path, rollouts__temperature=0.8)
+    assert is_finished(BY_FOLDER["data"], changed, run_dir)
+    with pytest.raises(StaleStageError, match=r"warmup was made from.*\n  recipe.rollouts.temperature: 1.0 -> 0.8"):
+        check_run(changed, run_dir)
+
+
+def test_a_key_of_a_later_stage_leaves_finished_ones_alone(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    finish(recipe_of(tmp_path), run_dir, "data", "warmup", "rollouts")
+    check_run(
+        recipe_of(tmp_path, gradients__proj_dim=512, evaluation__batch_size=3, selection__n=5, threads=1), run_dir
+    )
+
+
+def test_another_result_upstream_makes_a_stage_stale(tmp_path: Path) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data", "warmup")
+    for path in (run_dir / "data").iterdir():
+        path.unlink()
+    (run_dir / "data").rmdir()
+    with stage_folder(run_dir, "data", stage_inputs(BY_FOLDER["data"], recipe, run_dir)) as folder:
+        write_text(folder.path / "result.txt", "something else")
+    with pytest.raises(StaleStageError, match=r"stages\.data: '\w+' -> '\w+'"):
+        is_finished(BY_FOLDER["warmup"], recipe, run_dir)
+
+
+def test_a_file_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data")
+    (run_dir / "data" / "result.txt").write_text("edited")
+    with pytest.raises(StaleStageError, match=r"result\.txt was changed"):
+        check_run(recipe, run_dir)
+
+
+def test_unfinished_work_of_another_recipe_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stage_folder(run_dir, "data", stage_inputs(BY_FOLDER["data"], recipe, run_dir)),
+    ):
+        raise KeyboardInterrupt
+    check_run(recipe, run_dir)
+    with pytest.raises(StaleStageError, match=r"recipe\.seed: 0 -> 1"):
+        check_run(recipe_of(tmp_path, seed=1), run_dir)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "model/config.json"])
+def test_a_source_edited_between_two_runs_of_one_process_is_seen(tmp_path: Path, name: str) -> None:
+    """A notebook calls `la.run` twice, and between the calls a row of the data was corrected."""
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data")
+    (tmp_path / name).write_text("corrected")
+    with pytest.raises(StaleStageError):
+        check_run(recipe, run_dir)
+
+
+def test_the_recipe_of_a_run_is_read_back(tmp_path: Path) -> None:
+    recipe = load_recipe("demo", {"seed": 5})
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert stored_recipe(tmp_path) == recipe
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no recipe\.yaml\. Start one with: lean-align run RECIPE"):
+        stored_recipe(tmp_path)
