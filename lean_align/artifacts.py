@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing. Run the stage that writes it first.") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{path} is not valid JSON ({error}). Delete it, then run the same command again.") from error
 
 
@@ -103,8 +103,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object a line."""
     if not path.exists():
         raise StageError(f"{path} is missing. Run the stage that writes it first.")
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    try:
+        with path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.strip()]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{path} is damaged ({error}). Delete its folder, then run the same command again.") from error
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -132,10 +135,12 @@ class StageFolder:
 
     def finish(self) -> None:
         """Write the manifest, and give the folder its final name."""
+        for leftover in self.path.rglob("*.tmp"):
+            leftover.unlink()
         outputs = {
             p.relative_to(self.path).as_posix(): file_hash(p)
             for p in sorted(self.path.rglob("*"))
-            if p.is_file() and p.name != INPUTS
+            if p.is_file() and p.relative_to(self.path).as_posix() not in (INPUTS, MANIFEST)
         }
         write_json(
             self.path / MANIFEST,
@@ -149,8 +154,8 @@ class StageFolder:
                 "peak_vram_bytes": peak_vram_bytes(),
             },
         )
-        (self.path / INPUTS).unlink()
         self.path.replace(self.final)
+        (self.final / INPUTS).unlink()
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -147,16 +147,19 @@ def _demo_rows(data: DataRecipe, split: str) -> Iterator[dict[str, Any]]:
 def _read_file(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"there is no file {path}; expected .jsonl, .json or .parquet with one prompt a row.")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
 
-        return list(pyarrow.parquet.read_table(path).to_pylist())
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as file:
-        text = file.read()
+            return list(pyarrow.parquet.read_table(path).to_pylist())
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, EOFError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
     if text.lstrip().startswith("["):
         return list(_parse_json(text, str(path)))
-    return [_parse_json(line, f"{path} line {i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_parse_json(line, f"{path} line {i}") for i, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 
 def _parse_json(text: str, where: str) -> Any:

@@ -171,7 +171,8 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> list[range]:
 def _token_log_probs(
     head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    logits = head(states).float() / temperature
+    logits = head(states)
+    logits = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
     chosen: torch.Tensor = logits.gather(1, targets[:, None])[:, 0]
     return chosen - torch.logsumexp(logits, -1)
 

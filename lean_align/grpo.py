@@ -19,7 +19,7 @@ from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lean_align.policy import Policy, float32_adapter, save_adapter
+from lean_align.policy import Policy, adapter_kept, save_adapter
 from lean_align.progress import Progress
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.rng import rng_for, seed_for
@@ -265,17 +265,17 @@ def _make_trainer(policy: Policy, config: Any, dataset: Dataset, reward: Any, ca
 
     logging.getLogger("trl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=UserWarning, module="(trl|peft|torch).*")
-    trainer = GRPOTrainer(
-        model=policy.model,
-        reward_funcs=reward,
-        args=config,
-        train_dataset=dataset,
-        processing_class=policy.encoder.tokenizer,
-        callbacks=[callback],
-    )
+    with adapter_kept(policy.model):
+        trainer = GRPOTrainer(
+            model=policy.model,
+            reward_funcs=reward,
+            args=config,
+            train_dataset=dataset,
+            processing_class=policy.encoder.tokenizer,
+            callbacks=[callback],
+        )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    float32_adapter(trainer.model)
     return trainer
 
 

@@ -209,11 +209,17 @@ def save_adapter(model: Any, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def float32_adapter(model: Any) -> None:
-    """Put trainable weights back to float32 (trl makes them bfloat16 over a 4-bit base)."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+@contextmanager
+def adapter_kept(model: Any) -> Iterator[None]:
+    """Put trainable weights back, bit for bit, after a block that casts them.
+
+    trl makes them bfloat16 over a 4-bit base; updates of small learning rates would be rounded away.
+    """
+    kept = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            parameter.data = kept[name]
 
 
 def _load(loader: Any, model: ModelRecipe, **options: Any) -> Any:

@@ -148,6 +148,7 @@ class SjltProjector:
             "grad_dim": self.grad_dim,
             "seed": self.seed,
             "stream_version": STREAM_VERSION,
+            "parameters": hashlib.sha256(repr(list(self.sizes.items())).encode()).hexdigest(),
         }
 
 

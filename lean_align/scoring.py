@@ -44,7 +44,7 @@ def score_prompts(
     prompt_ids : sequence of str, optional
         Names of the rows; a store brings its own, an array is numbered.
     block_rows : int
-        Rows in memory at a time, 8 * k bytes each.
+        Rows in memory at a time, 20 * k bytes each while they are read and multiplied.
 
     Returns
     -------
@@ -63,13 +63,18 @@ def score_prompts(
     ids = rows.prompt_ids if isinstance(rows, GradientStore) else tuple(prompt_ids or _numbered(len(array)))  # type: ignore[arg-type]
     p = np.asarray(success_rate, dtype=np.float64)
     v = learnability(p)
-    if len(v) != len(ids):
-        raise ValueError(f"got {len(v)} success rates for {len(ids)} rows; expected one a row.")
+    n = len(rows) if isinstance(rows, GradientStore) else len(array)
+    if not len(v) == len(ids) == n:
+        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {n} rows; expected one a row.")
 
     def blocks() -> Iterator[tuple[int, NDArray[np.float64]]]:
         pieces = rows.blocks(block_rows) if isinstance(rows, GradientStore) else _array_blocks(array, block_rows)
         for start, block in pieces:
-            yield start, np.asarray(block, dtype=np.float64)
+            block = np.asarray(block, dtype=np.float64)
+            if not np.isfinite(block).all():
+                bad = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
+                raise ValueError(f"row {bad} ({ids[bad]}) holds NaN or Inf; expected unit rows.")
+            yield start, block
 
     mean = _weighted_mean(blocks(), v)
     alignment = np.empty(len(v))

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json, write_json
-from lean_align.errors import StoreError
+from lean_align.errors import StageError, StoreError
 
 ROWS, NORMS, WRITTEN, IDS = "projected.npy", "norms.npy", "written.npy", "prompt_ids.json"
 
@@ -39,11 +39,20 @@ class GradientStore:
 
     def __init__(self, folder: Path, mode: str) -> None:
         self.folder = folder
-        self.prompt_ids: tuple[str, ...] = tuple(read_json(folder / IDS))
+        try:
+            ids = read_json(folder / IDS)
+        except StageError as error:
+            raise StoreError(str(error)) from error
+        if not isinstance(ids, list):
+            raise StoreError(f"{folder / IDS} holds {type(ids).__name__}; expected a list.")
+        self.prompt_ids: tuple[str, ...] = tuple(ids)
         self.rows: NDArray[np.float16] = _map(folder / ROWS, mode, np.float16)
         self.norms: NDArray[np.float32] = _map(folder / NORMS, mode, np.float32)
         self.written: NDArray[np.uint8] = _map(folder / WRITTEN, mode, np.uint8)
         n = len(self.prompt_ids)
+        for name, array, ndim in ((ROWS, self.rows, 2), (NORMS, self.norms, 1), (WRITTEN, self.written, 1)):
+            if array.ndim != ndim:
+                raise StoreError(f"{folder / name} has shape {array.shape}; expected {ndim} dimensions.")
         lengths = {ROWS: len(self.rows), NORMS: len(self.norms), WRITTEN: len(self.written)}
         for name, length in lengths.items():
             if length != n:
@@ -111,6 +120,11 @@ class StoreWriter(GradientStore):
             Not normalised; a zero vector stays zero.
         """
         vector = np.asarray(projected, dtype=np.float64)
+        if vector.shape != (self.proj_dim,) or not np.isfinite(vector).all():
+            raise StoreError(
+                f"row {row} ({self.prompt_ids[row]}): got a gradient of shape {vector.shape}, "
+                f"expected {self.proj_dim} finite numbers. It was not written."
+            )
         norm = float(np.linalg.norm(vector))
         self.rows[row] = vector / norm if norm > 0 else 0.0
         self.norms[row] = norm
@@ -144,7 +158,9 @@ def open_store(folder: Path | str) -> GradientStore:
 
 def _map(path: Path, mode: str, dtype: type) -> Any:
     try:
-        array = np.lib.format.open_memmap(path, mode=mode)
+        array = np.lib.format.open_memmap(path, mode="r")  # "r+" would fill a file that was cut with zeros
+        if mode != "r":
+            array = np.lib.format.open_memmap(path, mode=mode)
     except (FileNotFoundError, ValueError, EOFError) as error:
         raise StoreError(
             f"{path} cannot be read as a NumPy array: {error}. Delete its folder and run again."

@@ -29,8 +29,8 @@ DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 class Stage:
     """A stage: its folder in the run, its command, the recipe keys and the stages it depends on.
 
-    `after` names stages that must have finished; those in `optional` count only when the recipe needs
-    them.  `keys` are recipe sections or dotted fields.
+    `after` names stages that it reads; those that the recipe does without do not count.  `keys` are
+    recipe sections or dotted fields.
     """
 
     folder: str
@@ -154,12 +154,21 @@ def _pick(tree: dict[str, Any], dotted: str) -> Any:
     return value
 
 
-@cache
 def _model_hash(name: str) -> str:
     folder = DEMO_MODEL if name == "demo" else Path(name)
-    return folder_hash(folder) if folder.is_dir() else "hub"
+    return _hash_once(folder, _stamp(folder)) if folder.is_dir() else "hub"
+
+
+def _file_hash(path: str) -> str:
+    return _hash_once(Path(path), _stamp(Path(path)))
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of change of each file: a cheap sign that a hash taken before still holds."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
 
 
 @cache
-def _file_hash(path: str) -> str:
-    return file_hash(Path(path))
+def _hash_once(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    return folder_hash(path) if path.is_dir() else file_hash(path)

@@ -72,7 +72,7 @@ class DataRecipe:
     """Number of generated training problems (`train_path: demo`)."""
     demo_test: int = number(500, 1)
     """Number of generated held-out problems (`test_path: demo`)."""
-    demo_grade_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0, 1.0)
+    demo_grade_weights: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 1.0)
     """Relative frequency of problems with 1, 2, 3, 4 and 5 steps, in both splits."""
 
 

@@ -51,10 +51,17 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     """
     tree = _read_yaml(_find(source))
     for key, value in (overrides or {}).items():
-        _put(tree, key, yaml.safe_load(value) if isinstance(value, str) else value)
+        _put(tree, key, _yaml_value(key, value) if isinstance(value, str) else value)
     recipe: Recipe = _build(Recipe, tree, "")
     _check(recipe)
     return recipe
+
+
+def _yaml_value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{key} is {text!r}, which is not valid YAML; put a text in quotes.") from error
 
 
 def recipe_tree(recipe: Recipe) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def _find(source: str | Path) -> Path:
         return path
     raise RecipeError(
         f"there is no recipe {str(source)!r}: expected the path of a YAML file or a shipped name"
-        f"{_nearest(str(source), shipped)}. Shipped: {', '.join(shipped)}."
+        f"{_nearest(str(source), shipped)} Shipped: {', '.join(shipped)}."
     )
 
 
@@ -99,7 +106,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, last = dotted.split(".")
     for section in sections:
-        below = tree.setdefault(section, {})
+        if tree.get(section) is None:
+            tree[section] = {}
+        below = tree[section]
         if not isinstance(below, dict):
             raise RecipeError(f"{dotted!r}: {section!r} is not a section of the recipe.")
         tree = below
@@ -113,7 +122,7 @@ def _build(kind: type, tree: Any, prefix: str) -> Any:
     values = {}
     for key, value in tree.items():
         if key not in hints:
-            raise RecipeError(f"unknown recipe key {prefix + str(key)!r}{_nearest(prefix + str(key), all_keys())}.")
+            raise RecipeError(f"unknown recipe key {prefix + str(key)!r}{_nearest(prefix + str(key), _words())}")
         values[key] = _value(kind, key, hints[key], value, prefix)
     return kind(**values)
 
@@ -125,7 +134,7 @@ def _value(kind: type, key: str, hint: Any, value: Any, prefix: str) -> Any:
     value = _convert(hint, value, f"{prefix}{key}")
     if "choices" in metadata and value not in metadata["choices"]:
         near = _nearest(str(value), metadata["choices"])
-        raise RecipeError(f"{prefix}{key} is {value!r}; expected one of {', '.join(metadata['choices'])}{near}.")
+        raise RecipeError(f"{prefix}{key} is {value!r}; expected one of {', '.join(metadata['choices'])}{near}")
     if "low" in metadata and value is not None and not metadata["low"] <= value <= metadata["high"]:
         upper = "" if metadata["high"] == float("inf") else f" and at most {metadata['high']}"
         raise RecipeError(f"{prefix}{key} is {value!r}; expected at least {metadata['low']}{upper}.")
@@ -159,9 +168,15 @@ def all_keys() -> list[str]:
     return keys
 
 
+def _words() -> list[str]:
+    """Keys and section names, for the nearest to a wrong one."""
+    keys = all_keys()
+    return [*keys, *dict.fromkeys(key.split(".")[0] for key in keys)]
+
+
 def _nearest(word: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def _check(recipe: Recipe) -> None:
@@ -180,9 +195,12 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.data.system_prompt is not None and recipe.data.prompt_format == "plain":
         raise RecipeError("data.system_prompt needs data.prompt_format: chat; a plain prompt has no system message.")
-    if len(recipe.data.demo_grade_weights) != 5 or sum(recipe.data.demo_grade_weights) <= 0:
+    if len(recipe.data.demo_grade_weights) != 5 or not (
+        all(0 <= w < float("inf") for w in recipe.data.demo_grade_weights) and sum(recipe.data.demo_grade_weights) > 0
+    ):
         raise RecipeError(
-            f"data.demo_grade_weights is {list(recipe.data.demo_grade_weights)}; expected five weights, not all zero."
+            f"data.demo_grade_weights is {list(recipe.data.demo_grade_weights)}; expected five weights of at least 0, "
+            "one a grade, not all 0."
         )
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
