@@ -61,7 +61,10 @@ def test_every_make_target_of_the_readme_exists():
 def test_functions_named_in_the_method_page_exist():
     from importlib import import_module
 
-    names = re.findall(r"`((?:types|scoring|gradients|projection|store|selection)\.[A-Za-z_.]+)`", (ROOT / "docs/method.md").read_text())
+    names = re.findall(
+        r"`((?:types|scoring|gradients|projection|store|selection)\.[A-Za-z_.]+)`",
+        (ROOT / "docs/method.md").read_text(),
+    )
     assert len(names) >= 8
     for name in names:
         module, *rest = name.split(".")

@@ -140,12 +140,12 @@ def test_warmup_of_no_steps_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"training.micro_batch": 100}, r"training.micro_batch is 100.*128 completions.*16 x .*num_generations 8"),
-        ({"rollouts.num_generations": 3}, "warmup.micro_batch is 128.*48 completions"),
+        ({"training.micro_batch": 100}, r"training.micro_batch is 100.*96 completions.*12 x .*num_generations 8"),
+        ({"rollouts.num_generations": 3}, "warmup.micro_batch is 64.*24 completions"),
         ({"data.prompt_template": "Solve it."}, r"expected a text with \{prompt\} in it"),
         ({"data.system_prompt": "Be brief.", "data.prompt_format": "plain"}, "system_prompt needs .*chat"),
         ({"data.demo_grade_weights": [1, 1]}, r"expected \w+ weights"),
-        ({"data.demo_grade_weights": [0] * len(GRADES)}, "not all zero"),
+        ({"data.demo_grade_weights": [0] * len(GRADES)}, "not all 0"),
         ({"training.init": "warmup", "warmup.steps": 0}, "training.init is 'warmup' but warmup.steps is 0"),
     ],
 )

@@ -12,6 +12,7 @@ from lean_align.errors import DataError
 from lean_align.pipeline.run import run
 from lean_align.recipe import load_recipe
 
+DEMO = "demo"
 BASE_RECIPE = "gsm8k"
 
 
@@ -23,7 +24,7 @@ def select_from_file(
     run_dir: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Choose n prompts of a file for a model, by the settings of the `gsm8k` recipe.
+    """Choose n prompts of a file for a model, by the settings of `gsm8k` (of `demo` for the embedded model).
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def select_from_file(
         "selection.n": n,
     }
     run_dir = run_dir or output.with_name(output.name + ".run")
-    run(load_recipe(BASE_RECIPE, {**base, **(overrides or {})}), run_dir, "select")
+    run(load_recipe(DEMO if model == DEMO else BASE_RECIPE, {**base, **(overrides or {})}), run_dir, "select")
     with disk_errors(output):
         shutil.copyfile(run_dir / "selection" / "selected.jsonl", output)
     counts = read_json(run_dir / "selection" / "manifest.json")["counts"]
