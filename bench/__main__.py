@@ -34,8 +34,8 @@ def table() -> str:
         module = import_module(f"bench.{path.stem}")
         parts += ["", f"## {path.stem}", "", (module.__doc__ or "").strip(), ""]
         parts += [
-            f"{host['processor']}, {host['cpus']} cores, {host['threads']} threads; commit {environment['git_commit']}; "
-            f"torch {environment['versions']['torch']}; seed {environment['seed']}.",
+            f"{host['processor']}, {host['cpus']} cores, {host['threads']} threads; "
+            f"commit {environment['git_commit']}; torch {environment['versions']['torch']}.",
             "",
             "| what | seconds | against | its seconds | times faster | note |",
             "| --- | --- | --- | --- | --- | --- |",

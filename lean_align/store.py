@@ -13,6 +13,7 @@ is whole.  Raw gradients would underflow in float16; entries of a unit row are n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ class StoreWriter(GradientStore):
                 (WRITTEN, np.uint8, (n,)),
             ):
                 np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=shape).flush()
+                _reserve(folder / name)
             write_json(folder / IDS, list(prompt_ids))
         store = cls(folder, "r+")
         if store.prompt_ids != tuple(prompt_ids) or store.proj_dim != proj_dim:
@@ -154,6 +156,14 @@ def open_store(folder: Path | str) -> GradientStore:
     store = GradientStore(Path(folder), "r")
     store.require_complete()
     return store
+
+
+def _reserve(path: Path) -> None:
+    """Have the file's blocks now: on a full disk a mapped write would end the process with SIGBUS."""
+    if not hasattr(os, "posix_fallocate"):  # macOS: mapped writes are all there is
+        return
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _map(path: Path, mode: str, dtype: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import tracemalloc
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lean_align.errors import LeanAlignError, StoreError
+from lean_align.artifacts import disk_errors
+from lean_align.errors import DiskFullError, LeanAlignError, StoreError
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 IDS = ["a", "b", "c"]
@@ -181,3 +183,14 @@ def test_memory_of_reading_blocks_is_one_block(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert total == 0
     assert peak < 2.2 * 512_000
+
+
+def test_a_full_disk_is_met_when_the_store_is_made(tmp_path, monkeypatch):
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(DiskFullError, match=r"is full.*run the same command again"), disk_errors(tmp_path):
+        StoreWriter.open(tmp_path, ["a", "b"], 4)
+    monkeypatch.undo()
+    assert StoreWriter.open(tmp_path, ["a", "b"], 4).prompt_ids == ("a", "b")
