@@ -59,32 +59,17 @@ def score_prompts(
     -----
     METHOD: score of LearnAlign (arXiv 2506.11480), row mean of S in closed form.
     """
-    array = None if isinstance(rows, GradientStore) else np.asarray(rows)
-    ids = rows.prompt_ids if isinstance(rows, GradientStore) else tuple(prompt_ids or _numbered(len(array)))  # type: ignore[arg-type]
+    source = rows if isinstance(rows, GradientStore) else _ArrayRows(np.asarray(rows), prompt_ids)
     p = np.asarray(success_rate, dtype=np.float64)
-    v = learnability(p)
-    n = len(rows) if isinstance(rows, GradientStore) else len(array)
-    if not len(v) == len(ids) == n:
-        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {n} rows; expected one a row.")
-
-    def blocks() -> Iterator[tuple[int, NDArray[np.float64]]]:
-        pieces = rows.blocks(block_rows) if isinstance(rows, GradientStore) else _array_blocks(array, block_rows)
-        for start, block in pieces:
-            block = np.asarray(block, dtype=np.float64)
-            if not np.isfinite(block).all():
-                bad = start + int(np.flatnonzero(~np.isfinite(block).all(axis=1))[0])
-                raise ValueError(f"row {bad} ({ids[bad]}) holds NaN or Inf; expected unit rows.")
-            yield start, block
-
-    mean = _weighted_mean(blocks(), v)
+    v, ids = learnability(p), source.prompt_ids
+    if not len(v) == len(ids) == len(source):
+        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {len(source)} rows; expected one a row.")
+    mean = _weighted_mean(_finite_blocks(source, block_rows), v)
     alignment = np.empty(len(v))
-    for start, block in blocks():
+    for start, block in _finite_blocks(source, block_rows):
         alignment[start : start + len(block)] = _row_products(block, mean)
-    if not np.all(np.isfinite(alignment)):
-        bad = int(np.flatnonzero(~np.isfinite(alignment))[0])
-        raise ValueError(f"row {bad} ({ids[bad]}) holds NaN or Inf; expected unit rows. Run the gradients stage again.")
     score = v * alignment
-    return Scores(tuple(ids), p, v, alignment, score, rank_scores(score, ids))
+    return Scores(ids, p, v, alignment, score, rank_scores(score, ids))
 
 
 def rank_scores(score: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -110,17 +95,32 @@ def _row_products(block: NDArray[np.float64], mean: NDArray[np.float64] | float)
     return products
 
 
-def _array_blocks(array: NDArray[np.float64] | None, block_rows: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    assert array is not None
-    if array.ndim != 2:
-        raise ValueError(f"rows have shape {array.shape}; expected (n, k).")
-    for start in range(0, len(array), block_rows):
-        yield start, array[start : start + block_rows]
+class _ArrayRows:
+    """An array behind the interface of a store."""
+
+    def __init__(self, array: NDArray[np.float64], prompt_ids: Sequence[str] | None) -> None:
+        if array.ndim != 2:
+            raise ValueError(f"rows have shape {array.shape}; expected (n, k).")
+        width = len(str(max(0, len(array) - 1)))
+        numbered = tuple(f"{i:0{width}d}" for i in range(len(array)))
+        self.array, self.prompt_ids = array, numbered if prompt_ids is None else tuple(prompt_ids)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def blocks(self, block_rows: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+        for start in range(0, len(self), block_rows):
+            yield start, self.array[start : start + block_rows]
 
 
-def _numbered(n: int) -> list[str]:
-    width = len(str(max(0, n - 1)))
-    return [f"{i:0{width}d}" for i in range(n)]
+def _finite_blocks(source: GradientStore | _ArrayRows, block_rows: int) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    for start, rows in source.blocks(block_rows):
+        block = np.asarray(rows, dtype=np.float64)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            row = start + int(bad[0])
+            raise ValueError(f"row {row} ({source.prompt_ids[row]}) holds NaN or Inf; expected unit rows.")
+        yield start, block
 
 
 def _range(p: NDArray[np.float64]) -> str:
