@@ -6,9 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_json
 from lean_align.evaluate import accuracy, paired_difference
-from lean_align.pipeline.tables import read_table
+from lean_align.pipeline.tables import read_scores, read_table
 from lean_align.recipe import Recipe
 from lean_align.report import ReportScores, write_report
 
@@ -73,18 +75,11 @@ def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:
     path = run_dir / "scores" / "scores.parquet"
     if not path.exists():
         return None
-    table = read_table(path)
-    import numpy as np
-
+    scores = read_scores(path)
     return ReportScores(
-        prompt_ids=tuple(table["prompt_id"]),
-        success_rate=table["success_rate"],
-        learnability=table["learnability"],
-        alignment=table["alignment"],
-        score=table["score"],
-        rank=table["rank"],
-        n_tokens=table["n_tokens"],
-        selected=np.array([prompt_id in chosen for prompt_id in table["prompt_id"]]),
+        **vars(scores),
+        n_tokens=read_table(path)["n_tokens"],
+        selected=np.array([prompt_id in chosen for prompt_id in scores.prompt_ids]),
     )
 
 

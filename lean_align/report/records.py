@@ -8,20 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError
+from lean_align.types import Scores
 
 
 @dataclass(frozen=True)
-class ReportScores:
-    """Scores of the whole pool; every array has one entry a prompt, in one order.
+class ReportScores(Scores):
+    """Scores of the whole pool and two more columns; every array has one entry a prompt, in one order.
 
     Attributes
     ----------
-    prompt_ids : tuple of str
-    success_rate : (n,) float64, p in [0, 1]
-    learnability : (n,) float64, V = p (1 - p), in [0, 0.25]
-    alignment : (n,) float64, in [-0.25, 0.25]
-    score : (n,) float64
-    rank : (n,) int64, 1 is best
     n_tokens : (n,) int64 or float64, mean length of the prompt's completions in tokens
     selected : (n,) bool, True where the prompt was chosen
 
@@ -31,12 +26,6 @@ class ReportScores:
         If a column is not one-dimensional with one entry a prompt.
     """
 
-    prompt_ids: tuple[str, ...]
-    success_rate: NDArray[np.float64]
-    learnability: NDArray[np.float64]
-    alignment: NDArray[np.float64]
-    score: NDArray[np.float64]
-    rank: NDArray[np.int64]
     n_tokens: NDArray[np.int64] | NDArray[np.float64]
     selected: NDArray[np.bool_]
 
