@@ -17,7 +17,6 @@ setup: $(STAMP)  ## make the environment
 
 demo: setup  ## run the whole method on the embedded model
 	$(BIN)/lean-align run demo --set seed=$(SEED) --run-dir $(RUN_DIR)
-	@echo "report: $(RUN_DIR)/report/index.html"
 
 test: setup  ## tests, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest

@@ -55,7 +55,11 @@ def recipe_keys() -> list[str]:
 
 
 def _help(command: click.Command, name: str) -> str:
-    with click.Context(command, info_name=name, max_content_width=100) as context:
+    parent = click.Context(main, info_name="lean-align", **main.context_settings)
+    last = name.split(" ")[-1]
+    context = parent if command is main else click.Context(command, parent=parent, info_name=last)
+    context.max_content_width = context.terminal_width = 100
+    with context:
         return "```\n" + command.get_help(context) + "\n```"
 
 

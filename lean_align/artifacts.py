@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -164,14 +164,17 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def check_inputs(folder: Path, recorded: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
-    """Refuse a folder that was made from other inputs, and say what changed."""
+def check_inputs(
+    folder: Path, recorded: Mapping[str, Any], inputs: Mapping[str, Any], dependent: Sequence[Path] = ()
+) -> None:
+    """Refuse a folder that was made from other inputs; say what changed, and what to delete with it."""
     differences = changes(recorded, inputs)
     if differences:
         raise StaleStageError(
             f"{folder} was made from other inputs:\n  "
             + "\n  ".join(differences)
-            + f"\nChange them back, choose another --run-dir, or delete {folder} to have it made again."
+            + "\nChange them back, choose another --run-dir, or delete what depends on them to have it made again:"
+            + f"\n  rm -r {' '.join(str(path) for path in (folder, *dependent))}"
         )
 
 
@@ -193,8 +196,10 @@ def outputs_fingerprint(folder: Path) -> str:
 
 
 @contextmanager
-def stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any]) -> Iterator[StageFolder]:
+def stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable: bool = True) -> Iterator[StageFolder]:
     """Open `<stage>.partial/` for work, new or to be continued, and finish it when the block ends.
+
+    A stage that is not `resumable` takes seconds and starts anew, whatever an earlier attempt left.
 
     Raises
     ------
@@ -205,7 +210,7 @@ def stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any]) -> Iterat
     with disk_errors(run_dir):
         partial.mkdir(parents=True, exist_ok=True)
         recorded = read_json(partial / INPUTS) if (partial / INPUTS).exists() else None
-        if recorded is None:
+        if recorded is None or not resumable:
             shutil.rmtree(partial)
             partial.mkdir()
             write_json(partial / INPUTS, {"inputs": inputs, "wall_seconds": 0.0})

@@ -26,11 +26,19 @@ class _Group(click.Group):
                 raise
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2 if isinstance(error, RecipeError) else 1)
+        except OSError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"Error: {error.strerror or error}: {error.filename or ''}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What is finished is kept: the same command continues.", err=True)
+            ctx.exit(130)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lean-align")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error; goes before the command.")
 def main(debug: bool) -> None:
     """Choose the reasoning prompts worth training on (LearnAlign), then train on them with GRPO.
 
@@ -71,7 +79,8 @@ def select_from(
 ) -> None:
     """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
 
-    PROMPTS holds one JSON object a line, with prompt (or question, or problem) and answer.
+    PROMPTS is .jsonl, .json or .parquet, a row a prompt, with prompt (or question, or problem) and answer.
+    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them.
 
     Example:
 

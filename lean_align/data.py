@@ -112,7 +112,13 @@ def prepare_prompts(
     dropped: list[dict[str, str]] = []
     prompts = _drop_unreadable(_read_prompts(rows, split, source), parse_gold, dropped)
     prompts = _drop_duplicates(prompts, dropped)
-    prompts = _drop(prompts, lambda p: None if fits(p) else "longer than the context allows", dropped)
+    prompts = _drop(
+        prompts,
+        lambda p: (
+            None if fits(p) else "no room for a completion: prompt and rollouts.max_new_tokens exceed the context"
+        ),
+        dropped,
+    )
     if not prompts:
         reasons = sorted({row["reason"] for row in dropped})
         raise DataError(f"{source}: none of its {len(dropped)} rows can be used ({'; '.join(reasons) or 'no rows'}).")
@@ -184,7 +190,7 @@ def _read_hub(name: str, config: str | None, split: str) -> list[dict[str, Any]]
 
 def _read_prompts(rows: Iterable[Mapping[str, Any]], split: str, source: str) -> Iterator[Prompt]:
     for number, row in enumerate(rows):
-        where = f"{source}, row {number}"
+        where = f"{source}, row {number + 1}"
         if not isinstance(row, Mapping):
             raise DataError(f"{where} is {type(row).__name__}; expected an object with a prompt and an answer.")
         question = next((row[name] for name in PROMPT_FIELDS if row.get(name) is not None), None)

@@ -192,24 +192,24 @@ def test_a_weight_of_zero_leaves_a_grade_out() -> None:
 
 @pytest.mark.parametrize("row", [{"prompt": "x"}, {"prompt": "x", "answer": None}, {"prompt": "x", "answer": " "}])
 def test_a_row_without_an_answer_names_file_and_row(row: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl, row 2 has no answer: got .*'prompt'.*expected a field 'answer'"):
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 3 has no answer: got .*'prompt'.*expected a field 'answer'"):
         prepare([*ROWS, row])
 
 
 @pytest.mark.parametrize("row", [{"answer": "1"}, {"prompt": None, "answer": "1"}, {"prompt": " \n", "answer": "1"}])
 def test_a_row_without_a_prompt_names_file_and_row(row: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl, row 1 has no prompt.*one of prompt, question, problem"):
+    with pytest.raises(DataError, match=r"rows\.jsonl, row 2 has no prompt.*one of prompt, question, problem"):
         prepare([ROWS[0], row])
 
 
 @pytest.mark.parametrize("row", [["prompt", "answer"], "text", 3, None])
 def test_a_row_that_is_no_object_is_named(row: Any) -> None:
-    with pytest.raises(DataError, match=rf"rows\.jsonl, row 0 is {type(row).__name__}; expected an object"):
+    with pytest.raises(DataError, match=rf"rows\.jsonl, row 1 is {type(row).__name__}; expected an object"):
         prepare([row])
 
 
 def test_a_prompt_that_is_no_text_is_named() -> None:
-    with pytest.raises(DataError, match=r"row 0: the prompt is list; expected text"):
+    with pytest.raises(DataError, match=r"row 1: the prompt is list; expected text"):
         prepare([{"prompt": [{"role": "user", "content": "x"}], "answer": "1"}])
 
 
@@ -280,7 +280,9 @@ def test_an_unreadable_answer_does_not_make_a_conflict() -> None:
 def test_a_prompt_too_long_is_dropped() -> None:
     prepared = prepare([*ROWS, {"prompt": "x" * 99, "answer": "1"}], fits=lambda prompt: len(prompt.prompt) < 50)
     assert pairs(prepared) == [("1 + 1?", "2"), ("2 + 2?", "4")]
-    assert [row["reason"] for row in prepared.dropped] == ["longer than the context allows"]
+    assert [row["reason"] for row in prepared.dropped] == [
+        "no room for a completion: prompt and rollouts.max_new_tokens exceed the context"
+    ]
 
 
 def test_the_length_of_a_duplicate_is_not_asked() -> None:
@@ -341,7 +343,8 @@ def test_every_row_is_kept_or_accounted_for() -> None:
 
 def test_nothing_usable_is_refused_with_the_reasons() -> None:
     with pytest.raises(
-        DataError, match=r"rows\.jsonl: none of its 2 rows can be used \(longer than the context allows\)"
+        DataError,
+        match=r"rows\.jsonl: none of its 2 rows can be used \(no room for a completion: .* exceed the context\)",
     ):
         prepare(ROWS, fits=lambda prompt: False)
 

@@ -197,10 +197,10 @@ def test_random_selection_runs_without_gradients(tmp_path):
     ("rows", "settings", "status", "message"),
     [
         ("", {}, 1, "has no rows"),
-        ('{"prompt": "1+1?", "answer": "2"}\n{"prompt": "2+2?"}\n', {}, 1, "row 1 has no answer"),
+        ('{"prompt": "1+1?", "answer": "2"}\n{"prompt": "2+2?"}\n', {}, 1, "row 2 has no answer"),
         ('{"prompt": "1+1?", "answer": "2"}\n{"prompt"\n', {}, 1, "line 2 is not valid JSON"),
         ('{"prompt": "1+1?", "answer": "2"}\n', {"selection.n": 2}, 2, "selection.n is 2 and the pool has 1"),
-        ("PROMPT", {}, 1, "longer than the context"),
+        ("PROMPT", {}, 1, "exceed the context"),
     ],
 )
 def test_bad_data_is_named_before_anything_heavy_runs(tmp_path, rows, settings, status, message):
@@ -250,3 +250,32 @@ def test_select_from_writes_the_chosen_prompts(tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n"] == 3
     assert len(output.read_text().splitlines()) == 3
+
+
+def test_select_from_never_writes_over_what_it_reads(tmp_path):
+    data = tmp_path / "mine.jsonl"
+    data.write_text(json.dumps({"prompt": "1+1?", "answer": "2"}) + "\n")
+    before = data.read_bytes()
+    base = [sys.executable, "-m", "lean_align", "select-from", str(data), "--model", "demo", "-n", "1"]
+    done = subprocess.run([*base, "-o", str(data)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "it would be lost" in done.stderr
+    assert data.read_bytes() == before
+
+
+def test_a_corrected_data_file_is_taken_by_the_same_command(tmp_path):
+    data = tmp_path / "mine.jsonl"
+    paths = {"data.train_path": data, "data.test_path": data, "selection.n": 1}
+    data.write_text('{"prompt": "1+1?"}\n')
+    assert run(tmp_path / "run", "--stop-after", "prepare", settings=paths).returncode == 1
+    data.write_text('{"prompt": "1+1?", "answer": "2"}\n')
+    done = run(tmp_path / "run", "--stop-after", "prepare", settings=paths)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file" / "run")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr

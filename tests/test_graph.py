@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -168,14 +169,40 @@ def test_a_file_changed_by_hand_is_refused(tmp_path: Path) -> None:
 
 def test_unfinished_work_of_another_recipe_is_refused_before_anything_runs(tmp_path: Path) -> None:
     recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data")
     with (
         pytest.raises(KeyboardInterrupt),
-        stage_folder(run_dir, "data", stage_inputs(BY_FOLDER["data"], recipe, run_dir)),
+        stage_folder(run_dir, "warmup", stage_inputs(BY_FOLDER["warmup"], recipe, run_dir)),
     ):
         raise KeyboardInterrupt
     check_run(recipe, run_dir)
-    with pytest.raises(StaleStageError, match=r"recipe\.seed: 0 -> 1"):
+    other = dataclasses.replace(recipe, warmup=dataclasses.replace(recipe.warmup, steps=99))
+    with pytest.raises(StaleStageError, match=r"recipe\.warmup\.steps: \d+ -> 99"):
+        check_run(other, run_dir)
+
+
+def test_what_a_quick_stage_left_unfinished_is_made_anew(tmp_path: Path) -> None:
+    """A data file that was refused and then corrected must not be held against the user."""
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    data = BY_FOLDER["data"]
+    with pytest.raises(KeyboardInterrupt), stage_folder(run_dir, "data", stage_inputs(data, recipe, run_dir), False):
+        raise KeyboardInterrupt
+    (tmp_path / "train.jsonl").write_text("corrected")
+    check_run(recipe, run_dir)
+    with stage_folder(run_dir, "data", stage_inputs(data, recipe, run_dir), data.resumable) as folder:
+        assert not list(folder.path.glob("*.jsonl"))
+    assert (run_dir / "data" / "manifest.json").exists()
+
+
+def test_the_refusal_names_every_folder_to_delete(tmp_path: Path) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data")
+    for folder in ("rollouts", "training.partial"):
+        (run_dir / folder).mkdir()
+    with pytest.raises(StaleStageError) as refusal:
         check_run(recipe_of(tmp_path, seed=1), run_dir)
+    last = str(refusal.value).splitlines()[-1]
+    assert [Path(word).name for word in last.split()[2:]] == ["data", "rollouts", "training.partial"]
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "model/config.json"])

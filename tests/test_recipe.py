@@ -30,7 +30,9 @@ def load_set(**overrides: Any) -> Recipe:
 
 def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
     recipe = load(tmp_path, "seed: 7\nselection: {n: 12}\n")
-    expected = dataclasses.replace(Recipe(), seed=7, selection=dataclasses.replace(Recipe().selection, n=12))
+    expected = dataclasses.replace(
+        Recipe(), name="mine", seed=7, selection=dataclasses.replace(Recipe().selection, n=12)
+    )
     assert recipe == expected
 
 

@@ -105,4 +105,4 @@ def test_every_default_keeps_its_own_range(section: type) -> None:
 def test_the_defaults_are_a_valid_recipe(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
     path.write_text("{}\n")
-    assert load_recipe(path) == Recipe()
+    assert load_recipe(path) == Recipe(name="empty")

@@ -30,26 +30,27 @@ class Stage:
     """A stage: its folder in the run, its command, the recipe keys and the stages it depends on.
 
     `after` names stages that it reads; those that the recipe does without do not count.  `keys` are
-    recipe sections or dotted fields.
+    recipe sections or dotted fields.  A stage that is not `resumable` takes seconds and starts anew.
     """
 
     folder: str
     command: str
     keys: tuple[str, ...]
     after: tuple[str, ...] = ()
+    resumable: bool = True
 
 
 _POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
 STAGES = (
-    Stage("data", "prepare", ("seed", "model.name", "model.revision", "data", "rollouts.max_new_tokens")),
+    Stage("data", "prepare", ("seed", "model.name", "model.revision", "data", "rollouts.max_new_tokens"), (), False),
     Stage("warmup", "warmup", (*_POLICY, "warmup", "rollouts"), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
     Stage("gradients", "gradients", (*_POLICY, "gradients", "rollouts.temperature"), ("data", "warmup", "rollouts")),
-    Stage("scores", "score", (), ("rollouts", "gradients")),
-    Stage("selection", "select", ("seed", "selection"), ("data", "scores")),
+    Stage("scores", "score", (), ("rollouts", "gradients"), False),
+    Stage("selection", "select", ("seed", "selection"), ("data", "scores"), False),
     Stage("training", "train", (*_POLICY, "training", "rollouts"), ("selection", "warmup")),
     Stage("evaluation", "evaluate", (*_POLICY, "evaluation", "rollouts.max_new_tokens"), ("data", "training")),
-    Stage("report", "report", ("name", "seed"), ("selection", "evaluation")),
+    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False),
 )
 BY_FOLDER = {stage.folder: stage for stage in STAGES}
 BY_COMMAND = {stage.command: stage for stage in STAGES}
@@ -93,11 +94,13 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         inputs["data_files"] = {p: _file_hash(p) for p in sorted(paths) if Path(p).is_file()}
     inputs["stages"] = {}
     for before in upstream(stage, recipe):
-        if read_manifest(run_dir / before.folder) is None:
+        manifest = read_manifest(run_dir / before.folder)
+        if manifest is None:
             raise StageError(
                 f"{stage.command} needs {before.folder}, which has not finished in {run_dir}. "
                 f"Run: lean-align {before.command} {run_dir}"
             )
+        check_outputs(run_dir / before.folder, manifest)
         inputs["stages"][before.folder] = outputs_fingerprint(run_dir / before.folder)
     return dict(json.loads(json.dumps(inputs)))
 
@@ -114,10 +117,10 @@ def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
     manifest = read_manifest(folder)
     if manifest is None:
         partial = run_dir / f"{stage.folder}.partial" / INPUTS
-        if partial.exists() and _upstream_finished(stage, recipe, run_dir):
+        if stage.resumable and partial.exists() and _upstream_finished(stage, recipe, run_dir):
             check_inputs(partial.parent, read_json(partial)["inputs"], stage_inputs(stage, recipe, run_dir))
         return False
-    check_inputs(folder, manifest["inputs"], stage_inputs(stage, recipe, run_dir))
+    check_inputs(folder, manifest["inputs"], stage_inputs(stage, recipe, run_dir), _made_from(stage, run_dir))
     check_outputs(folder, manifest)
     return True
 
@@ -145,6 +148,16 @@ def stored_recipe(run_dir: Path) -> Recipe:
 
 def _upstream_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
     return all(read_manifest(run_dir / before.folder) is not None for before in upstream(stage, recipe))
+
+
+def _made_from(stage: Stage, run_dir: Path) -> list[Path]:
+    """Folders of stages that read this one, directly or through others, where they exist."""
+    names = {stage.folder}
+    for later in STAGES:
+        if names & set(later.after):
+            names.add(later.folder)
+    folders = (run_dir / f"{name.folder}{suffix}" for name in STAGES for suffix in ("", ".partial"))
+    return [f for f in folders if f.name.removesuffix(".partial") in names - {stage.folder} and f.exists()]
 
 
 def _pick(tree: dict[str, Any], dotted: str) -> Any:

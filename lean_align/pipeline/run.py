@@ -60,6 +60,7 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
         finished.append(stage.folder)
         if stage == last:
             return {"run_dir": str(run_dir), "finished": finished}
+    say(f"report: {run_dir / 'report' / 'index.html'}")
     return dict(read_json(run_dir / "summary.json"))
 
 
@@ -87,7 +88,9 @@ def _run_in_child(stage: Stage, run_dir: Path) -> None:
             + ". What it wrote is kept: the same command continues the run."
         )
     if done.returncode:
-        raise StageError(f"the {stage.command} stage failed (see above). What is finished is kept in {run_dir}.")
+        raise StageError(
+            f"the {stage.command} stage failed (see above). What was finished before is kept in {run_dir}."
+        )
 
 
 def _die_with_parent() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.artifacts import disk_errors, read_json
-from lean_align.errors import DataError
+from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline.run import run
 from lean_align.recipe import load_recipe
 
@@ -47,6 +47,8 @@ def select_from_file(
     """
     if not prompts.is_file():
         raise DataError(f"there is no file {prompts}; expected .jsonl, .json or .parquet with one prompt a row.")
+    if output.resolve() == prompts.resolve():
+        raise RecipeError(f"-o is {output}, the file that is read; it would be lost. Give another name.")
     path = str(prompts.resolve())
     base = {
         "name": f"select-from {prompts.name}",

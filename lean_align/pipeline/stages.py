@@ -56,13 +56,14 @@ def run_stage(command: str, run_dir: Path) -> dict[str, Any]:
             f"warmup.steps {recipe.warmup.steps}); nothing to do."
         )
     if is_finished(stage, recipe, run_dir):
+        say(f"{stage.folder}: finished before; delete {run_dir / stage.folder} to have it made again")
         return dict(read_json(run_dir / stage.folder / "manifest.json")["counts"])
     if recipe.threads is not None and command not in ("score", "select", "report"):
         import torch
 
         torch.set_num_threads(recipe.threads)
     inputs = stage_inputs(stage, recipe, run_dir)
-    with lock(run_dir), stage_folder(run_dir, stage.folder, inputs) as folder:
+    with lock(run_dir), stage_folder(run_dir, stage.folder, inputs, stage.resumable) as folder:
         _STAGES[command](recipe, run_dir, folder)
     return folder.counts
 

@@ -181,7 +181,7 @@ class Recipe:
     """A whole run."""
 
     name: str = "custom"
-    """Shown in the report."""
+    """Shown in the report, and the run's folder below runs/; the file's stem when not given."""
     description: str = ""
     """What it is for, and how it departs from the paper."""
     seed: int = number(0, 0)

@@ -49,7 +49,8 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     RecipeError
         When there is no such recipe, key or value; the message offers the nearest.
     """
-    tree = _read_yaml(_find(source))
+    path = _find(source)
+    tree = {"name": path.stem, **_read_yaml(path)}
     for key, value in (overrides or {}).items():
         _put(tree, key, _yaml_value(key, value) if isinstance(value, str) else value)
     recipe: Recipe = _build(Recipe, tree, "")
