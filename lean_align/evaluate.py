@@ -34,7 +34,9 @@ def wilson(correct: int, n: int, z: float = Z_95) -> Proportion:
     share = correct / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Proportion(correct, n, share, (max(0.0, centre - half), min(1.0, centre + half)))
+    low = 0.0 if correct == 0 else max(0.0, centre - half)  # exactly, where rounding would leave 1e-18
+    high = 1.0 if correct == n else min(1.0, centre + half)
+    return Proportion(correct, n, share, (low, high))
 
 
 def mcnemar(wins: int, losses: int) -> float:
