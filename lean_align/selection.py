@@ -37,7 +37,7 @@ def select_top(scores: Scores, n: int) -> Selection:
     Prompts of learnability 0 score 0.  They are chosen when fewer than n prompts score above 0, as the
     method says; `n_without_signal` counts them.
     """
-    _check_n(n, len(scores.prompt_ids))
+    check_n(n, len(scores.prompt_ids))
     order = np.argsort(scores.rank)[:n]
     without_signal = int(np.sum(scores.learnability[order] == 0))
     return Selection(
@@ -54,7 +54,7 @@ def select_top(scores: Scores, n: int) -> Selection:
 
 def select_random(prompt_ids: Sequence[str], n: int, seed: int) -> Selection:
     """Draw n prompts without replacement from a generator of (seed, "selection")."""
-    _check_n(n, len(prompt_ids))
+    check_n(n, len(prompt_ids))
     chosen = rng_for(seed, "selection").permutation(len(prompt_ids))[:n]
     return _unscored("random", [prompt_ids[i] for i in chosen], len(prompt_ids), f"{n} at random, seed {seed}")
 
@@ -68,7 +68,14 @@ def _unscored(method: str, prompt_ids: list[str], pool_size: int, explanation: s
     return Selection(method, tuple(prompt_ids), None, None, pool_size, None, explanation)
 
 
-def _check_n(n: int, pool_size: int) -> None:
+def check_n(n: int, pool_size: int) -> None:
+    """Refuse to choose n prompts from fewer.
+
+    Raises
+    ------
+    RecipeError
+        When n is not in [1, pool_size].
+    """
     if not 1 <= n <= pool_size:
         raise RecipeError(
             f"selection.n is {n} and the pool has {pool_size} prompts; expected 1 to {pool_size}. "

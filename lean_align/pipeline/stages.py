@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, disk_errors, read_json, read_jsonl, stage_folder, write_json, write_jsonl
 from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
-from lean_align.errors import NothingToLearnError, RecipeError, StageError
+from lean_align.errors import NothingToLearnError, StageError
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.environment import describe, lock
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
 from lean_align.pipeline.results import accuracy_tree, write_results
 from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
+from lean_align.selection import check_n
 from lean_align.types import Group, Prompt
 from lean_align.verify import parse_gold, verify
 
@@ -113,12 +114,8 @@ def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         say(f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out")
     write_jsonl(folder.path / "dropped.jsonl", list(dropped))
     folder.counts["n_dropped"] = len(dropped)
-    pool, n = folder.counts["n_train"], recipe.selection.n
-    if recipe.selection.method != "full" and n > pool:
-        raise RecipeError(
-            f"selection.n is {n} and the pool has {pool} prompts. Lower selection.n, raise data.limit, "
-            "or set selection.method=full."
-        )
+    if recipe.selection.method != "full":
+        check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
 
 
 def _warmup(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
