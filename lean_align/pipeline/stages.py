@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, disk_errors, read_json, read_jsonl, stage_folder, write_json, write_jsonl
 from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
-from lean_align.errors import NothingToLearnError, StageError
+from lean_align.errors import StageError
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.environment import describe, lock
+from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
+from lean_align.pipeline.inputs import policy_at, read_groups, read_prompts, sampling_policy
 from lean_align.pipeline.results import accuracy_tree, write_results
-from lean_align.progress import Progress, say
+from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import check_n
-from lean_align.types import Group, Prompt
+from lean_align.types import Prompt
 from lean_align.verify import parse_gold, verify
 
 if TYPE_CHECKING:
@@ -73,24 +75,6 @@ def _reward(gold: str, completion: str) -> float:
     return verify(answer=gold, completion=completion)
 
 
-def _prompts(run_dir: Path, split: str) -> list[Prompt]:
-    return prompts_from_rows(read_jsonl(run_dir / "data" / f"{split}.jsonl"))
-
-
-def _policy(recipe: Recipe, run_dir: Path, adapter_from: str | None, fresh: bool = False) -> Policy:
-    """The base with the adapter of a finished stage, with a fresh one, or bare."""
-    from lean_align.policy import load_policy
-
-    adapter = run_dir / adapter_from / "adapter" if adapter_from else None
-    return load_policy(recipe.model, recipe.data, recipe.lora if fresh else None, adapter, recipe.seed)
-
-
-def _sampling_policy(recipe: Recipe, run_dir: Path) -> Policy:
-    """The policy at the warm-up checkpoint; without a warm-up, a fresh adapter on the base."""
-    warm = recipe.warmup.steps > 0
-    return _policy(recipe, run_dir, "warmup" if warm else None, fresh=not warm)
-
-
 def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     from lean_align.policy import context_length, load_encoder, resolve_device
 
@@ -121,15 +105,15 @@ def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 def _warmup(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     from lean_align.rng import rng_for
 
-    pool = _prompts(run_dir, "train")
+    pool = read_prompts(run_dir, "train")
     chosen = rng_for(recipe.seed, "warmup").permutation(len(pool))[: recipe.warmup.n_prompts]
-    _train_grpo(recipe, _policy(recipe, run_dir, None, fresh=True), [pool[i] for i in chosen], "warmup", folder)
+    _train_grpo(recipe, policy_at(recipe, run_dir, None, fresh=True), [pool[i] for i in chosen], "warmup", folder)
 
 
 def _train(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     start = "warmup" if recipe.training.init == "warmup" else None
     prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
-    _train_grpo(recipe, _policy(recipe, run_dir, start, fresh=start is None), prompts, "training", folder)
+    _train_grpo(recipe, policy_at(recipe, run_dir, start, fresh=start is None), prompts, "training", folder)
 
 
 def _train_grpo(recipe: Recipe, policy: Policy, prompts: list[Prompt], stage: str, folder: StageFolder) -> None:
@@ -153,55 +137,14 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         recipe.seed,
         "rollouts",
     )
-    prompts = _prompts(run_dir, "train")
+    prompts = read_prompts(run_dir, "train")
     path = folder.path / "rollouts.jsonl"
-    complete(_sampling_policy(recipe, run_dir), prompts, path, sampling, _reward, disk_errors)
-    groups = _groups(run_dir, path)
+    complete(sampling_policy(recipe, run_dir), prompts, path, sampling, _reward, disk_errors)
+    groups = read_groups(run_dir, path)
     facts = rollout_facts(groups)
     folder.counts |= facts
     for line in rollout_lines(facts, groups):
         say(line)
-
-
-def _groups(run_dir: Path, path: Path | None = None) -> list[Group]:
-    from lean_align.rollouts import group_completions, read_completions
-
-    path = path or run_dir / "rollouts" / "rollouts.jsonl"
-    return group_completions(_prompts(run_dir, "train"), read_completions(path))
-
-
-def _gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    from lean_align.gradients import check_log_probs, prompt_gradients
-    from lean_align.projection import make_projector
-    from lean_align.store import StoreWriter
-
-    groups = _groups(run_dir)
-    learnable = [group for group in groups if group.learnability > 0]
-    if not learnable:
-        lines = rollout_lines(rollout_facts(groups), groups)
-        raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / 'rollouts'}.")
-    policy, settings = _sampling_policy(recipe, run_dir), recipe.gradients
-    if settings.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()
-    check_log_probs(policy, learnable[0])
-    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-    projector = make_projector(settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device)
-    store = StoreWriter.open(folder.path, [group.prompt.prompt_id for group in groups], settings.proj_dim)
-    open_rows = [row for row in range(len(groups)) if not store.written[row]]
-    gradients = prompt_gradients(
-        policy,
-        (groups[row] for row in open_rows),
-        projector,
-        recipe.rollouts.temperature,
-        settings.token_budget,
-        settings.logprob_chunk,
-    )
-    with Progress("gradients", len(groups), len(groups) - len(open_rows)) as progress:
-        for row, (_, projected) in zip(open_rows, gradients):
-            store.write(row, projected.numpy())
-            progress.advance()
-    folder.counts |= {"n_rows": len(groups), "n_learnable": len(learnable), "projection": projector.fingerprint()}
 
 
 def _score(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -234,7 +177,7 @@ def _select(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     from lean_align.pipeline.tables import read_scores, selected_rows
     from lean_align.selection import select_full, select_random, select_top
 
-    prompts = _prompts(run_dir, "train")
+    prompts = read_prompts(run_dir, "train")
     ids, method, n = [prompt.prompt_id for prompt in prompts], recipe.selection.method, recipe.selection.n
     if method == "learnalign":
         selection = select_top(read_scores(run_dir / "scores" / "scores.parquet"), n)
@@ -262,7 +205,7 @@ def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 
     settings = recipe.evaluation
     limit = settings.max_new_tokens or recipe.rollouts.max_new_tokens
-    prompts, name = _prompts(run_dir, "test"), benchmark_name(recipe)
+    prompts, name = read_prompts(run_dir, "test"), benchmark_name(recipe)
     for model, adapter_from in (("base", None), ("trained", "training")):
         sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, f"evaluation of {model}")
         _evaluate_one(recipe, run_dir, adapter_from, prompts, folder.path / model / f"{name}.jsonl", sampling)
@@ -277,7 +220,7 @@ def _evaluate_one(
     from lean_align.rollouts import complete
 
     path.parent.mkdir(exist_ok=True)
-    complete(_policy(recipe, run_dir, adapter_from), prompts, path, sampling, _reward, disk_errors)
+    complete(policy_at(recipe, run_dir, adapter_from), prompts, path, sampling, _reward, disk_errors)
 
 
 def _report(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -288,7 +231,7 @@ _STAGES: dict[str, Callable[[Recipe, Path, StageFolder], None]] = {
     "prepare": _prepare,
     "warmup": _warmup,
     "rollout": _rollout,
-    "gradients": _gradients,
+    "gradients": take_gradients,
     "score": _score,
     "select": _select,
     "train": _train,

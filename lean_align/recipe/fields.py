@@ -144,12 +144,27 @@ class TrainingRecipe(TrainerRecipe):
 class GradientRecipe:
     """Gradient of each prompt and its projection."""
 
-    projection: str = choice("sjlt")
+    loss: str = choice("grpo", "dr_grpo")
+    """`grpo`: each completion's mean over its tokens, advantages divided by the group's spread;
+    `dr_grpo`: sum over tokens, divided by rollouts.max_new_tokens, advantages only centred."""
+    rollouts: str = choice("all", "one_correct")
+    """`all`: the group's completions; `one_correct`: its first correct one, with advantage 1 (the paper's choice for
+    DAPO-MATH-17K)."""
+    precondition: str = choice("none", "adam")
+    """`adam`: each entry divided by the square root of the second moment of the warm-up's optimiser, plus 1e-8."""
+    projection: str = choice("sjlt", "rademacher", "trak")
     """Kind of random projection; see docs/method.md."""
+    sjlt_nonzeros: int = number(1, 1, 64)
+    """Non-zeros a column of `sjlt`; divides proj_dim. 1 is the count sketch."""
     proj_dim: int = number(8192, 1)
     """Length of a projected row (k)."""
+    second_seed: bool = False
+    """Project with another seed too, into gradients/second_seed: scores then tell whether proj_dim is large enough."""
+    share_prompt: bool = True
+    """Compute the prompt of a group once, with its completions packed behind it; false repeats it for each, padded."""
     token_budget: int = number(4096, 1)
-    """Padded tokens a forward and backward pass; one completion always fits."""
+    """Tokens a forward and backward pass: of completions, or with prompts and padding where share_prompt is false; one
+    completion always fits."""
     logprob_chunk: int = number(1024, 1)
     """Token positions whose logits exist at the same time."""
     gradient_checkpointing: bool = False

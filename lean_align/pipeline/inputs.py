@@ -1,0 +1,41 @@
+"""What several stages read from a run folder: prompts, groups and the policy at a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lean_align.artifacts import read_jsonl
+from lean_align.data import prompts_from_rows
+from lean_align.recipe import Recipe
+from lean_align.types import Group, Prompt
+
+if TYPE_CHECKING:
+    from lean_align.policy import Policy
+
+
+def read_prompts(run_dir: Path, split: str) -> list[Prompt]:
+    """Prompts of a split, in the order of the data stage."""
+    return prompts_from_rows(read_jsonl(run_dir / "data" / f"{split}.jsonl"))
+
+
+def read_groups(run_dir: Path, path: Path | None = None) -> list[Group]:
+    """Training prompts with their completions, from `path` or from the finished rollouts."""
+    from lean_align.rollouts import group_completions, read_completions
+
+    path = path or run_dir / "rollouts" / "rollouts.jsonl"
+    return group_completions(read_prompts(run_dir, "train"), read_completions(path))
+
+
+def policy_at(recipe: Recipe, run_dir: Path, adapter_from: str | None, fresh: bool = False) -> Policy:
+    """The base with the adapter of a finished stage, with a fresh one, or bare."""
+    from lean_align.policy import load_policy
+
+    adapter = run_dir / adapter_from / "adapter" if adapter_from else None
+    return load_policy(recipe.model, recipe.data, recipe.lora if fresh else None, adapter, recipe.seed)
+
+
+def sampling_policy(recipe: Recipe, run_dir: Path) -> Policy:
+    """The policy at the warm-up checkpoint; without a warm-up, a fresh adapter on the base."""
+    warm = recipe.warmup.steps > 0
+    return policy_at(recipe, run_dir, "warmup" if warm else None, fresh=not warm)
