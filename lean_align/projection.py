@@ -82,6 +82,7 @@ class SjltProjector:
     """
 
     kind = "sjlt"
+    batch_rows = 1
 
     def __init__(
         self, sizes: Mapping[str, int], proj_dim: int, seed: int = 0, device: torch.device | str = "cpu"

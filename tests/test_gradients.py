@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from lean_align.errors import GradientError, ModelError
+from lean_align.errors import GradientError, ModelError, RecipeError
 from lean_align.gradients import (
     advantages,
     check_log_probs,
@@ -38,10 +38,19 @@ def literal_loss(policy, group: Group, temperature: float = 1.0) -> torch.Tensor
     return total
 
 
+def literal_log_probs(policy, group: Group, completion) -> torch.Tensor:
+    prompt_ids = policy.encoder.encode(group.prompt)
+    logits = policy.model(input_ids=torch.tensor([[*prompt_ids, *completion.token_ids]])).logits[0].double()
+    chosen = torch.log_softmax(logits, -1)[len(prompt_ids) - 1 : -1]
+    return chosen.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+
+
+def flat_gradient(policy, loss: torch.Tensor) -> torch.Tensor:
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(policy.lora_parameters.values()))])
+
+
 def literal_gradient(policy, group: Group, temperature: float = 1.0) -> torch.Tensor:
-    parameters = list(policy.lora_parameters.values())
-    gradients = torch.autograd.grad(literal_loss(policy, group, temperature), parameters)
-    return torch.cat([g.reshape(-1) for g in gradients])
+    return flat_gradient(policy, literal_loss(policy, group, temperature))
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -57,12 +66,13 @@ def test_advantages_by_hand():
     assert found.tolist() == pytest.approx([1.49970006] + [-0.49990002] * 3, abs=1e-8)
 
 
+@pytest.mark.parametrize("share_prompt", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_equals_the_literal_formula_in_float64(make_policy, groups, temperature):
+def test_equals_the_literal_formula_in_float64(make_policy, groups, temperature, share_prompt):
     policy = make_policy(double=True)
     for group in groups[:2]:
-        found = gradient_of(policy, group, temperature=temperature)
-        assert relative_error(found.double(), literal_gradient(policy, group, temperature)) < 1e-6
+        found = gradient_of(policy, group, temperature=temperature, share_prompt=share_prompt)
+        assert relative_error(found, literal_gradient(policy, group, temperature)) < 1e-12
 
 
 def test_a_planted_fault_of_a_tenth_of_a_percent_is_caught(make_policy, groups):
@@ -95,7 +105,8 @@ def test_equals_finite_differences_in_float64(make_policy, groups):
     assert (up - down) / (2 * step) == pytest.approx((gradient @ direction).item(), rel=1e-6)
 
 
-def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path):
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo"])
+def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path, loss):
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
@@ -103,9 +114,10 @@ def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path):
     from lean_align.recipe import RolloutRecipe, TrainerRecipe
 
     group, policy = groups[0], make_policy()
-    ours = gradient_of(policy, group)
+    ours = gradient_of(policy, group, loss=loss, max_new_tokens=24)
     rollouts = RolloutRecipe(num_generations=4, max_new_tokens=24)
     fields = trainer_fields(TrainerRecipe(prompts_per_step=1, micro_batch=4), rollouts, tmp_path, 0, "cpu", False)
+    fields |= {"loss_type": loss}
     dataset = Dataset.from_list([{"prompt": policy.encoder.request(group.prompt), "answer": "1"}])
     trainer = GRPOTrainer(
         policy.model, lambda **kw: [0.0], GRPOConfig(**fields), dataset, processing_class=policy.encoder.tokenizer
@@ -118,7 +130,7 @@ def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path):
         "prompt_mask": torch.ones_like(prompt),
         "completion_ids": torch.tensor([[*c.token_ids, *[0] * (width - c.n_tokens)] for c in group.completions]),
         "completion_mask": torch.tensor([[1] * c.n_tokens + [0] * (width - c.n_tokens) for c in group.completions]),
-        "advantages": advantages(group.rewards).float(),
+        "advantages": advantages(group.rewards, scale=loss == "grpo").float(),
     }
     trainer.model.eval()
     trainer._compute_loss(trainer.model, inputs).backward()
@@ -126,12 +138,173 @@ def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path):
     assert relative_error(ours, theirs) < 1e-4
 
 
-@pytest.mark.parametrize(("token_budget", "logprob_chunk"), [(1, 5), (130, 64), (100_000, 1)])
-def test_does_not_depend_on_micro_batch_or_chunk(make_policy, groups, token_budget, logprob_chunk):
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("share_prompt", [True, False])
+@pytest.mark.parametrize(("token_budget", "logprob_chunk"), [(1, 5), (40, 64), (130, 64), (100_000, 1)])
+@pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-12), (False, 1e-5)])
+def test_does_not_depend_on_the_way(
+    make_policy, groups, token_budget, logprob_chunk, share_prompt, checkpointing, double, tolerance
+):
+    """Micro-batches, chunks, a shared prompt and checkpoints: one gradient."""
+    policy = make_policy(double=double)
+    expected = gradient_of(policy, groups[2], share_prompt=False)
+    if checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()
+    found = gradient_of(
+        policy, groups[2], token_budget=token_budget, logprob_chunk=logprob_chunk, share_prompt=share_prompt
+    )
+    assert relative_error(found, expected) < tolerance
+
+
+def test_the_comparison_of_ways_sees_a_prompt_without_gradient(make_policy, groups, monkeypatch):
+    """Planted: keys and values of the prompt cut out of the graph in every run."""
+    from lean_align.gradients import group as module
+
     policy = make_policy(double=True)
-    expected = gradient_of(policy, groups[2])
-    found = gradient_of(policy, groups[2], token_budget=token_budget, logprob_chunk=logprob_chunk)
-    assert relative_error(found, expected) < 1e-6
+    expected, run_prompt = gradient_of(policy, groups[2]), module.run_prompt
+
+    def cut(*arguments):
+        prompt, last_state = run_prompt(*arguments)
+        prompt.cut()
+        return prompt, last_state
+
+    monkeypatch.setattr(module, "run_prompt", cut)
+    assert relative_error(gradient_of(policy, groups[2]), expected) > 1e-3
+
+
+def test_completions_of_one_token_need_the_prompt_alone(make_policy, groups):
+    policy = make_policy(double=True)
+    short = tuple(dataclasses.replace(c, token_ids=c.token_ids[:1], n_tokens=1) for c in groups[0].completions)
+    mixed = (*short[:2], *groups[0].completions[2:])
+    for completions in (short, mixed):
+        group = Group(groups[0].prompt, completions)
+        assert relative_error(gradient_of(policy, group), literal_gradient(policy, group)) < 1e-12
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+@pytest.mark.parametrize("token_budget", [30, 4096])
+def test_dr_grpo_equals_its_formula(make_policy, groups, share_prompt, token_budget):
+    """- (1/G) sum_g (1/L) sum_t (r_g - mean r) log pi: no division by the spread or by a completion's length."""
+    policy, group = make_policy(double=True), groups[0]
+    rewards, total = torch.tensor(group.rewards, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for completion in group.completions:
+        advantage = rewards[completion.index] - rewards.mean()
+        total = total - advantage * literal_log_probs(policy, group, completion).sum() / 24 / len(rewards)
+    options = {"loss": "dr_grpo", "max_new_tokens": 24, "share_prompt": share_prompt, "token_budget": token_budget}
+    found = gradient_of(policy, group, **options)
+    assert relative_error(found, flat_gradient(policy, total)) < 1e-12
+    assert relative_error(gradient_of(policy, group), literal_gradient(policy, group)) < 1e-12
+    assert relative_error(found / found.norm(), gradient_of(policy, group) / gradient_of(policy, group).norm()) > 1e-3
+
+
+def test_dr_grpo_without_its_length_is_refused(make_policy, groups):
+    with pytest.raises(RecipeError, match="max_new_tokens"):
+        gradient_of(make_policy(), groups[0], loss="dr_grpo")
+
+
+@pytest.mark.parametrize(("loss", "length"), [("grpo", None), ("dr_grpo", 24)])
+def test_one_correct_is_the_first_correct_completion_with_advantage_one(make_policy, groups, loss, length):
+    policy, group = make_policy(double=True), groups[1]  # its rewards are 0, 1, 0, 0
+    completion = group.completions[1]
+    total = -literal_log_probs(policy, group, completion).sum() / (length or completion.n_tokens)
+    found = gradient_of(policy, group, rollouts="one_correct", loss=loss, max_new_tokens=length)
+    assert relative_error(found, flat_gradient(policy, total)) < 1e-12
+
+
+def test_unknown_choices_are_refused(make_policy, groups):
+    with pytest.raises(RecipeError, match=r"gradients\.loss is 'ppo'"):
+        gradient_of(make_policy(), groups[0], loss="ppo")
+    with pytest.raises(RecipeError, match=r"gradients\.rollouts 'best'"):
+        gradient_of(make_policy(), groups[0], rollouts="best")
+
+
+@pytest.mark.parametrize("token_budget", [30, 4096])
+def test_preconditioning_divides_by_the_root_of_adams_second_moment(make_policy, groups, token_budget):
+    policy = make_policy(double=True)
+    generator = torch.Generator().manual_seed(2)
+    moments = {n: torch.rand(p.shape, generator=generator).double() for n, p in policy.lora_parameters.items()}
+    flat = torch.cat([m.reshape(-1) for m in moments.values()])
+    expected = literal_gradient(policy, groups[0]) / (flat.sqrt() + 1e-8)
+    found = gradient_of(policy, groups[0], second_moments=moments, token_budget=token_budget)
+    assert relative_error(found, expected) < 1e-12
+
+
+@pytest.mark.parametrize("token_budget", [30, 4096])
+def test_at_most_one_parameter_holds_a_gradient(make_policy, groups, token_budget):
+    """Looked at when each gradient is read: every other `.grad` is already gone."""
+    policy, alive = make_policy(), []
+
+    class Watching:
+        proj_dim, batch_rows = 4, 1
+
+        def add_to(self, row, name, gradient):
+            alive.append(sum(p.grad is not None for p in policy.lora_parameters.values()))
+
+    gradient_of(policy, groups[0], project=Watching(), token_budget=token_budget)
+    assert len(alive) >= len(policy.lora_parameters)
+    assert max(alive) == 0  # the one being read has been taken from its parameter too
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+def test_logits_exist_for_one_chunk_only(make_policy, groups, share_prompt):
+    policy, sizes = make_policy(), []
+    head = policy.causal_lm.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+    gradient_of(policy, groups[0], logprob_chunk=8, share_prompt=share_prompt)
+    hook.remove()
+    n_tokens = sum(c.n_tokens for c in groups[0].completions)
+    assert sum(sizes) == n_tokens * head.out_features  # each logit once: nothing is computed again
+    assert max(sizes) <= 8 * head.out_features
+
+
+@pytest.mark.parametrize("kind", ["whole", "streamed", "batched"])
+def test_rows_do_not_depend_on_which_prompts_are_asked_for(make_policy, groups, kind):
+    """Bit for bit: all together, some alone, and from the middle, with the ordinals they have in the run."""
+    policy = make_policy()
+    silent = Group(groups[0].prompt, tuple(dataclasses.replace(c, reward=0.0) for c in groups[0].completions))
+    run = [groups[0], silent, groups[1], groups[2], groups[3]]
+    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+    project = {"whole": None, "streamed": make_projector("sjlt", sizes, 64), "batched": Blocks(sizes, 64)}[kind]
+    together = list(prompt_gradients(policy, run, project))
+    assert [prompt_id for prompt_id, _ in together] == [group.prompt.prompt_id for group in run]
+    assert not together[1][1].any()
+    later = list(prompt_gradients(policy, run[3:], project, ordinals=[2, 3]))
+    first = list(prompt_gradients(policy, run[:3], project, ordinals=[0, 1]))
+    for (_, row), (_, expected) in zip([*first, *later], together):
+        assert torch.equal(row, expected)
+
+
+class Blocks:
+    """A dense projection of three rows at a time, as a batched projector is seen from here."""
+
+    batch_rows = 3
+
+    def __init__(self, sizes, proj_dim):
+        self.proj_dim = proj_dim
+        generator = torch.Generator().manual_seed(0)
+        self.matrix = torch.randn(sum(sizes.values()), proj_dim, generator=generator)
+
+    def project(self, gradients):
+        assert gradients.shape[0] == self.batch_rows
+        return gradients @ self.matrix
+
+
+def test_a_window_shorter_than_the_row_is_refused(make_policy, groups):
+    policy = make_policy()
+    for module in policy.model.modules():
+        if type(module).__name__ == "LlamaAttention":
+            forward = module.forward
+            module.forward = lambda *a, forward=forward, **kw: forward(*a, **{**kw, "sliding_window": 8})
+    with pytest.raises(ModelError, match="last 8 tokens only"):
+        gradient_of(policy, groups[0])
+
+
+def test_the_model_attends_in_its_own_way_again_afterwards(make_policy, groups):
+    policy = make_policy()
+    before = policy.causal_lm.config._attn_implementation
+    gradient_of(policy, groups[0])
+    assert policy.causal_lm.config._attn_implementation == before == "sdpa"
 
 
 def test_gradient_checkpointing_changes_nothing(make_policy, groups):

@@ -5,7 +5,18 @@ import dataclasses
 import pytest
 import torch
 
-from lean_align.grpo import COMPLETE, last_checkpoint, log_rows, train_grpo, trainer_fields, training_order
+from lean_align.errors import StageError
+from lean_align.grpo import (
+    COMPLETE,
+    SECOND_MOMENTS,
+    last_checkpoint,
+    log_rows,
+    read_second_moments,
+    second_moments,
+    train_grpo,
+    trainer_fields,
+    training_order,
+)
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.types import Prompt
 from tests.conftest import QUESTIONS
@@ -125,10 +136,8 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp
         train(tmp_path / "cut", stop_at=2 * 8 + 3)  # in the third step
     assert last_checkpoint(tmp_path / "cut" / "checkpoints").name == "checkpoint-2"
     assert train(tmp_path / "cut") == log
-    for name in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (tmp_path / "cut" / "adapter" / name).read_bytes() == (
-            tmp_path / "whole" / "adapter" / name
-        ).read_bytes()
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", SECOND_MOMENTS):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "cut" / "checkpoints").exists()
     assert [row["step"] for row in log] == [1, 2, 3]
 
@@ -140,3 +149,31 @@ def test_training_moves_the_adapter_in_float32_over_a_4_bit_base(make_policy, tm
     after = policy.lora_parameters
     assert {p.dtype for p in after.values()} == {torch.float32}
     assert all(not torch.equal(before[name], after[name]) for name in before)
+    moments = read_second_moments(tmp_path)
+    assert {name: m.shape for name, m in moments.items()} == {name: p.shape for name, p in after.items()}
+    assert all(m.dtype == torch.float32 and m.max() > 0 for m in moments.values())
+
+
+def test_second_moments_by_hand(make_policy):
+    """Gradients 1 then 3 with beta2 = 0.5: v = 0.5 * (0.5 * 1) + 0.5 * 9 = 4.75, over 1 - 0.5^2 is 6.3333.
+
+    Each parameter's gradients are its own number times that, so a mix-up of names shows.
+    """
+    policy = make_policy()
+    parameters = policy.lora_parameters
+    optimizer = torch.optim.AdamW(list(parameters.values()), betas=(0.9, 0.5))
+    for gradient in (1.0, 3.0):
+        for i, parameter in enumerate(parameters.values()):
+            parameter.grad = torch.full_like(parameter, (i + 1) * gradient)
+        optimizer.step()
+    found = second_moments(policy, optimizer)
+    assert list(found) == list(parameters)
+    for i, moment in enumerate(found.values()):
+        assert torch.allclose(moment, torch.full_like(moment, (i + 1) ** 2 * 4.75 / 0.75))
+
+
+def test_an_optimiser_without_second_moments_gives_none_and_adam_is_then_refused(make_policy, tmp_path):
+    policy = make_policy()
+    assert second_moments(policy, torch.optim.SGD(list(policy.lora_parameters.values()))) == {}
+    with pytest.raises(StageError, match=r"warmup\.optimizer=adamw_torch"):
+        read_second_moments(tmp_path)

@@ -15,6 +15,7 @@ from lean_align.recipe import Recipe
 def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     """Fill the store with the projected gradient of each prompt, from the first row that is not there."""
     from lean_align.gradients import check_log_probs, prompt_gradients
+    from lean_align.grpo import read_second_moments
     from lean_align.projection import make_projector
     from lean_align.store import StoreWriter
 
@@ -27,7 +28,8 @@ def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     if settings.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         policy.model.train()
-    check_log_probs(policy, learnable[0])
+    check_log_probs(policy, learnable[0], settings.share_prompt)
+    adam = settings.precondition == "adam"
     sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
     projector = make_projector(settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device)
     store = StoreWriter.open(folder.path, [group.prompt.prompt_id for group in groups], settings.proj_dim)
@@ -39,6 +41,11 @@ def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         recipe.rollouts.temperature,
         settings.token_budget,
         settings.logprob_chunk,
+        settings.loss,
+        settings.rollouts,
+        recipe.rollouts.max_new_tokens,
+        settings.share_prompt,
+        read_second_moments(run_dir / "warmup") if adam else None,
     )
     with Progress("gradients", len(groups), len(groups) - len(open_rows)) as progress:
         for row, (_, projected) in zip(open_rows, gradients):

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from lean_align.grpo.fields import trainer_fields
+from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
 from lean_align.policy import Policy, adapter_kept, save_adapter
 from lean_align.progress import Progress
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
@@ -50,115 +53,6 @@ def training_order(prompts: Sequence[Prompt], n: int, seed: int, stage: str) -> 
     return order[:n]
 
 
-def trainer_fields(
-    trainer: TrainerRecipe, rollouts: RolloutRecipe, folder: Path, seed: int, device: str, bf16: bool
-) -> dict[str, Any]:
-    """Every GRPOConfig field that bears on the result, on memory or on what is written.
-
-    Parameters
-    ----------
-    trainer : TrainerRecipe
-    rollouts : RolloutRecipe
-    folder : Path
-        Where checkpoints go.
-    seed : int
-        In [0, 2**31).
-    device : str
-        `cpu` or `cuda`.
-    bf16 : bool
-        Mixed precision; on CUDA only.
-    """
-    completions = trainer.prompts_per_step * rollouts.num_generations
-    return {
-        **_optimiser_fields(trainer),
-        "output_dir": str(folder),
-        "per_device_train_batch_size": trainer.micro_batch,
-        "gradient_accumulation_steps": completions // trainer.micro_batch,
-        "generation_batch_size": None,
-        "steps_per_generation": completions // trainer.micro_batch,
-        "num_iterations": 1,
-        "num_generations": rollouts.num_generations,
-        "max_completion_length": rollouts.max_new_tokens,
-        "temperature": rollouts.temperature,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": None,
-        "repetition_penalty": 1.0,
-        "generation_kwargs": None,
-        "loss_type": "grpo",
-        "scale_rewards": "group",
-        "importance_sampling_level": "token",
-        "beta": trainer.beta,
-        "epsilon": trainer.epsilon,
-        "epsilon_high": trainer.epsilon,
-        "delta": None,
-        "mask_truncated_completions": False,
-        "sync_ref_model": False,
-        "top_entropy_quantile": 1.0,
-        "entropy_coef": 0.0,
-        "use_adaptive_entropy": False,
-        "off_policy_mask_threshold": None,
-        "reward_weights": None,
-        "multi_objective_aggregation": "sum_then_normalize",
-        "disable_dropout": True,
-        "cast_lm_head_to_fp32": False,
-        "shuffle_dataset": False,
-        "remove_unused_columns": False,
-        "dataloader_drop_last": False,
-        "dataloader_num_workers": 0,
-        "dataloader_pin_memory": device == "cuda",
-        "use_vllm": False,
-        "use_liger_kernel": False,
-        "use_transformers_continuous_batching": False,
-        "bf16": bf16,
-        "fp16": False,
-        "tf32": None,
-        "use_cpu": device == "cpu",
-        "torch_compile": False,
-        "auto_find_batch_size": False,
-        "full_determinism": False,
-        "seed": seed,
-        "data_seed": seed,
-        "save_strategy": "steps",
-        "save_steps": trainer.save_steps,
-        "save_total_limit": 2,
-        "save_only_model": False,
-        "load_best_model_at_end": False,
-        "eval_strategy": "no",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_first_step": False,
-        "logging_nan_inf_filter": False,
-        "log_completions": False,
-        "log_level": "error",
-        "disable_tqdm": True,
-        "report_to": "none",
-        "push_to_hub": False,
-    }
-
-
-def _optimiser_fields(trainer: TrainerRecipe) -> dict[str, Any]:
-    return {
-        "max_steps": trainer.steps,
-        "num_train_epochs": 1,
-        "learning_rate": trainer.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup" if trainer.lr_scheduler == "constant" else trainer.lr_scheduler,
-        "lr_scheduler_kwargs": None,
-        "warmup_steps": trainer.lr_warmup_steps,
-        "optim": trainer.optimizer,
-        "optim_args": None,
-        "weight_decay": trainer.weight_decay,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-8,
-        "max_grad_norm": trainer.max_grad_norm,
-        "label_smoothing_factor": 0.0,
-        "neftune_noise_alpha": None,
-        "gradient_checkpointing": trainer.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if trainer.gradient_checkpointing else None,
-    }
-
-
 def train_grpo(
     policy: Policy,
     prompts: Sequence[Prompt],
@@ -181,7 +75,8 @@ def train_grpo(
     reward : callable
         (gold, completion) -> 0.0 or 1.0.
     folder : Path
-        Gets `adapter/`; holds `checkpoints/` meanwhile.
+        Gets `adapter/`, and `second_moments.safetensors` from an Adam in full precision; holds `checkpoints/`
+        meanwhile.
     seed : int
         The recipe's seed.
     stage : str
@@ -207,6 +102,9 @@ def train_grpo(
     with callback.progress:
         grpo.train(resume_from_checkpoint=str(resume) if resume else None)
     save_adapter(grpo.model, folder / "adapter")
+    moments = second_moments(policy, grpo.optimizer)
+    if moments:
+        save_file(moments, folder / SECOND_MOMENTS)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return log_rows(grpo.state.log_history)
 

@@ -1,0 +1,132 @@
+"""Log-probabilities of sampled tokens without the logits of a whole sequence.
+
+The backbone gives hidden states; the output layer turns `logprob_chunk` of them at a time into logits,
+whose loss is differentiated at once down to those hidden states, and the logits are dropped before the
+next chunk.  So logits of at most one chunk exist, each is computed once, and one backward pass through
+the backbone follows from the collected gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lean_align.gradients.shared_prompt import SharedPrompt
+from lean_align.policy import Policy
+from lean_align.types import Completion
+
+
+@dataclass(frozen=True)
+class TokenStates:
+    """The hidden state that predicts each sampled token.
+
+    Attributes
+    ----------
+    states : (tokens, hidden size)
+        Part of the autograd graph.
+    targets : (tokens,) int64
+        The sampled tokens.
+    completion : (tokens,) int64
+        Place of the completion that each token belongs to.
+    """
+
+    states: torch.Tensor
+    targets: torch.Tensor
+    completion: torch.Tensor
+
+
+def token_log_probs(
+    head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Log-probabilities of `targets`, (tokens,) float32 (float64 for a float64 model), at a temperature."""
+    logits = head(states)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return -cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none")
+
+
+def backward_tokens(
+    head: torch.nn.Module, tokens: TokenStates, weights: torch.Tensor, temperature: float, logprob_chunk: int
+) -> None:
+    """Add the gradient of  - sum over tokens of weight * log-probability  to `.grad` of every leaf.
+
+    Parameters
+    ----------
+    head : Module
+        The model's output layer.
+    tokens : TokenStates
+    weights : (tokens,) float
+    temperature : float
+    logprob_chunk : int
+        Tokens whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes for a
+        bfloat16 model.
+    """
+    gradients = []
+    for states, targets, w in zip(
+        torch.split(tokens.states, logprob_chunk),
+        torch.split(tokens.targets, logprob_chunk),
+        torch.split(weights, logprob_chunk),
+    ):
+        leaf = states.detach().requires_grad_()
+        log_probs = token_log_probs(head, leaf, targets, temperature)
+        torch.autograd.backward(-(w.to(log_probs.dtype) * log_probs).sum())
+        gradients.append(leaf.grad)
+    torch.autograd.backward(tokens.states, torch.cat(gradients))  # type: ignore[arg-type]
+
+
+def plain_states(policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion]) -> TokenStates:
+    """States from padded rows of prompt and completion: the prompt is computed for each completion."""
+    rows = [[*prompt_ids, *completion.token_ids] for completion in completions]
+    width, start = max(map(len, rows)), len(prompt_ids)
+    ids = torch.tensor([row + [policy.pad_token_id] * (width - len(row)) for row in rows], device=policy.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=policy.device)
+    hidden = policy.causal_lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    chosen = mask[:, start:].bool()  # position t of a row predicts token t + 1
+    row = torch.arange(len(rows), device=policy.device)[:, None].expand_as(chosen)[chosen]
+    return TokenStates(hidden[:, start - 1 : -1][chosen], ids[:, start:][chosen], row)
+
+
+def run_prompt(policy: Policy, prompt_ids: Sequence[int]) -> tuple[SharedPrompt, torch.Tensor]:
+    """Run a prompt once: its keys and values, and the (1, hidden size) state that predicts a first token.
+
+    To be called, like `packed_states`, inside `shared_prompt_attention`, which must last until the
+    backward pass is over: checkpointed layers run again there.
+    """
+    prompt = SharedPrompt(len(prompt_ids))
+    ids = torch.tensor([list(prompt_ids)], device=policy.device)
+    hidden = policy.causal_lm.base_model(input_ids=ids, use_cache=False, shared_prompt=prompt).last_hidden_state
+    return prompt, hidden[0, -1:]
+
+
+def packed_states(
+    policy: Policy, prompt: SharedPrompt, last_state: torch.Tensor, completions: Sequence[Completion]
+) -> TokenStates:
+    """States of completions packed into one row behind a prompt that has run.
+
+    A completion's last token predicts nothing, so it is left out of the row.
+    """
+    inputs = [completion.token_ids[:-1] for completion in completions]
+    bounds = list(_bounds(inputs))
+    targets = torch.tensor([token for c in completions for token in c.token_ids], device=policy.device)
+    row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
+    packed = [token for tokens in inputs for token in tokens]
+    if not packed:  # one token each: the prompt alone predicts them all
+        return TokenStates(last_state.expand(len(completions), -1), targets, row)
+    positions = [prompt.n_tokens + i for tokens in inputs for i in range(len(tokens))]
+    hidden = policy.causal_lm.base_model(
+        input_ids=torch.tensor([packed], device=policy.device),
+        position_ids=torch.tensor([positions], device=policy.device),
+        use_cache=False,
+        shared_prompt=replace(prompt, bounds=tuple(bound for bound in bounds if bound[0] < bound[1])),
+    ).last_hidden_state[0]
+    pieces = [piece for start, stop in bounds for piece in (last_state, hidden[start:stop])]
+    return TokenStates(torch.cat(pieces), targets, row)
+
+
+def _bounds(rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    start = 0
+    for row in rows:
+        yield start, start + len(row)
+        start += len(row)
