@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lean_align.artifacts import StageFolder
-from lean_align.errors import NothingToLearnError
+from lean_align.errors import NothingToLearnError, RecipeError
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.inputs import read_groups, sampling_policy
 from lean_align.progress import Progress
@@ -15,7 +15,7 @@ from lean_align.recipe import Recipe
 def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     """Fill the store with the projected gradient of each prompt, from the first row that is not there."""
     from lean_align.gradients import check_log_probs, prompt_gradients
-    from lean_align.projection import make_projector
+    from lean_align.projection import StreamingProjector, make_projector
     from lean_align.store import StoreWriter
 
     groups = read_groups(run_dir)
@@ -30,6 +30,11 @@ def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     check_log_probs(policy, learnable[0])
     sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
     projector = make_projector(settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device)
+    if not isinstance(projector, StreamingProjector):
+        raise RecipeError(
+            f"gradients.projection is {settings.projection!r}, which takes whole gradients; this stage gives them "
+            "parameter by parameter. Set gradients.projection to sjlt or rademacher."
+        )
     store = StoreWriter.open(folder.path, [group.prompt.prompt_id for group in groups], settings.proj_dim)
     open_rows = [row for row in range(len(groups)) if not store.written[row]]
     gradients = prompt_gradients(
