@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lean_align.errors import RecipeError
 from lean_align.projection import (
@@ -471,6 +473,48 @@ def test_the_check_of_pieces_catches_streams_that_start_again(
         monkeypatch.setattr(module, "splitmix64", lambda key, start, stop, device: splitmix64(key, 0, stop - start))
     whole = rows_in_pieces(kind, nonzeros, monkeypatch, 4096, 256)
     assert not torch.equal(whole, rows_in_pieces(kind, nonzeros, monkeypatch, 37, 64))
+
+
+# R is never held
+
+
+class LargestTensor(TorchDispatchMode):
+    """Entries of the largest tensor made, views of what is projected left out."""
+
+    def __init__(self, given: torch.Tensor) -> None:
+        super().__init__()
+        self.given, self.entries = given.untyped_storage().data_ptr(), 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.untyped_storage().data_ptr() != self.given:
+            self.entries = max(self.entries, result.numel())
+        return result
+
+
+def assert_memory_does_not_grow(project_of: Callable[[int], Callable[[torch.Tensor], torch.Tensor]]) -> None:
+    """The largest tensor of a call is the same for 5,000 and 20,000 entries."""
+    largest = []
+    for grad_dim in (5000, 20_000):
+        project, gradients = project_of(grad_dim), torch.ones(2, grad_dim)
+        with LargestTensor(gradients) as seen:
+            project(gradients)
+        largest.append(seen.entries)
+    assert largest[0] == largest[1] > 0
+
+
+@pytest.mark.parametrize(("kind", "nonzeros"), [("sjlt", 1), ("sjlt", 4), ("rademacher", 1)])
+def test_memory_of_a_call_does_not_grow_with_the_gradient(
+    kind: str, nonzeros: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sjlt._PIECE, "cpu", 1000)
+    monkeypatch.setitem(rademacher._BLOCK, "cpu", (1000, 64))
+    assert_memory_does_not_grow(lambda grad_dim: make_projector(kind, grad_dim, 64, nonzeros=nonzeros).project)
+
+
+def test_the_check_of_memory_catches_signs_held_whole() -> None:
+    with pytest.raises(AssertionError):
+        assert_memory_does_not_grow(lambda grad_dim: lambda g: g @ torch.ones(grad_dim, 64))
 
 
 @pytest.mark.gpu

@@ -89,7 +89,7 @@ class SjltProjector(ParameterProjector):
         """
         if name in self._kept:
             cells, signs = self._kept[name]
-            return cells[None, start:stop].long(), signs[None, start:stop]
+            return cells[start:stop].long()[None], signs[start:stop][None]
         return self._draw(name, start, stop)
 
     def _draw(self, name: str, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
