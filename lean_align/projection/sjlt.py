@@ -109,8 +109,8 @@ class SjltProjector(ParameterProjector):
             else:
                 torch.bitwise_and(word, 2**32 - 1, out=cells[i])
             cells[i].mul_(width).bitwise_right_shift_(32).add_(i * width)
-            signs[i] = ((sign_word >> (63 - i)) & 1) * 2 - 1
-        return cells, signs
+            signs[i] = sign_word >> (63 - i)  # int8 keeps the low bits
+        return cells, signs.bitwise_and_(1).mul_(2).sub_(1)
 
     def _keep(self, name: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         cells = torch.empty(size, dtype=torch.int32, device=self.device)
