@@ -41,3 +41,7 @@ class NothingToLearnError(LeanAlignError, RuntimeError):
 
 class DiskFullError(LeanAlignError, OSError):
     """The run folder's disk is full."""
+
+
+class MissingPackageError(LeanAlignError, ImportError):
+    """An optional package that the recipe asks for and that is not installed."""

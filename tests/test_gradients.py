@@ -15,7 +15,7 @@ from lean_align.gradients import (
     micro_batches,
     prompt_gradients,
 )
-from lean_align.projection import make_projector
+from lean_align.projection import SjltProjector, make_projector
 from lean_align.types import Group
 
 
@@ -235,13 +235,12 @@ def test_at_most_one_parameter_holds_a_gradient(make_policy, groups, token_budge
     """Looked at when each gradient is read: every other `.grad` is already gone."""
     policy, alive = make_policy(), []
 
-    class Watching:
-        proj_dim, batch_rows = 4, 1
-
+    class Watching(SjltProjector):
         def add_to(self, row, name, gradient):
             alive.append(sum(p.grad is not None for p in policy.lora_parameters.values()))
 
-    gradient_of(policy, groups[0], project=Watching(), token_budget=token_budget)
+    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+    gradient_of(policy, groups[0], project=Watching(sizes, 4), token_budget=token_budget)
     assert len(alive) >= len(policy.lora_parameters)
     assert max(alive) == 0  # the one being read has been taken from its parameter too
 

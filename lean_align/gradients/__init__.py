@@ -24,13 +24,13 @@ import torch
 
 from lean_align.errors import ModelError
 from lean_align.gradients.group import backward_group, check_log_probs, completion_log_probs, micro_batches
-from lean_align.gradients.rows import GradientRow, Projector
+from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.weights import advantages, completion_weights
 from lean_align.policy import Policy
+from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Group
 
 __all__ = [
-    "Projector",
     "advantages",
     "backward_group",
     "check_log_probs",
@@ -107,9 +107,9 @@ def prompt_gradients(
     parameters = policy.lora_parameters
     if not parameters:
         raise ModelError("the policy has no trainable parameters; load it with a LoRA recipe or an adapter.")
-    streamed = project if project is None or project.batch_rows == 1 else None
-    row = GradientRow(parameters, streamed, second_moments)
-    batch = _Batch(project, row) if project is not None and streamed is None else None
+    streams = isinstance(project, StreamingProjector) and project.batch_rows == 1
+    row = GradientRow(parameters, project if streams else None, second_moments)  # type: ignore[arg-type]
+    batch = _Batch(project, row) if project is not None and not streams else None
     place = iter(ordinals) if ordinals is not None else iter(range(2**62))
     for group in groups:
         if group.learnability == 0:

@@ -10,30 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
 
 import torch
 
 from lean_align.errors import GradientError
+from lean_align.projection import StreamingProjector
 
 ADAM_EPSILON = 1e-8
-
-
-class Projector(Protocol):
-    """What `prompt_gradients` needs of a projection; see `lean_align.projection`.
-
-    `batch_rows` is 1 for a projection that takes gradients parameter by parameter (`add_to`), and the
-    number of rows that `project` works on together for the others.
-    """
-
-    proj_dim: int
-    batch_rows: int
-
-    def add_to(self, row: torch.Tensor, name: str, gradient: torch.Tensor) -> None:
-        """Add the projection of one parameter's gradient to `row`."""
-
-    def project(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Project whole gradients, (n, P) to (n, proj_dim)."""
 
 
 class GradientRow:
@@ -42,7 +25,7 @@ class GradientRow:
     Parameters
     ----------
     parameters : mapping of str to Parameter
-    project : Projector, optional
+    project : StreamingProjector, optional
         Projects part by part; the whole gradient is collected without it.
     second_moments : mapping of str to (parameter's shape) float32, optional
         Each gradient is divided by their square root plus 1e-8.
@@ -51,7 +34,7 @@ class GradientRow:
     def __init__(
         self,
         parameters: Mapping[str, torch.nn.Parameter],
-        project: Projector | None,
+        project: StreamingProjector | None,
         second_moments: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         self.parameters, self.project, self.second_moments = parameters, project, second_moments

@@ -31,7 +31,9 @@ def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     check_log_probs(policy, learnable[0], settings.share_prompt)
     adam = settings.precondition == "adam"
     sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-    projector = make_projector(settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device)
+    projector = make_projector(
+        settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device, settings.sjlt_nonzeros
+    )
     store = StoreWriter.open(folder.path, [group.prompt.prompt_id for group in groups], settings.proj_dim)
     open_rows = [row for row in range(len(groups)) if not store.written[row]]
     gradients = prompt_gradients(

@@ -1,0 +1,93 @@
+"""Random projection of gradients: phi = R g with E[<R x, R y>] = <x, y>, R drawn and never stored whole.
+
+| kind | R | module |
+| --- | --- | --- |
+| `sjlt` | c non-zeros a column, +-1/sqrt(c) | `sjlt.py` |
+| `rademacher` | dense, +-1/sqrt(k) | `rademacher.py` |
+| `trak` | dense, drawn by traker, +-1/sqrt(k) | `trak.py` |
+
+Differs from LearnAlign in: 1. the kind of projection is the recipe's; 2. `sjlt` and `rademacher` draw from streams
+keyed by (seed, parameter name) (`streams.py`), the same on every device and for any block size or order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from lean_align.errors import RecipeError
+from lean_align.projection.base import Projector, StreamingProjector
+from lean_align.projection.rademacher import RademacherProjector
+from lean_align.projection.sjlt import SjltProjector
+from lean_align.projection.stacked import StackedProjector
+from lean_align.projection.streams import STREAM_VERSION, splitmix64, stream_key
+from lean_align.projection.trak import TrakProjector
+
+__all__ = [
+    "STREAM_VERSION",
+    "Projector",
+    "RademacherProjector",
+    "SjltProjector",
+    "StackedProjector",
+    "StreamingProjector",
+    "TrakProjector",
+    "make_projector",
+    "splitmix64",
+    "stream_key",
+]
+
+FLAT = ""  # name of the one parameter of a projector made for a number of entries
+
+
+def make_projector(
+    kind: str,
+    grad_dim: int | Mapping[str, int],
+    proj_dim: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    nonzeros: int = 1,
+) -> Projector:
+    """Make a random projection with unbiased inner products.
+
+    Parameters
+    ----------
+    kind : str
+        `sjlt`, `rademacher` or `trak`; docs/method.md says which to choose when.
+    grad_dim : int or mapping of str to int
+        Number of gradient entries P, or the number for each parameter name.
+    proj_dim : int
+        Length of a projected row (k).
+    seed : int
+    device : torch.device or str
+        Where the gradients are.
+    nonzeros : int
+        Non-zeros a column of `sjlt`, a divisor of proj_dim from 1 to 64; 1 for the other kinds.
+
+    Returns
+    -------
+    Projector
+        `project(G)` takes (n, P) to (n, k) in G's dtype; `sjlt` and `rademacher` have `add_to` too
+        (StreamingProjector).  State in bytes: 5 P (`sjlt`, nonzeros = 1), near 0 (`sjlt` otherwise, `rademacher`),
+        512 P (`trak` on a CPU).
+
+    Raises
+    ------
+    RecipeError
+        For an unknown kind, a proj_dim below 1, or nonzeros that do not fit.
+    MissingPackageError
+        For `trak` without traker, or on a CUDA device without fast_jl.
+    """
+    sizes = {FLAT: grad_dim} if isinstance(grad_dim, int) else grad_dim
+    if kind == "sjlt":
+        return SjltProjector(sizes, proj_dim, seed, device, nonzeros)
+    if kind not in ("rademacher", "trak"):
+        raise RecipeError(f"gradients.projection is {kind!r}; expected 'sjlt', 'rademacher' or 'trak'.")
+    if nonzeros != 1:
+        raise RecipeError(
+            f"gradients.sjlt_nonzeros is {nonzeros} with gradients.projection {kind!r}, which is dense; "
+            "expected 1. Leave gradients.sjlt_nonzeros out, or set gradients.projection to sjlt."
+        )
+    if kind == "rademacher":
+        return RademacherProjector(sizes, proj_dim, seed, device)
+    return TrakProjector(sizes, proj_dim, seed, device)
