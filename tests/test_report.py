@@ -139,7 +139,7 @@ def make_scores(n: int = 12, n_selected: int = 4) -> ReportScores:
     rank[np.argsort(-score, kind="stable")] = np.arange(1, n + 1)
     ids = tuple(f"p{i}" for i in range(n))
     n_tokens = np.full(n, 40.0)
-    return ReportScores(ids, success_rate, learnability, alignment, score, rank, n_tokens, rank <= n_selected)
+    return ReportScores(ids, success_rate, learnability, alignment, score, rank, score, n_tokens, rank <= n_selected)
 
 
 def make_selected(scores: ReportScores) -> list[dict[str, Any]]:

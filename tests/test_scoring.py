@@ -35,9 +35,9 @@ def test_four_prompts_by_hand() -> None:
 
 def test_the_same_four_prompts_from_a_store(tmp_path: Path) -> None:
     """float16 keeps three digits: .6 becomes .6001, .8 becomes .7998."""
-    writer = StoreWriter.open(tmp_path, ["a", "b", "c", "d"], 3)
-    for row, gradient in enumerate(GRADIENTS):
-        writer.write(row, gradient)
+    with StoreWriter.open(tmp_path, ["a", "b", "c", "d"], 3) as writer:
+        for row, gradient in enumerate(GRADIENTS):
+            writer.write(row, gradient)
     scores = score_prompts(open_store(tmp_path), SUCCESS_RATE)
     np.testing.assert_allclose(scores.score, [0.015625, 0.025, 0.0, 0.0181640625], rtol=1e-3)
     assert scores.rank.tolist() == [3, 1, 4, 2]
@@ -107,9 +107,9 @@ def test_no_prompts_have_no_scores() -> None:
 def store_of(folder: Path, n: int, k: int) -> GradientStore:
     """A complete store of n rows, filled without flushing row by row."""
     folder.mkdir()
-    store = StoreWriter.open(folder, [f"train-{i:06d}" for i in range(n)], k)
-    store.rows[:, 0] = 1.0
-    store.written[:] = 1
+    StoreWriter.open(folder, [f"train-{i:06d}" for i in range(n)], k).close()
+    np.lib.format.open_memmap(folder / "projected.npy", mode="r+")[:, 0] = 1.0
+    np.lib.format.open_memmap(folder / "written.npy", mode="r+")[:] = 1
     return open_store(folder)
 
 

@@ -20,7 +20,7 @@ IDS = tuple(f"p-{i:02d}" for i in range(20))
 def scores_of(values: list[float], ids: tuple[str, ...] | None = None, learnability: float = 0.25) -> Scores:
     score, ids = np.array(values), ids or tuple(f"p-{i}" for i in range(len(values)))
     v = np.full(len(values), learnability)
-    return Scores(ids, np.full(len(values), 0.5), v, score / 0.25, score, rank_scores(score, ids))
+    return Scores(ids, np.full(len(values), 0.5), v, score / 0.25, score, rank_scores(score, ids), 0.5 * score)
 
 
 def test_the_highest_scores_are_kept_best_first() -> None:

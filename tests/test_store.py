@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ IDS = ["a", "b", "c"]
 
 def fill(folder: Path, vectors: Any, ids: list[str] | None = None) -> Path:
     vectors = np.asarray(vectors)
-    writer = StoreWriter.open(folder, ids or [f"p-{i}" for i in range(len(vectors))], vectors.shape[1])
-    for row, vector in enumerate(vectors):
-        writer.write(row, vector)
+    with StoreWriter.open(folder, ids or [f"p-{i}" for i in range(len(vectors))], vectors.shape[1]) as writer:
+        for row, vector in enumerate(vectors):
+            writer.write(row, vector)
     return folder
 
 
@@ -40,6 +41,7 @@ def test_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     """docs/store_format.md: other tools read these without lean_align."""
     fill(tmp_path, [[2.0, 0.0], [0.0, 4.0], [1.0, 1.0]], IDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checksums.npy",
         "norms.npy",
         "projected.npy",
         "prompt_ids.json",
@@ -49,6 +51,10 @@ def test_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     assert (rows.dtype, norms.dtype, written.dtype) == (np.float16, np.float32, np.uint8)
     assert (rows.shape, norms.shape, written.shape) == ((3, 2), (3,), (3,))
     assert json.loads((tmp_path / "prompt_ids.json").read_text()) == IDS
+    checksums = np.load(tmp_path / "checksums.npy")
+    assert (checksums.dtype, checksums.shape) == (np.uint32, (3,))
+    for prompt_id, norm, row, checksum in zip(IDS, norms, rows, checksums):
+        assert zlib.crc32(prompt_id.encode() + norm.tobytes() + row.tobytes()) == checksum
 
 
 def test_small_gradients_keep_their_direction(tmp_path: Path) -> None:
@@ -68,14 +74,15 @@ def test_blocks_are_the_rows_in_order(tmp_path: Path, block_rows: int) -> None:
 
 
 def test_an_incomplete_store_is_refused_with_the_first_missing_row(tmp_path: Path) -> None:
-    writer = StoreWriter.open(tmp_path, IDS, 2)
-    writer.write(0, np.ones(2))
+    with StoreWriter.open(tmp_path, IDS, 2) as writer:
+        writer.write(0, np.ones(2))
     with pytest.raises(StoreError, match=r"2 of 3 rows are not written \(first: b\)"):
         open_store(tmp_path)
 
 
 def test_opening_again_continues(tmp_path: Path) -> None:
-    StoreWriter.open(tmp_path, IDS, 2).write(1, np.array([0.0, 3.0]))
+    with StoreWriter.open(tmp_path, IDS, 2) as writer:
+        writer.write(1, np.array([0.0, 3.0]))
     again = StoreWriter.open(tmp_path, IDS, 2)
     assert again.written.tolist() == [0, 1, 0]
     assert again.rows[1].tolist() == [0.0, 1.0]
@@ -90,7 +97,7 @@ def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("ids", "proj_dim"), [(["a", "b"], 2), (["a", "c", "b"], 2), (IDS, 4)])
 def test_another_prompt_list_or_length_is_refused(tmp_path: Path, ids: list[str], proj_dim: int) -> None:
-    StoreWriter.open(tmp_path, IDS, 2)
+    StoreWriter.open(tmp_path, IDS, 2).close()
     with pytest.raises(StoreError, match=r"holds 3 rows of 2, the run asks for .*--run-dir"):
         StoreWriter.open(tmp_path, ids, proj_dim)
 
@@ -175,8 +182,8 @@ def test_memory_of_writing_does_not_grow_with_the_store(tmp_path: Path) -> None:
 
 def test_memory_of_reading_blocks_is_one_block(tmp_path: Path) -> None:
     """A block of 500 x 256 float32 is 512,000 bytes; two of them live while one takes the other's place."""
-    StoreWriter.open(tmp_path, [f"p-{i:06d}" for i in range(16_000)], 256)
-    store = GradientStore(tmp_path, "r")
+    StoreWriter.open(tmp_path, [f"p-{i:06d}" for i in range(16_000)], 256).close()
+    store = GradientStore(tmp_path)
     tracemalloc.start()
     total = sum(float(block.sum()) for _, block in store.blocks(500))
     peak = tracemalloc.get_traced_memory()[1]
