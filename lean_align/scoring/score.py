@@ -102,11 +102,10 @@ def _weighted_mean(chunks: Chunks, v: NDArray[np.float64]) -> tuple[NDArray[np.f
         total = np.zeros(chunks.source.proj_dim)
         for start in starts:
             v_rows = v[start : start + chunks.height]
-            block = chunks.load(start, check=bool(v_rows.min() < _SMALL))
-            block *= weights[start : start + len(block), None].astype(block.dtype)
+            block = _weighted(chunks, start, weights, check=bool(v_rows.min() < _SMALL))
             terms = _row_products(block, block)
-            if not (terms < _LARGEST**2 * v_rows**2).all():  # a float16 of all exponent bits is 65,536 or more here
-                chunks.load(start, check=True)
+            if not (terms <= _LARGEST**2 * v_rows**2).all():  # widened by its bits, Inf is 65,536 and NaN is more
+                block = _weighted(chunks, start, weights, check=True)
             self_terms[start : start + len(block)] = terms
             total += _column_sums(block)
         return total
@@ -115,6 +114,12 @@ def _weighted_mean(chunks: Chunks, v: NDArray[np.float64]) -> tuple[NDArray[np.f
     for total in chunks.map(add_up):
         mean += total
     return mean / max(1, len(v)), self_terms
+
+
+def _weighted(chunks: Chunks, start: int, weights: NDArray[np.float64], check: bool) -> FloatArray:
+    block = chunks.load(start, check)
+    block *= weights[start : start + len(block), None].astype(block.dtype)
+    return block
 
 
 def _column_sums(block: FloatArray) -> FloatArray:
