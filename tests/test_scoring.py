@@ -191,7 +191,7 @@ def test_the_block_size_moves_scores_of_a_store_by_rounding_only(tmp_path: Path,
 
 
 def test_leave_one_out_by_hand() -> None:
-    """Rows of `test_four_prompts_by_hand`: n score - V^2 = .0625 - .0625; .1 - .0625; 0; .07265625 - .03515625; by 3."""
+    """Rows of `test_four_prompts_by_hand`: 4 score - V^2 = .0625 - .0625; .1 - .0625; 0; .0375; by 3."""
     scores = score_prompts(UNIT_ROWS, SUCCESS_RATE)
     np.testing.assert_allclose(scores.leave_one_out, [0.0, 0.0125, 0.0, 0.0125], rtol=0, atol=1e-15)
 

@@ -83,7 +83,7 @@ class Chunks:
         else:
             rows = self.source.array[start:stop].astype(np.float64)
         if check and not np.isfinite(rows).all():
-            self._refuse(start, ~np.isfinite(rows).all(axis=1))
+            self._refuse(start, np.isfinite(rows))
         return rows
 
     def _load_halves(self, store: GradientStore, start: int, stop: int, check: bool) -> FloatArray:
@@ -93,15 +93,15 @@ class Chunks:
         half, wide = self._buffers.half[: stop - start], self._buffers.wide[: stop - start]
         store.read(start, half)
         if check and half.size and _not_finite(half):
-            self._refuse(start, ~np.isfinite(half).all(axis=1))
+            self._refuse(start, np.isfinite(half))
         bits = wide.view(np.int32)
         np.copyto(bits, half.view(np.int16))
         np.left_shift(bits, 13, out=bits)
         np.bitwise_and(bits, _SIGN_AND_NUMBER, out=bits)
         return wide  # type: ignore[no-any-return]
 
-    def _refuse(self, start: int, bad: NDArray[np.bool_]) -> None:
-        row = start + int(np.flatnonzero(bad)[0])
+    def _refuse(self, start: int, finite: NDArray[np.bool_]) -> None:
+        row = start + int(np.argwhere(~finite)[0, 0])
         raise ValueError(f"row {row} ({self.source.prompt_ids[row]}) holds NaN or Inf; expected unit rows.")
 
     def map(self, task: Callable[[range], T]) -> Iterator[T]:

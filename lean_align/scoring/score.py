@@ -118,7 +118,7 @@ def _weighted_mean(chunks: Chunks, v: NDArray[np.float64]) -> tuple[NDArray[np.f
 
 def _weighted(chunks: Chunks, start: int, weights: NDArray[np.float64], check: bool) -> FloatArray:
     block = chunks.load(start, check)
-    block *= weights[start : start + len(block), None].astype(block.dtype)
+    np.multiply(block, weights[start : start + len(block), None].astype(block.dtype), out=block)
     return block
 
 
@@ -129,17 +129,21 @@ def _column_sums(block: FloatArray) -> FloatArray:
         half = height // 2
         np.add(block[:half], block[height - half : height], out=block[:half])
         height -= half
-    return block[0]  # type: ignore[no-any-return]
+    first: FloatArray = block[0]
+    return first
 
 
 def _alignments(chunks: Chunks, mean: NDArray[np.float64]) -> NDArray[np.float64]:
     """<u_i, m> of each row, (n,) float64."""
     alignment, scaled = np.empty(len(chunks.source)), mean / chunks.scale
+    narrow = scaled.astype(np.float32)
 
     def take_products(starts: range) -> None:
         for start in starts:
             block = chunks.load(start, check=False)
-            alignment[start : start + len(block)] = _row_products(block, scaled.astype(block.dtype))
+            alignment[start : start + len(block)] = _row_products(
+                block, narrow if block.dtype == np.float32 else scaled
+            )
 
     for _ in chunks.map(take_products):
         pass

@@ -102,9 +102,7 @@ def selection_stability(
         counts[b] = np.bincount(drawn, minlength=len(v))
     scores = v * _replicate_alignments(Chunks(source, None, threads), counts, v)
     chosen = _best(scores, source.prompt_ids, n)
-    return SelectionStability(
-        n, (chosen[:-1] & chosen[-1]).sum(axis=1) / n, chosen[:-1].mean(axis=0, dtype=np.float64)
-    )
+    return SelectionStability(n, (chosen[:-1] & chosen[-1]).sum(axis=1) / n, chosen[:-1].mean(axis=0, dtype=np.float64))
 
 
 def selection_change(scores_a: Scores, scores_b: Scores, n: int) -> float:
@@ -125,13 +123,11 @@ def rank_correlation(scores_a: Scores, scores_b: Scores) -> float | None:
     learnable = scores_a.learnability > 0
     if learnable.sum() < 2:
         return None
-    ranks = (np.argsort(np.argsort(scores.rank[learnable])) for scores in (scores_a, scores_b))
-    return float(np.corrcoef(*ranks)[0, 1])
+    a, b = (np.argsort(np.argsort(scores.rank[learnable])) for scores in (scores_a, scores_b))
+    return float(np.corrcoef(a, b)[0, 1])
 
 
-def _replicate_alignments(
-    chunks: Chunks, counts: NDArray[np.float32], v: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _replicate_alignments(chunks: Chunks, counts: NDArray[np.float32], v: NDArray[np.float64]) -> NDArray[np.float64]:
     """<u_i, m^b> of every replicate and prompt, (B, n) float64."""
     k, pool = chunks.source.proj_dim, len(v)
     weights = v / chunks.scale
@@ -141,7 +137,8 @@ def _replicate_alignments(
         for start in starts:
             block = chunks.load(start, check=True)
             rows = slice(start, start + len(block))
-            total += (counts[:, rows] * weights[rows]).astype(block.dtype) @ block
+            weighted = counts[:, rows] * weights[rows]
+            total += (weighted.astype(np.float32) if block.dtype == np.float32 else weighted) @ block
         return total
 
     means = np.zeros((len(counts), k))

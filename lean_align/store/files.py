@@ -81,4 +81,4 @@ def checksum(prompt_id: str, norm: np.float32, row: NDArray[np.float16]) -> int:
     """CRC-32 over the prompt_id in UTF-8, the norm (4 bytes) and the row (2 proj_dim bytes)."""
     value = zlib.crc32(prompt_id.encode("utf-8", "surrogatepass"))
     value = zlib.crc32(np.float32(norm).tobytes(), value)
-    return zlib.crc32(np.ascontiguousarray(row), value)
+    return zlib.crc32(np.ascontiguousarray(row).view(np.uint8).data, value)

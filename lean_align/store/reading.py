@@ -51,7 +51,9 @@ class GradientStore:
             if array is not None and array.ndim != ndim:
                 raise StoreError(f"{folder / name} has shape {array.shape}; expected {ndim} dimensions.")
             if array is not None and len(array) != n:
-                raise StoreError(f"{folder / name} has {len(array)} rows, {IDS} has {n}. Delete {folder} and run again.")
+                raise StoreError(
+                    f"{folder / name} has {len(array)} rows, {IDS} has {n}. Delete {folder} and run again."
+                )
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -69,7 +71,7 @@ class GradientStore:
         start : int
         out : (m, proj_dim) float16, contiguous
         """
-        view = memoryview(out).cast("B")
+        view = out.view(np.uint8).data.cast("B")
         offset = self.rows.offset + start * 2 * self.proj_dim  # type: ignore[attr-defined]
         while len(view):
             count = os.preadv(self._file.fileno(), [view], offset)
@@ -130,7 +132,12 @@ class GradientStore:
         again = f"Delete {self.folder} and run the gradients stage again."
         if self.checksums is None:
             raise StoreError(f"{self.folder} has no {CHECKSUMS} (format 1): it cannot be verified. {again}")
-        for name, array in ((ROWS, self.rows), (NORMS, self.norms), (CHECKSUMS, self.checksums), (WRITTEN, self.written)):
+        for name, array in (
+            (ROWS, self.rows),
+            (NORMS, self.norms),
+            (CHECKSUMS, self.checksums),
+            (WRITTEN, self.written),
+        ):
             header, path = header_of(name, len(self), self.proj_dim), self.folder / name
             with path.open("rb") as file:
                 if file.read(len(header)) != header:
@@ -174,7 +181,8 @@ class FirstColumns:
         self.store.read(start, block)
         values = block[:, : self.proj_dim].astype(np.float32)
         norms = np.linalg.norm(values, axis=1, keepdims=True)
-        return np.divide(values, norms, out=values, where=norms > 0)
+        np.divide(values, norms, out=values, where=norms > 0)
+        return values
 
     def blocks(self, block_rows: int = 1024) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (first row, (<= block_rows, proj_dim) float32) in order."""

@@ -42,16 +42,15 @@ class StoreWriter(GradientStore):
         self.writable, self._pending, self._last_flush = rows, list[int](), float("-inf")
         self.unflagged: tuple[int, ...] = ()
         self._files = {name: (folder / name).open("r+b", buffering=0) for name in DTYPES if name != WRITTEN}
-        self._files[WRITTEN] = open(descriptor, "r+b", buffering=0)  # noqa: SIM115: it holds the locks, close() ends it
+        self._files[WRITTEN] = open(descriptor, "r+b", buffering=0)  # noqa: SIM115
+        # the descriptor of WRITTEN holds the locks; close() ends both
         self._offsets = {
             name: array.offset  # type: ignore[union-attr]
             for name, array in ((ROWS, self.rows), (NORMS, self.norms), (WRITTEN, self.written))
         } | {CHECKSUMS: self.checksums.offset}  # type: ignore[union-attr]
 
     @classmethod
-    def open(
-        cls, folder: Path, prompt_ids: Sequence[str], proj_dim: int, rows: range | None = None
-    ) -> StoreWriter:
+    def open(cls, folder: Path, prompt_ids: Sequence[str], proj_dim: int, rows: range | None = None) -> StoreWriter:
         """Create the files, or continue those that are there.
 
         Parameters
