@@ -517,6 +517,33 @@ def test_chosen_prompts_without_signal_are_named() -> None:
     assert wording.selection_notes({"n": 64, "n_without_signal": None}) == []
 
 
+STABILITY: dict[str, Any] = {
+    "n": 1000,
+    "bootstrap": {"replicates": 32, "mean_overlap": 0.874, "low_overlap": 0.8},
+    "second_seed": {"share_changed": 0.123, "spearman": 0.956},
+}
+
+
+def test_stability_is_two_sentences(tmp_path: Path) -> None:
+    first, second = wording.stability_notes(STABILITY)
+    assert "Drawn anew from the same pool 32 times, the best 1,000 prompts share 87.4 %" in first
+    assert "at least 80.0 % in 95 % of the draws" in first
+    assert "Another seed of the projection changes 12.3 % of them (rank correlation 0.96" in second
+    page = Page(bare_report(tmp_path / "index.html", SUMMARY | {"stability": STABILITY}))
+    assert first in page.text
+    assert second in page.text
+
+
+def test_stability_says_nothing_about_what_was_not_measured(tmp_path: Path) -> None:
+    assert len(wording.stability_notes(STABILITY | {"second_seed": None})) == 1
+    assert (
+        "rank correlation"
+        not in wording.stability_notes(STABILITY | {"second_seed": {"share_changed": 0.0, "spearman": None}})[1]
+    )
+    assert wording.stability_notes({}) == []
+    assert "Drawn anew" not in bare_report(tmp_path / "index.html", SUMMARY | {"stability": None})
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

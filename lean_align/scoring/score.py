@@ -70,7 +70,7 @@ def score_prompts(
     METHOD: score of LearnAlign (arXiv 2506.11480), row mean of S in closed form.
 
     Memory: block_rows * k * 6 bytes a thread (8 for an array), by default 768 KiB (1 MiB); 3 * threads sums
-    of 8 k bytes; about 60 n bytes of results.
+    of 8 k bytes; about 70 n bytes of results.
     """
     source = as_source(rows, prompt_ids)
     p = np.asarray(success_rate, dtype=np.float64)

@@ -105,11 +105,13 @@ class GradientStore:
         buffer = np.empty((height, self.proj_dim), dtype=np.float16)
         for start in range(rows.start, rows.stop, height):
             block = buffer[: min(height, rows.stop - start)]
-            self.read(start, block)
-            for row, values in enumerate(block, start):
-                stored = int(self.checksums[row])
-                found = checksum(self.prompt_ids[row], self.norms[row], values)
-                if self.written[row] and found != stored:
+            flagged = np.flatnonzero(self.written[start : start + len(block)])
+            if len(flagged):
+                self.read(start, block)
+            for i in flagged.tolist():
+                row, stored = start + i, int(self.checksums[start + i])
+                found = checksum(self.prompt_ids[row], self.norms[row], block[i])
+                if found != stored:
                     yield row, found, stored
 
     def require_complete(self) -> None:
