@@ -206,6 +206,22 @@ def test_rows_are_refused_while_another_worker_has_them_and_the_rest_is_made_lat
     assert manifest["wall_seconds"] > seconds[0]
 
 
+def test_a_killed_worker_is_replaced_by_another(whole, tmp_path):
+    """Killed with some rows flagged; its lock is gone at once, and its rows are taken up by whoever comes."""
+    run_dir = without_gradients(whole, tmp_path / "run")
+    written = run_dir / "gradients.partial" / "written.npy"
+    with stage("gradients", run_dir, "--rows", "0:16") as worker:
+        while not (written.exists() and any(written.read_bytes()[128:])):  # 128 bytes of header
+            assert worker.poll() is None
+            time.sleep(0.01)
+        worker.kill()
+    other = stage("gradients", run_dir, "--rows", "0:24")
+    _, err = other.communicate()
+    assert other.returncode == 0, err
+    assert "gradients: continuing at" in err
+    assert_gradients_are_those_of_one_process(whole, run_dir)
+
+
 @pytest.mark.parametrize("rows", ["5:5", "7:3", "x:3", "5", "-3:", "1:2:3", ":99", "24:"])
 def test_rows_that_are_none_are_wrong_usage(whole, tmp_path, rows):
     run_dir = without_gradients(whole, tmp_path / "run")
