@@ -22,7 +22,7 @@ from typing import Any
 from lean_align.errors import DiskFullError, StageError, StaleStageError
 from lean_align.memory import human_bytes, peak_rss_bytes, peak_vram_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
 
@@ -124,14 +124,28 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 
 @dataclass
 class StageFolder:
-    """A stage's folder while it is being filled: `path` is `<stage>.partial/`."""
+    """A stage's folder while it is being filled: `path` is `<stage>.partial/`.
+
+    `earlier_seconds` and the earlier peaks are those of other processes that worked here.
+    """
 
     path: Path
     final: Path
     inputs: Mapping[str, Any]
     earlier_seconds: float
+    earlier_peak_rss_bytes: int = 0
+    earlier_peak_vram_bytes: int | None = None
     started: float = field(default_factory=time.monotonic)
     counts: dict[str, Any] = field(default_factory=dict)
+
+    def cost(self) -> dict[str, Any]:
+        """Seconds at work and peaks of memory so far, over all processes."""
+        vram = [peak for peak in (self.earlier_peak_vram_bytes, peak_vram_bytes()) if peak is not None]
+        return {
+            "wall_seconds": round(self.earlier_seconds + time.monotonic() - self.started, 3),
+            "peak_rss_bytes": max(self.earlier_peak_rss_bytes, peak_rss_bytes()),
+            "peak_vram_bytes": max(vram, default=None),
+        }
 
     def finish(self) -> None:
         """Write the manifest, and give the folder its final name."""
@@ -149,9 +163,7 @@ class StageFolder:
                 "inputs": self.inputs,
                 "outputs": outputs,
                 "counts": self.counts,
-                "wall_seconds": round(self.earlier_seconds + time.monotonic() - self.started, 3),
-                "peak_rss_bytes": peak_rss_bytes(),
-                "peak_vram_bytes": peak_vram_bytes(),
+                **self.cost(),
             },
         )
         self.path.replace(self.final)
@@ -195,9 +207,8 @@ def outputs_fingerprint(folder: Path) -> str:
     return text_hash(canonical_json(manifest["outputs"]))
 
 
-@contextmanager
-def stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable: bool = True) -> Iterator[StageFolder]:
-    """Open `<stage>.partial/` for work, new or to be continued, and finish it when the block ends.
+def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable: bool = True) -> StageFolder:
+    """Make `<stage>.partial/`, or go on with the one that is there; the caller calls `finish`.
 
     A stage that is not `resumable` takes seconds and starts anew, whatever an earlier attempt left.
 
@@ -207,21 +218,28 @@ def stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable
         When the folder holds work made from other inputs.
     """
     partial, final = run_dir / f"{stage}.partial", run_dir / stage
+    partial.mkdir(parents=True, exist_ok=True)
+    recorded = read_json(partial / INPUTS) if (partial / INPUTS).exists() else None
+    if recorded is None or not resumable:
+        shutil.rmtree(partial)
+        partial.mkdir()
+        recorded = {"inputs": inputs, "wall_seconds": 0.0}
+        write_json(partial / INPUTS, recorded)
+    check_inputs(partial, recorded["inputs"], inputs)
+    return StageFolder(partial, final, inputs, recorded["wall_seconds"])
+
+
+@contextmanager
+def stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable: bool = True) -> Iterator[StageFolder]:
+    """Open `<stage>.partial/` as `open_stage_folder` does, and finish it when the block ends."""
     with disk_errors(run_dir):
-        partial.mkdir(parents=True, exist_ok=True)
-        recorded = read_json(partial / INPUTS) if (partial / INPUTS).exists() else None
-        if recorded is None or not resumable:
-            shutil.rmtree(partial)
-            partial.mkdir()
-            write_json(partial / INPUTS, {"inputs": inputs, "wall_seconds": 0.0})
-            recorded = {"inputs": inputs, "wall_seconds": 0.0}
-        check_inputs(partial, recorded["inputs"], inputs)
-        folder = StageFolder(partial, final, inputs, recorded["wall_seconds"])
+        folder = open_stage_folder(run_dir, stage, inputs, resumable)
+        earlier = folder.earlier_seconds
         try:
             yield folder
         except BaseException:
-            seconds = recorded["wall_seconds"] + time.monotonic() - folder.started
+            seconds = earlier + time.monotonic() - folder.started
             with suppress(OSError, DiskFullError):  # the first error is the one to show
-                write_json(partial / INPUTS, {"inputs": inputs, "wall_seconds": round(seconds, 3)})
+                write_json(folder.path / INPUTS, {"inputs": inputs, "wall_seconds": round(seconds, 3)})
             raise
         folder.finish()

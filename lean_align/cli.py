@@ -120,19 +120,39 @@ def _show(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+class _Rows(click.ParamType[Any]):
+    """A half-open range of rows as Python slices are written: 0:500, 500:, :500."""
+
+    name = "A:B"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | None, int | None]:
+        first, colon, last = str(value).partition(":")
+        if not colon or not all(end == "" or (end.isascii() and end.isdigit()) for end in (first, last)):
+            self.fail(f"{value!r} is no range of rows; expected A:B with whole numbers, such as 0:500, 500: or :500.")
+        if first and last and int(first) >= int(last):
+            self.fail(f"{value!r} holds no row: the second number comes after the last row, so expected A < B.")
+        return int(first) if first else None, int(last) if last else None
+
+
 def _stage_command(name: str, summary: str) -> None:
     @main.command(name, help=f"{summary}\n\nExample:\n\n    lean-align {name} runs/demo", short_help=summary)
     @click.argument("run_dir", type=_FOLDER)
-    def command(run_dir: Path) -> None:
+    def command(run_dir: Path, rows: tuple[int | None, int | None] | None = None) -> None:
         from lean_align.pipeline import run_stage
 
         # libraries that print to stdout must not break the JSON there
         stdout, sys.stdout = sys.stdout, sys.stderr
         try:
-            counts = run_stage(name, run_dir)
+            counts = run_stage(name, run_dir, rows)
         finally:
             sys.stdout = stdout
         _show(counts)
+
+    if name == "gradients":
+        text = "Only rows A to B - 1; several processes may do so at the same time, each on rows of its own."
+        click.option("--rows", type=_Rows(), help=text)(command)
 
 
 for _name, _summary in {

@@ -76,6 +76,7 @@ class Scores:
     alignment : (n,) float64, <u_i, m> with m the learnability-weighted mean of the unit rows
     score : (n,) float64, V_i <u_i, m>
     rank : (n,) int64, 1 is best; ties go to the smaller prompt_id
+    leave_one_out : (n,) float64, mean of S_ij over the other prompts j; 0 where there is no other
     """
 
     prompt_ids: tuple[str, ...]
@@ -84,6 +85,7 @@ class Scores:
     alignment: NDArray[np.float64]
     score: NDArray[np.float64]
     rank: NDArray[np.int64]
+    leave_one_out: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

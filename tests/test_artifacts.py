@@ -66,7 +66,7 @@ def test_a_finished_stage_has_a_manifest_and_no_partial_folder(tmp_path: Path) -
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "rows.txt"]
     assert manifest is not None
-    assert manifest["format_version"] == FORMAT_VERSION == 1
+    assert manifest["format_version"] == FORMAT_VERSION == 2
     assert manifest["inputs"] == INPUTS
     assert manifest["outputs"] == {"rows.txt": hashlib.sha256(b"one\n").hexdigest()}
     assert manifest["counts"] == {"n": 1}

@@ -139,7 +139,7 @@ def make_scores(n: int = 12, n_selected: int = 4) -> ReportScores:
     rank[np.argsort(-score, kind="stable")] = np.arange(1, n + 1)
     ids = tuple(f"p{i}" for i in range(n))
     n_tokens = np.full(n, 40.0)
-    return ReportScores(ids, success_rate, learnability, alignment, score, rank, n_tokens, rank <= n_selected)
+    return ReportScores(ids, success_rate, learnability, alignment, score, rank, score, n_tokens, rank <= n_selected)
 
 
 def make_selected(scores: ReportScores) -> list[dict[str, Any]]:
@@ -515,6 +515,33 @@ def test_chosen_prompts_without_signal_are_named() -> None:
         in wording.selection_notes({"n": 64, "n_without_signal": 26})[0]
     )
     assert wording.selection_notes({"n": 64, "n_without_signal": None}) == []
+
+
+STABILITY: dict[str, Any] = {
+    "n": 1000,
+    "bootstrap": {"replicates": 32, "mean_overlap": 0.874, "low_overlap": 0.8},
+    "second_seed": {"share_changed": 0.123, "spearman": 0.956},
+}
+
+
+def test_stability_is_two_sentences(tmp_path: Path) -> None:
+    first, second = wording.stability_notes(STABILITY)
+    assert "Drawn anew from the same pool 32 times, the best 1,000 prompts share 87.4 %" in first
+    assert "at least 80.0 % in 95 % of the draws" in first
+    assert "Another seed of the projection changes 12.3 % of them (rank correlation 0.96" in second
+    page = Page(bare_report(tmp_path / "index.html", SUMMARY | {"stability": STABILITY}))
+    assert first in page.text
+    assert second in page.text
+
+
+def test_stability_says_nothing_about_what_was_not_measured(tmp_path: Path) -> None:
+    assert len(wording.stability_notes(STABILITY | {"second_seed": None})) == 1
+    assert (
+        "rank correlation"
+        not in wording.stability_notes(STABILITY | {"second_seed": {"share_changed": 0.0, "spearman": None}})[1]
+    )
+    assert wording.stability_notes({}) == []
+    assert "Drawn anew" not in bare_report(tmp_path / "index.html", SUMMARY | {"stability": None})
 
 
 @pytest.mark.parametrize(

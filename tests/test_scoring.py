@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lean_align.errors import StoreError
 from lean_align.scoring import learnability, rank_scores, score_prompts
+from lean_align.scoring.rows import Chunks
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 GRADIENTS = np.array([[0, 0, -2], [3, 4, 0], [0, 0, 0], [0, 5, 0]], dtype=np.float64)
@@ -35,9 +39,9 @@ def test_four_prompts_by_hand() -> None:
 
 def test_the_same_four_prompts_from_a_store(tmp_path: Path) -> None:
     """float16 keeps three digits: .6 becomes .6001, .8 becomes .7998."""
-    writer = StoreWriter.open(tmp_path, ["a", "b", "c", "d"], 3)
-    for row, gradient in enumerate(GRADIENTS):
-        writer.write(row, gradient)
+    with StoreWriter.open(tmp_path, ["a", "b", "c", "d"], 3) as writer:
+        for row, gradient in enumerate(GRADIENTS):
+            writer.write(row, gradient)
     scores = score_prompts(open_store(tmp_path), SUCCESS_RATE)
     np.testing.assert_allclose(scores.score, [0.015625, 0.025, 0.0, 0.0181640625], rtol=1e-3)
     assert scores.rank.tolist() == [3, 1, 4, 2]
@@ -107,9 +111,9 @@ def test_no_prompts_have_no_scores() -> None:
 def store_of(folder: Path, n: int, k: int) -> GradientStore:
     """A complete store of n rows, filled without flushing row by row."""
     folder.mkdir()
-    store = StoreWriter.open(folder, [f"train-{i:06d}" for i in range(n)], k)
-    store.rows[:, 0] = 1.0
-    store.written[:] = 1
+    StoreWriter.open(folder, [f"train-{i:06d}" for i in range(n)], k).close()
+    np.lib.format.open_memmap(folder / "projected.npy", mode="r+")[:, 0] = 1.0
+    np.lib.format.open_memmap(folder / "written.npy", mode="r+")[:] = 1
     return open_store(folder)
 
 
@@ -141,3 +145,120 @@ def test_memory_of_a_block_is_what_the_docstring_says(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_096 * 300 + 64 * 256 * (8 + 4 + 8) * 2
+
+
+def random_store(folder: Path, n: int, k: int, seed: int = 0) -> tuple[GradientStore, np.ndarray]:
+    """A store of random rows that share a direction, and success rates with zeros among them."""
+    rng = np.random.default_rng(seed)
+    rates = rng.integers(0, 9, n) / 8
+    with StoreWriter.open(folder, [f"p-{i:05d}" for i in range(n)], k) as writer:
+        for row in range(n):
+            gradient = rng.normal(size=k) + 0.3 * np.sin(np.arange(k))
+            writer.write(row, gradient * (0 < rates[row] < 1))
+    return open_store(folder), rates
+
+
+def dense(rows: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    v = rates * (1 - rates)
+    return np.outer(v, v) * (rows @ rows.T)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 3), (2, 1), (37, 40), (700, 513), (33, 20_000)])
+def test_a_store_scores_as_the_matrix_in_float64(tmp_path: Path, n: int, k: int) -> None:
+    """To 1e-6 of the largest score, self term left out or not; 20,000 columns are more than one dot product takes."""
+    store, rates = random_store(tmp_path / "store", n, k)
+    matrix = dense(store.rows.astype(np.float64), rates)
+    largest = max(np.abs(matrix.mean(axis=1)).max(), 1e-12)
+    scores = score_prompts(store, rates)
+    np.testing.assert_allclose(scores.score, matrix.mean(axis=1), rtol=0, atol=1e-6 * largest)
+    without_self = (matrix.sum(axis=1) - matrix.diagonal()) / max(1, n - 1)
+    np.testing.assert_allclose(scores.leave_one_out, without_self, rtol=0, atol=1e-6 * largest)
+
+
+def test_neither_threads_nor_their_number_change_a_bit(tmp_path: Path) -> None:
+    store, rates = random_store(tmp_path / "store", 5_000, 256)
+    assert len(store) > 8 * (1 << 17) // 256  # more than one task
+    one, many = (score_prompts(store, rates, threads=threads) for threads in (1, 5))
+    np.testing.assert_array_equal(one.score, many.score)
+    np.testing.assert_array_equal(one.leave_one_out, many.leave_one_out)
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 64, 1000])
+def test_the_block_size_moves_scores_of_a_store_by_rounding_only(tmp_path: Path, block_rows: int) -> None:
+    store, rates = random_store(tmp_path / "store", 500, 96)
+    whole, blocks = score_prompts(store, rates), score_prompts(store, rates, block_rows=block_rows)
+    np.testing.assert_allclose(blocks.score, whole.score, rtol=0, atol=1e-6 * np.abs(whole.score).max())
+
+
+def test_leave_one_out_by_hand() -> None:
+    """Rows of `test_four_prompts_by_hand`: 4 score - V^2 = .0625 - .0625; .1 - .0625; 0; .0375; by 3."""
+    scores = score_prompts(UNIT_ROWS, SUCCESS_RATE)
+    np.testing.assert_allclose(scores.leave_one_out, [0.0, 0.0125, 0.0, 0.0125], rtol=0, atol=1e-15)
+
+
+def test_a_single_prompt_has_no_other() -> None:
+    assert score_prompts([[1.0, 0.0]], [0.5]).leave_one_out.tolist() == [0.0]
+
+
+def test_every_float16_is_widened_exactly(tmp_path: Path) -> None:
+    """All 63,488 finite numbers, subnormals and both zeros among them."""
+    halves = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 256)
+    StoreWriter.open(tmp_path, [str(i) for i in range(len(halves))], 256).close()
+    np.lib.format.open_memmap(tmp_path / "projected.npy", mode="r+")[:] = halves
+    chunks = Chunks(GradientStore(tmp_path), block_rows=len(halves))
+    wide = chunks.load(0, check=True).astype(np.float64) / chunks.scale
+    np.testing.assert_array_equal(wide, halves.astype(np.float64))
+    assert np.array_equal(np.signbit(wide), np.signbit(halves))
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("rate", [0.5, 0.0, 1e-9])
+def test_a_row_of_a_store_that_is_not_finite_is_refused_by_name(tmp_path: Path, bad: float, rate: float) -> None:
+    store, _ = random_store(tmp_path / "store", 40, 12)
+    np.lib.format.open_memmap(tmp_path / "store" / "projected.npy", mode="r+")[23, 5] = bad
+    rates = np.full(40, 0.5)
+    rates[23] = rate
+    with pytest.raises(ValueError, match=r"row 23 \(p-00023\) holds NaN or Inf"):
+        score_prompts(store, rates)
+
+
+def test_rows_far_longer_than_1_are_no_error(tmp_path: Path) -> None:
+    """They make the quick look for Inf look twice."""
+    store, rates = random_store(tmp_path / "store", 40, 12)
+    np.lib.format.open_memmap(tmp_path / "store" / "projected.npy", mode="r+")[:] *= np.float16(50_000)
+    matrix = dense(store.rows.astype(np.float64), rates)
+    np.testing.assert_allclose(
+        score_prompts(store, rates).score, matrix.mean(axis=1), rtol=0, atol=1e-6 * np.abs(matrix.mean(axis=1)).max()
+    )
+
+
+def test_the_first_columns_score_as_rows_of_their_own(tmp_path: Path) -> None:
+    store, rates = random_store(tmp_path / "store", 60, 40)
+    part = store.rows[:, :9].astype(np.float64)
+    norms = np.linalg.norm(part, axis=1, keepdims=True)
+    unit = np.divide(part, norms, out=np.zeros_like(part), where=norms > 0)
+    first = store.first(9)
+    assert (len(first), first.proj_dim, first.prompt_ids) == (60, 9, store.prompt_ids)
+    np.testing.assert_allclose(np.concatenate([b for _, b in first.blocks(7)]), unit, rtol=0, atol=1e-6)
+    expected = dense(unit, rates).mean(axis=1)
+    np.testing.assert_allclose(score_prompts(first, rates).score, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    with pytest.raises(StoreError, match="proj_dim is 41; expected 1 to 40"):
+        store.first(41)
+
+
+def test_mapped_pages_do_not_pile_up(tmp_path: Path) -> None:
+    """Peak of the resident set, mapped pages counted: 64 MiB of rows may add a few MiB."""
+    store_of(tmp_path / "store", 4_096, 8_192)
+    code = (
+        "import sys, numpy as np\n"
+        "from lean_align.memory import peak_rss_bytes\n"
+        "from lean_align.scoring import score_prompts\n"
+        "from lean_align.store import open_store\n"
+        "store = open_store(sys.argv[1])\n"
+        "before = peak_rss_bytes()\n"
+        "score_prompts(store, np.full(len(store), 0.5), threads=2)\n"
+        "print(peak_rss_bytes() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "store"], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 20 * 2**20

@@ -20,7 +20,7 @@ IDS = tuple(f"p-{i:02d}" for i in range(20))
 def scores_of(values: list[float], ids: tuple[str, ...] | None = None, learnability: float = 0.25) -> Scores:
     score, ids = np.array(values), ids or tuple(f"p-{i}" for i in range(len(values)))
     v = np.full(len(values), learnability)
-    return Scores(ids, np.full(len(values), 0.5), v, score / 0.25, score, rank_scores(score, ids))
+    return Scores(ids, np.full(len(values), 0.5), v, score / 0.25, score, rank_scores(score, ids), 0.5 * score)
 
 
 def test_the_highest_scores_are_kept_best_first() -> None:
@@ -94,15 +94,17 @@ def test_every_method_says_whether_it_needs_scores() -> None:
 
 def test_scores_round_trip_through_parquet(tmp_path: Path) -> None:
     scores = scores_of([0.1, 1e-17, -0.2], ("ü", "a\n", "b"))
-    write_scores(tmp_path / "scores.parquet", scores, [10.5, 1, 2], np.array([3.0, 0.0, 1e-7], dtype=np.float32))
+    norms = np.array([3.0, 0.0, 1e-7], dtype=np.float32)
+    write_scores(tmp_path / "scores.parquet", scores, [10.5, 1, 2], norms, [1, 0, 0.5])
     back = read_scores(tmp_path / "scores.parquet")
     assert back.prompt_ids == scores.prompt_ids
-    for name in ("success_rate", "learnability", "alignment", "score", "rank"):
+    for name in ("success_rate", "learnability", "alignment", "score", "rank", "leave_one_out"):
         np.testing.assert_array_equal(getattr(back, name), getattr(scores, name))
         assert getattr(back, name).dtype == getattr(scores, name).dtype
     table = read_table(tmp_path / "scores.parquet")
     assert table["n_tokens"].tolist() == [10.5, 1.0, 2.0]
     np.testing.assert_array_equal(table["gradient_norm"], np.array([3.0, 0.0, 1e-7], dtype=np.float32))
+    assert table["inclusion"].tolist() == [1.0, 0.0, 0.5]
     assert table["gradient_norm"].dtype == np.float32
     assert select_top(back, 2) == select_top(scores, 2)
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
+import subprocess
+import sys
+import time
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +21,14 @@ from lean_align.errors import DiskFullError, LeanAlignError, StoreError
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 IDS = ["a", "b", "c"]
+ROOT = Path(__file__).parent.parent
 
 
 def fill(folder: Path, vectors: Any, ids: list[str] | None = None) -> Path:
     vectors = np.asarray(vectors)
-    writer = StoreWriter.open(folder, ids or [f"p-{i}" for i in range(len(vectors))], vectors.shape[1])
-    for row, vector in enumerate(vectors):
-        writer.write(row, vector)
+    with StoreWriter.open(folder, ids or [f"p-{i}" for i in range(len(vectors))], vectors.shape[1]) as writer:
+        for row, vector in enumerate(vectors):
+            writer.write(row, vector)
     return folder
 
 
@@ -40,6 +46,7 @@ def test_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     """docs/store_format.md: other tools read these without lean_align."""
     fill(tmp_path, [[2.0, 0.0], [0.0, 4.0], [1.0, 1.0]], IDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checksums.npy",
         "norms.npy",
         "projected.npy",
         "prompt_ids.json",
@@ -49,6 +56,10 @@ def test_files_are_plain_numpy_and_json(tmp_path: Path) -> None:
     assert (rows.dtype, norms.dtype, written.dtype) == (np.float16, np.float32, np.uint8)
     assert (rows.shape, norms.shape, written.shape) == ((3, 2), (3,), (3,))
     assert json.loads((tmp_path / "prompt_ids.json").read_text()) == IDS
+    checksums = np.load(tmp_path / "checksums.npy")
+    assert (checksums.dtype, checksums.shape) == (np.uint32, (3,))
+    for prompt_id, norm, row, checksum in zip(IDS, norms, rows, checksums):
+        assert zlib.crc32(prompt_id.encode() + norm.tobytes() + row.tobytes()) == checksum
 
 
 def test_small_gradients_keep_their_direction(tmp_path: Path) -> None:
@@ -68,14 +79,15 @@ def test_blocks_are_the_rows_in_order(tmp_path: Path, block_rows: int) -> None:
 
 
 def test_an_incomplete_store_is_refused_with_the_first_missing_row(tmp_path: Path) -> None:
-    writer = StoreWriter.open(tmp_path, IDS, 2)
-    writer.write(0, np.ones(2))
+    with StoreWriter.open(tmp_path, IDS, 2) as writer:
+        writer.write(0, np.ones(2))
     with pytest.raises(StoreError, match=r"2 of 3 rows are not written \(first: b\)"):
         open_store(tmp_path)
 
 
 def test_opening_again_continues(tmp_path: Path) -> None:
-    StoreWriter.open(tmp_path, IDS, 2).write(1, np.array([0.0, 3.0]))
+    with StoreWriter.open(tmp_path, IDS, 2) as writer:
+        writer.write(1, np.array([0.0, 3.0]))
     again = StoreWriter.open(tmp_path, IDS, 2)
     assert again.written.tolist() == [0, 1, 0]
     assert again.rows[1].tolist() == [0.0, 1.0]
@@ -90,7 +102,7 @@ def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("ids", "proj_dim"), [(["a", "b"], 2), (["a", "c", "b"], 2), (IDS, 4)])
 def test_another_prompt_list_or_length_is_refused(tmp_path: Path, ids: list[str], proj_dim: int) -> None:
-    StoreWriter.open(tmp_path, IDS, 2)
+    StoreWriter.open(tmp_path, IDS, 2).close()
     with pytest.raises(StoreError, match=r"holds 3 rows of 2, the run asks for .*--run-dir"):
         StoreWriter.open(tmp_path, ids, proj_dim)
 
@@ -175,8 +187,8 @@ def test_memory_of_writing_does_not_grow_with_the_store(tmp_path: Path) -> None:
 
 def test_memory_of_reading_blocks_is_one_block(tmp_path: Path) -> None:
     """A block of 500 x 256 float32 is 512,000 bytes; two of them live while one takes the other's place."""
-    StoreWriter.open(tmp_path, [f"p-{i:06d}" for i in range(16_000)], 256)
-    store = GradientStore(tmp_path, "r")
+    StoreWriter.open(tmp_path, [f"p-{i:06d}" for i in range(16_000)], 256).close()
+    store = GradientStore(tmp_path)
     tracemalloc.start()
     total = sum(float(block.sum()) for _, block in store.blocks(500))
     peak = tracemalloc.get_traced_memory()[1]
@@ -194,3 +206,172 @@ def test_a_full_disk_is_met_when_the_store_is_made(tmp_path, monkeypatch):
         StoreWriter.open(tmp_path, ["a", "b"], 4)
     monkeypatch.undo()
     assert StoreWriter.open(tmp_path, ["a", "b"], 4).prompt_ids == ("a", "b")
+
+
+FILL = """
+import sys, time
+import numpy as np
+from pathlib import Path
+from lean_align.store import StoreWriter
+folder, start, stop, ids, hold = Path(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5])
+with StoreWriter.open(folder, [f"p-{i}" for i in range(ids)], 8, range(start, stop)) as writer:
+    print("open", flush=True)
+    for row in writer.open_rows():
+        writer.write(row, np.random.default_rng(row).normal(size=8))
+    writer.flush()
+    time.sleep(hold)
+"""
+
+
+def filler(folder: Path, start: int, stop: int, ids: int = 60, hold: float = 0.0) -> subprocess.Popen:
+    """A process that makes or opens a store, fills rows start .. stop - 1, and holds them a while."""
+    arguments = [sys.executable, "-c", FILL, str(folder), str(start), str(stop), str(ids), str(hold)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_processes_on_ranges_of_their_own_write_what_one_writes(tmp_path: Path) -> None:
+    """Four start at the same time on a folder that is not there: who makes the files does not matter."""
+    for _ in range(2):
+        folder = tmp_path / "many"
+        processes = [filler(folder, start, start + 15) for start in (30, 0, 45, 15)]
+        for process in processes:
+            _, errors = process.communicate()
+            assert process.returncode == 0, errors
+        one = filler(tmp_path / "one", 0, 60)
+        assert one.wait() == 0
+        assert files_of(folder) == files_of(tmp_path / "one")
+        open_store(folder, verify=True)
+        shutil.rmtree(folder)
+
+
+def test_rows_that_another_process_fills_are_refused_until_it_ends(tmp_path: Path) -> None:
+    process = filler(tmp_path, 10, 20, hold=600)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    ids = [f"p-{i}" for i in range(60)]
+    for rows in (range(19, 30), range(0, 60), range(10, 20), None):
+        with pytest.raises(StoreError, match=r"overlap rows 10:20 that another writer is filling\. Wait for it"):
+            StoreWriter.open(tmp_path, ids, 8, rows)
+    StoreWriter.open(tmp_path, ids, 8, range(0, 10)).close()
+    StoreWriter.open(tmp_path, ids, 8, range(20, 60)).close()
+    process.kill()
+    process.communicate()
+    StoreWriter.open(tmp_path, ids, 8).close()
+
+
+def test_rows_that_this_process_fills_are_refused_until_they_are_closed(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path, IDS, 2, range(0, 2)):
+        with pytest.raises(StoreError, match=r"rows 1:3 of .* overlap rows 0:2"):
+            StoreWriter.open(tmp_path, IDS, 2, range(1, 3))
+        GradientStore(tmp_path)  # a reader takes no lock, and lets none go
+        with pytest.raises(StoreError, match="overlap"):
+            StoreWriter.open(tmp_path, IDS, 2, range(1, 3))
+        StoreWriter.open(tmp_path, IDS, 2, range(2, 3)).close()
+    StoreWriter.open(tmp_path, IDS, 2, range(1, 3)).close()
+
+
+def test_only_rows_of_the_range_are_taken(tmp_path: Path) -> None:
+    with StoreWriter.open(tmp_path, IDS, 2, range(1, 2)) as writer:
+        assert writer.open_rows() == [1]
+        with pytest.raises(StoreError, match=r"row 2 is not among this writer's rows 1:2"):
+            writer.write(2, np.ones(2))
+    with pytest.raises(StoreError, match="expected a range of step 1 within 0:3"):
+        StoreWriter.open(tmp_path, IDS, 2, range(2, 4))
+
+
+def test_a_killed_writer_leaves_flagged_rows_whole(tmp_path: Path) -> None:
+    process = filler(tmp_path, 0, 60, hold=600)
+    assert process.stdout is not None
+    process.stdout.readline()
+    while not GradientStore(tmp_path).written.any():
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    with StoreWriter.open(tmp_path, [f"p-{i}" for i in range(60)], 8) as again:
+        assert again.unflagged == ()
+        assert again.written[0] == 1
+
+
+def test_rows_are_flagged_after_they_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within half a second they go to the disk together: rows, norms, checksums, then flags."""
+    synced: list[str] = []
+    writer = StoreWriter.open(tmp_path, IDS, 2)
+    names = {file.fileno(): name for name, file in writer._files.items()}
+    monkeypatch.setattr("lean_align.store.writing._sync", lambda descriptor: synced.append(names[descriptor]))
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    writer.write(0, np.ones(2))
+    order = ["projected.npy", "norms.npy", "checksums.npy", "written.npy"]
+    assert (synced, writer.written.tolist()) == (order, [1, 0, 0])
+    monkeypatch.setattr("time.monotonic", lambda: 100.4)
+    writer.write(1, np.ones(2))
+    assert (synced, writer.written.tolist(), writer.open_rows()) == (order, [1, 0, 0], [2])
+    monkeypatch.setattr("time.monotonic", lambda: 100.5)
+    writer.write(2, np.ones(2))
+    assert (synced, writer.written.tolist()) == (order * 2, [1, 1, 1])
+    writer.close()
+
+
+def format_1(folder: Path, rows: list[int]) -> Path:
+    """A store as version 0.1.0 wrote it: no checksums."""
+    np.save(folder / "projected.npy", np.eye(3, dtype=np.float16))
+    np.save(folder / "norms.npy", np.ones(3, dtype=np.float32))
+    np.save(folder / "written.npy", np.isin(np.arange(3), rows).astype(np.uint8))
+    (folder / "prompt_ids.json").write_text(json.dumps(IDS, indent=2) + "\n")
+    return folder
+
+
+def test_a_store_of_format_1_opens_and_cannot_be_verified(tmp_path: Path) -> None:
+    store = open_store(format_1(tmp_path, [0, 1, 2]))
+    assert store.checksums is None
+    with pytest.raises(StoreError, match=r"no checksums\.npy \(format 1\): it cannot be verified"):
+        open_store(tmp_path, verify=True)
+
+
+def test_a_store_of_format_1_is_continued_as_format_2(tmp_path: Path) -> None:
+    with StoreWriter.open(format_1(tmp_path, [0, 2]), IDS, 3) as writer:
+        assert writer.open_rows() == [1]
+        writer.write(1, np.array([0.0, 1.0, 0.0]))
+    assert open_store(tmp_path, verify=True).rows.tolist() == np.eye(3).tolist()
+
+
+def test_checksums_that_are_gone_do_not_make_a_store_format_1(tmp_path: Path) -> None:
+    fill(tmp_path, np.eye(3))
+    (tmp_path / "manifest.json").write_text('{"format_version": 2}')
+    (tmp_path / "checksums.npy").unlink()
+    with pytest.raises(StoreError, match=r"checksums\.npy is missing"):
+        open_store(tmp_path)
+
+
+def test_what_is_damaged_is_named(tmp_path: Path) -> None:
+    fill(tmp_path, np.eye(3), IDS)
+    np.lib.format.open_memmap(tmp_path / "projected.npy", mode="r+")[1, 2] = 0.5
+    open_store(tmp_path)
+    with pytest.raises(StoreError, match=r"projected\.npy or norms\.npy: row 1 \(b\) has checksum .* Delete .* again"):
+        open_store(tmp_path, verify=True)
+
+
+def test_damaged_rows_are_said_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path, np.eye(3), IDS)
+    np.lib.format.open_memmap(tmp_path / "norms.npy", mode="r+")[2] = 7
+    with StoreWriter.open(tmp_path, IDS, 3, range(0, 2)) as other:
+        assert other.unflagged == ()
+    with StoreWriter.open(tmp_path, IDS, 3, range(1, 3)) as writer:
+        assert (writer.unflagged, writer.open_rows()) == ((2,), [2])
+    assert "1 rows of" in capsys.readouterr().err
+
+
+def test_memory_of_verifying_does_not_grow_with_the_store(tmp_path: Path) -> None:
+    """One buffer of 4 MiB; 16,000 x 256 float16 are 8 MB."""
+    StoreWriter.open(tmp_path, [f"p-{i:06d}" for i in range(16_000)], 256).close()
+    np.lib.format.open_memmap(tmp_path / "written.npy", mode="r+")[:] = 1
+    store = open_store(tmp_path)
+    tracemalloc.start()
+    damaged = sum(1 for _ in store.damaged_rows(range(16_000)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert damaged == 16_000
+    assert peak < 4.5 * 2**20

@@ -56,8 +56,14 @@ def git_commit() -> str | None:
 
 
 @contextmanager
-def lock(run_dir: Path) -> Iterator[None]:
+def lock(run_dir: Path, shared: bool = False) -> Iterator[None]:
     """Keep other processes out of a run folder; the kernel lets go when this process ends, however it ends.
+
+    Parameters
+    ----------
+    run_dir : Path
+    shared : bool
+        Let in other processes that also ask for a shared lock: workers on rows of their own.
 
     Raises
     ------
@@ -67,7 +73,7 @@ def lock(run_dir: Path) -> Iterator[None]:
     """
     with (run_dir / ".lock").open("a+") as file:
         deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(file):
+        while not _try_lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 file.seek(0)
                 raise StageError(
@@ -81,9 +87,17 @@ def lock(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _try_lock(file: IO[str]) -> bool:
+@contextmanager
+def turn(run_dir: Path) -> Iterator[None]:
+    """Wait for, and hold, the turn of one worker among those that share a run folder."""
+    with (run_dir / ".turn").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _try_lock(file: IO[str], kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -2,43 +2,176 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lean_align.artifacts import StageFolder
-from lean_align.errors import NothingToLearnError
+from lean_align.errors import NothingToLearnError, RecipeError
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.inputs import read_groups, sampling_policy
 from lean_align.progress import Progress
 from lean_align.recipe import Recipe
+from lean_align.rng import seed_for
+from lean_align.store import StoreWriter
+from lean_align.types import Group
+
+if TYPE_CHECKING:
+    import torch
+
+    from lean_align.policy import Policy
+    from lean_align.projection import Projector
+
+SECOND_SEED = "second_seed"
 
 
 def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    """Fill the store with the projected gradient of each prompt, from the first row that is not there."""
-    from lean_align.gradients import check_log_probs, prompt_gradients
-    from lean_align.grpo import read_second_moments
-    from lean_align.projection import make_projector
-    from lean_align.store import StoreWriter
+    """Fill the store with the projected gradient of each prompt that is not there."""
+    groups = groups_to_learn(run_dir)
+    with open_rows(recipe, groups, folder.path) as store:
+        fill_rows(recipe, run_dir, folder, groups, store)
 
+
+def groups_to_learn(run_dir: Path) -> list[Group]:
+    """Every group of the rollouts.
+
+    Raises
+    ------
+    NothingToLearnError
+        When no group has rewards that differ.
+    """
     groups = read_groups(run_dir)
-    learnable = [group for group in groups if group.learnability > 0]
-    if not learnable:
+    if not any(group.learnability > 0 for group in groups):
         lines = rollout_lines(rollout_facts(groups), groups)
         raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / 'rollouts'}.")
+    return groups
+
+
+class RowWriters:
+    """The store that is being filled, and its twin under another seed where the recipe wants one.
+
+    Parameters
+    ----------
+    writers : sequence of StoreWriter
+        Over the same rows; `write` gives each its part of a stacked row.
+    """
+
+    def __init__(self, writers: Sequence[StoreWriter]) -> None:
+        self.writers, self.first = tuple(writers), writers[0]
+
+    def open_rows(self) -> list[int]:
+        """Rows of the range that are not written in all stores."""
+        return sorted({row for writer in self.writers for row in writer.open_rows()})
+
+    def write(self, row: int, projected: NDArray[np.float32]) -> None:
+        """Write one row everywhere."""
+        for writer, part in zip(self.writers, np.split(projected, len(self.writers))):
+            writer.write(row, part)
+
+    def flush(self) -> None:
+        """Force what was written to the disk, then flag it."""
+        for writer in self.writers:
+            writer.flush()
+
+    def __enter__(self) -> RowWriters:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+def open_rows(
+    recipe: Recipe, groups: Sequence[Group], folder: Path, rows: tuple[int | None, int | None] = (None, None)
+) -> RowWriters:
+    """Open the store for a half-open range of rows; None stands for the first and after the last.
+
+    Raises
+    ------
+    StoreError
+        When another writer holds rows of the range.
+    RecipeError
+        When the range is not within the run's prompts.
+    """
+    ids, writers = [group.prompt.prompt_id for group in groups], list[StoreWriter]()
+    try:
+        for place in (folder, folder / SECOND_SEED) if recipe.gradients.second_seed else (folder,):
+            writers.append(StoreWriter.open(place, ids, recipe.gradients.proj_dim, _range_of(rows, len(groups))))
+    except BaseException:
+        for writer in writers:
+            writer.close()
+        raise
+    return RowWriters(writers)
+
+
+def fill_rows(recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters) -> None:
+    """Write the store's rows that are not there, and flush; the stage's counts go to `folder`."""
+    n_learnable = sum(group.learnability > 0 for group in groups)
+    folder.counts |= {"n_rows": len(groups), "n_learnable": n_learnable}
+    _write_open_rows(recipe, run_dir, folder, groups, store)
+    store.flush()
+
+
+def _range_of(rows: tuple[int | None, int | None], n: int) -> range:
+    start, stop = rows[0] or 0, n if rows[1] is None else rows[1]
+    if not 0 <= start < stop <= n:
+        asked = ":".join("" if end is None else str(end) for end in rows)
+        raise RecipeError(f"--rows is {asked}; expected a:b with 0 <= a < b <= {n}, the number of prompts of the run.")
+    return range(start, stop)
+
+
+def _write_open_rows(
+    recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters
+) -> None:
+    from lean_align.gradients import check_log_probs
+
     policy, settings = sampling_policy(recipe, run_dir), recipe.gradients
     if settings.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         policy.model.train()
-    check_log_probs(policy, learnable[0], settings.share_prompt)
-    adam = settings.precondition == "adam"
+    check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
+    projector = make_projectors(recipe, policy)
+    folder.counts["projection"] = projector.fingerprint()
+    open_rows, writable = store.open_rows(), len(store.first.writable)
+    gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector)
+    with Progress("gradients", writable, writable - len(open_rows)) as progress:
+        for row, (_, projected) in zip(open_rows, gradients):
+            store.write(row, projected.numpy())
+            progress.advance()
+
+
+def make_projectors(recipe: Recipe, policy: Policy) -> Projector:
+    """The recipe's projection over the policy's LoRA parameters; with `second_seed` two of them, side by side."""
+    from lean_align.projection import StackedProjector, make_projector
+
+    settings = recipe.gradients
     sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-    projector = make_projector(
-        settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device, settings.sjlt_nonzeros
-    )
-    store = StoreWriter.open(folder.path, [group.prompt.prompt_id for group in groups], settings.proj_dim)
-    open_rows = [row for row in range(len(groups)) if not store.written[row]]
-    gradients = prompt_gradients(
+    seeds = [recipe.seed]
+    if settings.second_seed:
+        seeds.append(seed_for(recipe.seed, SECOND_SEED) % 2**31)
+    projectors = [
+        make_projector(settings.projection, sizes, settings.proj_dim, seed, policy.device, settings.sjlt_nonzeros)
+        for seed in seeds
+    ]
+    return projectors[0] if len(projectors) == 1 else StackedProjector(projectors)
+
+
+def _gradients_of(
+    recipe: Recipe, run_dir: Path, policy: Policy, groups: Sequence[Group], rows: Sequence[int], projector: Projector
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Projected gradients of some rows, in their order; `groups` is the whole run, whatever the rows."""
+    from lean_align.gradients import prompt_gradients
+    from lean_align.grpo import read_second_moments
+
+    settings = recipe.gradients
+    ordinals = dict(zip((i for i, group in enumerate(groups) if group.learnability > 0), count()))
+    return prompt_gradients(
         policy,
-        (groups[row] for row in open_rows),
+        (groups[row] for row in rows),
         projector,
         recipe.rollouts.temperature,
         settings.token_budget,
@@ -47,10 +180,6 @@ def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         settings.rollouts,
         recipe.rollouts.max_new_tokens,
         settings.share_prompt,
-        read_second_moments(run_dir / "warmup") if adam else None,
+        read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
+        [ordinals[row] for row in rows if row in ordinals],
     )
-    with Progress("gradients", len(groups), len(groups) - len(open_rows)) as progress:
-        for row, (_, projected) in zip(open_rows, gradients):
-            store.write(row, projected.numpy())
-            progress.advance()
-    folder.counts |= {"n_rows": len(groups), "n_learnable": len(learnable), "projection": projector.fingerprint()}

@@ -46,7 +46,7 @@ STAGES = (
     Stage("warmup", "warmup", (*_POLICY, "warmup", "rollouts"), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
     Stage("gradients", "gradients", (*_POLICY, "gradients", "rollouts.temperature"), ("data", "warmup", "rollouts")),
-    Stage("scores", "score", (), ("rollouts", "gradients"), False),
+    Stage("scores", "score", ("seed", "selection.n"), ("rollouts", "gradients"), False),
     Stage("selection", "select", ("seed", "selection"), ("data", "scores"), False),
     Stage("training", "train", (*_POLICY, "training", "rollouts"), ("selection", "warmup")),
     Stage("evaluation", "evaluate", (*_POLICY, "evaluation", "rollouts.max_new_tokens"), ("data", "training")),

@@ -64,6 +64,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         "accuracy": {key: evaluation[key] for key in ("base", "trained", "difference")},
         "rollouts": found["rollouts"]["counts"] if "rollouts" in found else None,
         "selection": found["selection"]["counts"],
+        "stability": found["scores"]["counts"]["stability"] if "scores" in found else None,
         "dropped_rows": found["data"]["counts"]["n_dropped"],
         "total_wall_seconds": round(sum(m["wall_seconds"] for m in found.values()), 1),
         "peak_rss_bytes": max(m["peak_rss_bytes"] for m in found.values()),

@@ -6,12 +6,20 @@ manifest.  Heavy modules are imported by the stages that need them: report and s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lean_align.artifacts import StageFolder, disk_errors, read_json, read_jsonl, stage_folder, write_json, write_jsonl
+from lean_align.artifacts import (
+    MANIFEST,
+    StageFolder,
+    disk_errors,
+    read_json,
+    read_jsonl,
+    stage_folder,
+    write_json,
+    write_jsonl,
+)
 from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.errors import StageError
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
@@ -20,6 +28,8 @@ from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
 from lean_align.pipeline.inputs import policy_at, read_groups, read_prompts, sampling_policy
 from lean_align.pipeline.results import accuracy_tree, write_results
+from lean_align.pipeline.score_stage import score_stage
+from lean_align.pipeline.workers import add_workers, run_rows
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import check_n
@@ -33,7 +43,7 @@ if TYPE_CHECKING:
 SELECTED = "selected.jsonl"
 
 
-def run_stage(command: str, run_dir: Path) -> dict[str, Any]:
+def run_stage(command: str, run_dir: Path, rows: tuple[int | None, int | None] | None = None) -> dict[str, Any]:
     """Run one stage of a run folder in this process, unless it is finished.
 
     Parameters
@@ -41,11 +51,13 @@ def run_stage(command: str, run_dir: Path) -> dict[str, Any]:
     command : str
         `prepare`, `warmup`, `rollout`, `gradients`, `score`, `select`, `train`, `evaluate` or `report`.
     run_dir : Path
+    rows : tuple of int or None, optional
+        For `gradients`: only these rows, first and after the last; other processes may do others.
 
     Returns
     -------
     dict
-        The stage's counts.
+        The stage's counts; with `rows`, while others are open, how many.
 
     Raises
     ------
@@ -65,9 +77,15 @@ def run_stage(command: str, run_dir: Path) -> dict[str, Any]:
         import torch
 
         torch.set_num_threads(recipe.threads)
+    if rows is not None:
+        return run_rows(stage, recipe, run_dir, rows)
     inputs = stage_inputs(stage, recipe, run_dir)
-    with lock(run_dir), stage_folder(run_dir, stage.folder, inputs, stage.resumable) as folder:
-        _STAGES[command](recipe, run_dir, folder)
+    with lock(run_dir):
+        if (run_dir / stage.folder / MANIFEST).exists():  # a worker finished it while this process waited
+            return dict(read_json(run_dir / stage.folder / MANIFEST)["counts"])
+        with stage_folder(run_dir, stage.folder, inputs, stage.resumable) as folder:
+            _STAGES[command](recipe, run_dir, folder)
+            add_workers(folder)
     return folder.counts
 
 
@@ -147,32 +165,6 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         say(line)
 
 
-def _score(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    from lean_align.pipeline.tables import write_scores
-    from lean_align.scoring import score_prompts
-    from lean_align.store import open_store
-
-    store = open_store(run_dir / "gradients")
-    rewards = _rollout_table(run_dir / "rollouts" / "rollouts.jsonl")
-    success_rate = [sum(rewards[i][0]) / len(rewards[i][0]) for i in store.prompt_ids]
-    n_tokens = [sum(rewards[i][1]) / len(rewards[i][1]) for i in store.prompt_ids]
-    scores = score_prompts(store, success_rate)
-    write_scores(folder.path / "scores.parquet", scores, n_tokens, store.norms)
-    folder.counts |= {"n_prompts": len(scores.prompt_ids), "n_positive": int((scores.score > 0).sum())}
-
-
-def _rollout_table(path: Path) -> dict[str, tuple[list[float], list[int]]]:
-    """Rewards and lengths by prompt, read without torch."""
-    table: dict[str, tuple[list[float], list[int]]] = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            rewards, lengths = table.setdefault(row["prompt_id"], ([], []))
-            rewards.append(row["reward"])
-            lengths.append(row["n_tokens"])
-    return table
-
-
 def _select(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     from lean_align.pipeline.tables import read_scores, selected_rows
     from lean_align.selection import select_full, select_random, select_top
@@ -232,7 +224,7 @@ _STAGES: dict[str, Callable[[Recipe, Path, StageFolder], None]] = {
     "warmup": _warmup,
     "rollout": _rollout,
     "gradients": take_gradients,
-    "score": _score,
+    "score": score_stage,
     "select": _select,
     "train": _train,
     "evaluate": _evaluate,

@@ -14,11 +14,14 @@ from numpy.typing import ArrayLike
 from lean_align.types import Prompt, Scores, Selection
 
 
-def write_scores(path: Path, scores: Scores, n_tokens: ArrayLike, gradient_norm: ArrayLike) -> None:
+def write_scores(
+    path: Path, scores: Scores, n_tokens: ArrayLike, gradient_norm: ArrayLike, inclusion: ArrayLike
+) -> None:
     """Write one row a prompt, in the order of the store.
 
     Columns: prompt_id, success_rate, learnability, alignment, score, rank (1 = best), n_tokens (mean
-    completion length), gradient_norm.
+    completion length), gradient_norm, leave_one_out (the score without the prompt itself), inclusion (share
+    of the bootstrap replicates that select the prompt).
     """
     columns = {
         "prompt_id": list(scores.prompt_ids),
@@ -29,6 +32,8 @@ def write_scores(path: Path, scores: Scores, n_tokens: ArrayLike, gradient_norm:
         "rank": scores.rank,
         "n_tokens": np.asarray(n_tokens, dtype=np.float64),
         "gradient_norm": np.asarray(gradient_norm, dtype=np.float32),
+        "leave_one_out": scores.leave_one_out,
+        "inclusion": np.asarray(inclusion, dtype=np.float64),
     }
     pyarrow.parquet.write_table(pyarrow.table(columns), path)
 
@@ -52,6 +57,7 @@ def read_scores(path: Path) -> Scores:
         table["alignment"],
         table["score"],
         table["rank"],
+        table["leave_one_out"],
     )
 
 

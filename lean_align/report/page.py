@@ -99,6 +99,7 @@ def _sections(
         "agreement": _agreement(accuracy),
         "selection": selection,
         "selection_notes": wording.selection_notes(selection),
+        "stability_notes": wording.stability_notes(summary.get("stability") or {}),
         "comparison": _comparison(scores),
         "chosen": _chosen(selected, scores),
         "n_selected": len(selected),

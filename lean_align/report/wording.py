@@ -70,6 +70,30 @@ def selection_notes(selection: Mapping[str, Any]) -> list[str]:
     return [f"{n} of the {whole} chosen prompts have learnability 0: their gradient is zero and they teach nothing."]
 
 
+def stability_notes(stability: Mapping[str, Any]) -> list[str]:
+    """How many of the chosen prompts would be others, with other prompts in the pool and with another projection.
+
+    Parameters
+    ----------
+    stability : mapping
+        `stability` of summary.json; empty where the run does not score.
+    """
+    notes = []
+    bootstrap, second = stability.get("bootstrap"), stability.get("second_seed")
+    if bootstrap:
+        notes.append(
+            f"Drawn anew from the same pool {count(bootstrap['replicates'])} times, the best "
+            f"{count(stability['n'])} prompts share {percent(bootstrap['mean_overlap'])} with the best of the whole "
+            f"pool on average, and at least {percent(bootstrap['low_overlap'])} in 95 % of the draws."
+        )
+    if second:
+        sentence = f"Another seed of the projection changes {percent(second['share_changed'])} of them"
+        if second["spearman"] is not None:
+            sentence += f" (rank correlation {second['spearman']:.2f} over the learnable prompts)"
+        notes.append(f"{sentence}; a larger gradients.proj_dim lowers that.")
+    return notes
+
+
 def rollout_notes(rollouts: Mapping[str, Any]) -> list[str]:
     """What unusual shares of the rollouts mean and what to change."""
     notes = []

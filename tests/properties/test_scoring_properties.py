@@ -116,9 +116,9 @@ def test_another_order_of_prompts_gives_the_same_scores_in_that_order(
 
 def scores_from_store(gradients: NDArray[np.float64], rates: NDArray[np.float64]) -> Scores:
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:
-        writer = StoreWriter.open(Path(name), [str(i) for i in range(len(gradients))], gradients.shape[1])
-        for row, gradient in enumerate(gradients):
-            writer.write(row, gradient)
+        with StoreWriter.open(Path(name), [str(i) for i in range(len(gradients))], gradients.shape[1]) as writer:
+            for row, gradient in enumerate(gradients):
+                writer.write(row, gradient)
         return score_prompts(open_store(name), rates)
 
 

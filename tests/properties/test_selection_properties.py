@@ -23,7 +23,7 @@ def pools(draw: st.DrawFn) -> Scores:
     ids = tuple(draw(st.lists(NAMES, unique=True, min_size=1, max_size=12)))
     score = np.array([draw(VALUES) for _ in ids])
     v = np.where(score == 0, 0.0, 0.25)
-    return Scores(ids, np.where(v > 0, 0.5, 0.0), v, score, score, rank_scores(score, ids))
+    return Scores(ids, np.where(v > 0, 0.5, 0.0), v, score, score, rank_scores(score, ids), score)
 
 
 @FEW
@@ -54,7 +54,7 @@ def test_the_order_of_prompts_does_not_matter(scores: Scores, random: object) ->
     random.shuffle(order)  # type: ignore[attr-defined]
     ids = tuple(scores.prompt_ids[i] for i in order)
     arrays = [getattr(scores, name)[order] for name in ("success_rate", "learnability", "alignment", "score")]
-    shuffled = Scores(ids, *arrays, rank_scores(arrays[-1], ids))
+    shuffled = Scores(ids, *arrays, rank_scores(arrays[-1], ids), arrays[-1])
     n = (len(ids) + 1) // 2
     assert select_top(shuffled, n).prompt_ids == select_top(scores, n).prompt_ids
 

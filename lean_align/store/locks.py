@@ -1,0 +1,70 @@
+"""Kernel locks on row ranges: byte i of `written.npy` stands for row i; they end with the process.
+
+Open-file-description locks are used where the system has them (Linux).  Elsewhere plain record locks
+stand in: those do not tell two writers of one process apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lean_align.errors import StoreError
+
+_CREATION = 1 << 62  # a byte no row has: held while the files are made
+_FLOCK = "hhqqi"  # struct flock of 64-bit Linux; the last field must be 0
+_OFD = hasattr(fcntl, "F_OFD_SETLK")
+
+
+@contextmanager
+def creation_lock(descriptor: int) -> Iterator[None]:
+    """Wait for, and hold, the right to make the files of a store."""
+    if _OFD:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_WRLCK, _CREATION, 1))
+    else:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, _CREATION)
+    try:
+        yield
+    finally:
+        if _OFD:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _CREATION, 1))
+        else:
+            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _CREATION)
+
+
+def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
+    """Lock a row range until the descriptor is closed.
+
+    Raises
+    ------
+    StoreError
+        When another writer holds rows of the range.
+    """
+    if not rows:  # a length of 0 would mean: to the end
+        return
+    try:
+        if _OFD:
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, rows.start, len(rows)))
+        else:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, len(rows), rows.start)
+    except (BlockingIOError, PermissionError) as error:
+        raise StoreError(
+            f"rows {rows.start}:{rows.stop} of {folder} overlap rows{_holder(descriptor, rows)} that another writer "
+            "is filling. Wait for it, stop it, or give rows that no other writer has."
+        ) from error
+
+
+def _holder(descriptor: int, rows: range) -> str:
+    if not _OFD:
+        return ""
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _request(fcntl.F_WRLCK, rows.start, len(rows)))
+    kind, _, start, length, _ = struct.unpack(_FLOCK, answer[: struct.calcsize(_FLOCK)])
+    return "" if kind == fcntl.F_UNLCK else f" {start}:{start + length}"
+
+
+def _request(kind: int, start: int, length: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, start, length, 0) + bytes(4)
