@@ -12,7 +12,7 @@ import pytest
 
 from lean_align.errors import StoreError
 from lean_align.scoring import learnability, rank_scores, score_prompts
-from lean_align.scoring.rows import Chunks
+from lean_align.scoring.rows import CHUNK_ELEMENTS, TASK_CHUNKS, Chunks
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 GRADIENTS = np.array([[0, 0, -2], [3, 4, 0], [0, 0, 0], [0, 5, 0]], dtype=np.float64)
@@ -177,7 +177,7 @@ def test_a_store_scores_as_the_matrix_in_float64(tmp_path: Path, n: int, k: int)
 
 def test_neither_threads_nor_their_number_change_a_bit(tmp_path: Path) -> None:
     store, rates = random_store(tmp_path / "store", 5_000, 256)
-    assert len(store) > 8 * (1 << 17) // 256  # more than one task
+    assert len(store) > TASK_CHUNKS * CHUNK_ELEMENTS // 256  # more than one task
     one, many = (score_prompts(store, rates, threads=threads) for threads in (1, 5))
     np.testing.assert_array_equal(one.score, many.score)
     np.testing.assert_array_equal(one.leave_one_out, many.leave_one_out)
