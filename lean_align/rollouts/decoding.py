@@ -178,9 +178,7 @@ class _Loop:
         if len(going_on) < len(self.rows):
             self.rows = [self.rows[slot] for slot in self.cache.keep(going_on)]
 
-    def _forward(
-        self, ids: list[list[int]], mask: torch.Tensor, positions: torch.Tensor, cache: Cache
-    ) -> torch.Tensor:
+    def _forward(self, ids: list[list[int]], mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
         output: Any = self.policy.model(
             input_ids=self._tensor(ids),
             attention_mask=mask,

@@ -124,9 +124,7 @@ def group_completions(prompts: Sequence[Prompt], completions: Iterator[Completio
     return [Group(p, tuple(sorted(members[p.prompt_id], key=lambda c: c.index))) for p in prompts]
 
 
-def _completion(
-    policy: Policy, prompt: Prompt, index: int, token_ids: tuple[int, ...], reward: Reward
-) -> Completion:
+def _completion(policy: Policy, prompt: Prompt, index: int, token_ids: tuple[int, ...], reward: Reward) -> Completion:
     text = policy.encoder.decode(token_ids)
     return Completion(
         prompt_id=prompt.prompt_id,

@@ -31,7 +31,7 @@ def check_model(causal_lm: Any, longest: int) -> None:
     name = type(causal_lm).__name__
     missing = [a for a in _ARGUMENTS if a not in inspect.signature(causal_lm.forward).parameters]
     if missing:
-        raise ModelError(f"{name} takes no {', '.join(missing)}. Completions need a decoder on transformers' Cache API.")
+        raise ModelError(f"{name} takes no {', '.join(missing)}; rollouts need a decoder on transformers' Cache API.")
     kinds = _layer_kinds(config)
     odd = sorted(kinds - {"full_attention", "sliding_attention"})
     if odd or getattr(causal_lm, "_is_stateful", False) or config.is_encoder_decoder:
