@@ -267,5 +267,7 @@ def test_logits_that_are_not_finite_are_named():
 
 
 def test_no_memory_for_the_cache_says_how_much_is_needed():
+    prefilled = DynamicCache()
+    tiny_qwen2().model(torch.tensor([[9] * 29]), past_key_values=prefilled)
     with pytest.raises(ModelError, match=r"keys and values of \d+ completions of up to 53 tokens: .* TiB are needed"):
-        decode(tiny_qwen2(), [[9] * 29], noise, dataclasses.replace(GREEDY, batch_size=10**12))
+        cache.SlotCache(prefilled, 10**12, 53)

@@ -3,7 +3,8 @@
 Where h query heads share one key-value head, transformers' sdpa with a padding mask copies every key and
 value h times at each token.  The h queries of one token see the same columns, so they are h queries of
 one head: (rows, heads, 1, head_dim) is viewed as (rows, key-value heads, h, head_dim), the same sums.
-On a CPU this takes a fifth to a twentieth of the time (docs/results.md).
+On one CPU thread in bfloat16: 64 rows, 160 columns, 9 heads over 3 of 64: 2.6 ms in place of 18; 300 columns,
+12 heads over 2 of 128: 7 ms in place of 148.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def choose_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: flo
     -----
     Probabilities are float32, and their sums float64: in float32 the sum over 150,000 tokens is off by
     1e-5, more than a rare token's probability.  With u < 1, u times the last sum stays below it, so no
-    draw falls past the end.  Takes 12 V bytes a row beside the logits.
+    draw falls past the end.  Takes 20 V bytes a row beside the logits.
     """
     if temperature == 0:
         largest, tokens = logits.max(dim=-1)

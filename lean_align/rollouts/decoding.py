@@ -149,7 +149,8 @@ class _Loop:
         if not going_on:
             return
         if self.cache is None:
-            self.cache = SlotCache(prefilled, self.sampling.slots, self.longest)
+            most = min(self.sampling.slots, len(self.encoded) * self.sampling.num_generations)
+            self.cache = SlotCache(prefilled, most, self.longest)
         lengths = [len(self.encoded[joined[i].prompt]) for i in going_on]
         self.cache.insert(prefilled, [sources[i] for i in going_on], lengths)
         self.rows += [joined[i] for i in going_on]
