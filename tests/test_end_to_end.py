@@ -20,7 +20,8 @@ from lean_align.store import StoreWriter, open_store
 SMALL = {
     "data.demo_train": 24,
     "data.demo_test": 12,
-    "rollouts.batch_size": 64,
+    "rollouts.batch_size": 32,
+    "rollouts.window": 64,
     "rollouts.max_new_tokens": 40,
     "warmup.n_prompts": 12,
     "warmup.steps": 2,
@@ -33,7 +34,8 @@ SMALL = {
     "training.prompts_per_step": 4,
     "training.micro_batch": 16,
     "training.save_steps": 1,
-    "evaluation.batch_size": 6,
+    "evaluation.batch_size": 4,
+    "evaluation.window": 6,
 }
 STAGES = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report")
 MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")

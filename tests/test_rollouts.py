@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import random
 
 import pytest
 
@@ -11,13 +13,15 @@ from lean_align.rollouts import (
     complete,
     generate_batch,
     group_completions,
-    make_batches,
+    make_windows,
     read_completions,
 )
 from lean_align.types import Completion, Prompt
 from tests.conftest import QUESTIONS
 
-SAMPLING = Sampling(num_generations=3, temperature=1.0, max_new_tokens=12, batch_size=6, seed=4, stage="tests")
+SAMPLING = Sampling(
+    num_generations=3, temperature=1.0, max_new_tokens=12, batch_size=4, seed=4, stage="tests", window=6
+)
 PROMPTS = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
 
 
@@ -41,14 +45,19 @@ def whole(policy, tmp_path_factory):
     return path.read_bytes()
 
 
-def test_batches_are_longest_first_with_whole_groups():
-    batches = make_batches(PROMPTS, [5, 9, 9, 2], SAMPLING)
-    assert [[p.prompt_id for p in batch] for batch in batches] == [["p-1", "p-2"], ["p-0", "p-3"]]
+def test_windows_are_longest_first_with_whole_groups():
+    windows = make_windows(PROMPTS, [5, 9, 9, 2], SAMPLING)
+    assert [[p.prompt_id for p in window] for window in windows] == [["p-1", "p-2"], ["p-0", "p-3"]]
 
 
-def test_batches_do_not_depend_on_the_order_of_the_prompts():
-    backwards = make_batches(PROMPTS[::-1], [2, 9, 9, 5], SAMPLING)
-    assert backwards == make_batches(PROMPTS, [5, 9, 9, 2], SAMPLING)
+def test_a_window_holds_a_prompt_at_least():
+    small = dataclasses.replace(SAMPLING, window=1)
+    assert [len(window) for window in make_windows(PROMPTS, [5, 9, 9, 2], small)] == [1, 1, 1, 1]
+
+
+def test_windows_do_not_depend_on_the_order_of_the_prompts():
+    backwards = make_windows(PROMPTS[::-1], [2, 9, 9, 5], SAMPLING)
+    assert backwards == make_windows(PROMPTS, [5, 9, 9, 2], SAMPLING)
 
 
 def test_every_prompt_gets_its_completions_with_rewards(policy, whole, tmp_path):
@@ -73,18 +82,42 @@ def test_a_completion_at_the_limit_is_marked_truncated(policy, tmp_path):
     assert not any(c.finished for c in completions)  # the shortest answer, "#### 9" and its end, has 4 tokens
 
 
-@pytest.mark.parametrize("cut", [0, 1, 200, 0.3, 0.55, 0.75, 0.99, -1])
-def test_a_file_cut_anywhere_is_completed_to_the_same_bytes(policy, whole, tmp_path, cut):
+def test_a_file_cut_anywhere_is_completed_to_the_same_bytes(policy, whole, tmp_path):
     path = tmp_path / "r.jsonl"
-    path.write_bytes(whole[: int(cut * len(whole)) if isinstance(cut, float) else cut])
+    half = len(b"".join(whole.splitlines(keepends=True)[:6]))  # the end of the first of two windows
+    drawn = random.Random(1).sample(range(len(whole)), 12)
+    for cut in (0, 1, half - 1, half, half + 1, len(whole) - 1, len(whole), *drawn):
+        path.write_bytes(whole[:cut])
+        write(policy, path)
+        assert path.read_bytes() == whole, cut
+
+
+def test_a_window_that_is_whole_is_kept_and_only_the_rest_is_made(policy, whole, tmp_path, monkeypatch):
+    path, made = tmp_path / "r.jsonl", []
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:8]))  # a window and a third
+
+    def spy(policy, window, *rest):
+        made.append([prompt.prompt_id for prompt in window])
+        return generate_batch(policy, window, *rest)
+
+    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", spy)
     write(policy, path)
+    assert len(made) == 1
+    assert len(made[0]) == 2
     assert path.read_bytes() == whole
+
+
+def test_progress_goes_on_inside_a_window(policy):
+    ended = []
+    generate_batch(policy, PROMPTS, SAMPLING, reward, ended.append)
+    assert sum(ended) == 12
+    assert len(ended) > 2
 
 
 def test_a_finished_file_is_not_made_again(policy, whole, tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     path.write_bytes(whole)
-    monkeypatch.setattr("lean_align.rollouts.generate_batch", lambda *a: pytest.fail("generated again"))
+    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", lambda *a: pytest.fail("generated again"))
     write(policy, path)
     assert path.read_bytes() == whole
 

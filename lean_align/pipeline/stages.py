@@ -154,6 +154,7 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         settings.batch_size,
         recipe.seed,
         "rollouts",
+        settings.window,
     )
     prompts = read_prompts(run_dir, "train")
     path = folder.path / "rollouts.jsonl"
@@ -199,7 +200,8 @@ def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     limit = settings.max_new_tokens or recipe.rollouts.max_new_tokens
     prompts, name = read_prompts(run_dir, "test"), benchmark_name(recipe)
     for model, adapter_from in (("base", None), ("trained", "training")):
-        sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, f"evaluation of {model}")
+        stage = f"evaluation of {model}"
+        sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, stage, settings.window)
         _evaluate_one(recipe, run_dir, adapter_from, prompts, folder.path / model / f"{name}.jsonl", sampling)
     tree = accuracy_tree(folder.path, name)
     write_json(folder.path / "summary.json", {"benchmark": name, **tree})

@@ -87,7 +87,10 @@ class RolloutRecipe:
     max_new_tokens: int = number(512, 1)
     """Longest completion, in tokens."""
     batch_size: int = number(64, 1)
-    """Completions generated together; part of the result, since a batch shares its noise."""
+    """Completions decoded at the same time; the noise is each completion's own, rounding the batch's."""
+    window: int = number(512, 1)
+    """Completions that share a continuous batch and are written together: what a killed run loses at most. The batch
+    runs empty at the end of each, so it should be several times batch_size."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,9 @@ class EvaluationRecipe:
     """Greedy pass@1 on the held-out set."""
 
     batch_size: int = number(64, 1)
-    """Problems generated together."""
+    """Problems decoded at the same time."""
+    window: int = number(512, 1)
+    """Problems that share a continuous batch and are written together."""
     max_new_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
     """Longest completion; as in rollouts when null."""
 

@@ -1,0 +1,163 @@
+"""Completions as a JSONL file: a line a completion, a window at a time, continued after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+
+from lean_align.errors import StageError
+from lean_align.policy import Policy
+from lean_align.progress import Progress
+from lean_align.rollouts.decoding import decode
+from lean_align.rollouts.windows import Sampling, make_windows
+from lean_align.types import Completion, Group, Prompt
+
+Reward = Callable[[str, str], float]
+
+
+def generate_batch(
+    policy: Policy,
+    batch: Sequence[Prompt],
+    sampling: Sampling,
+    reward: Reward,
+    advance: Callable[[int], None] = lambda n: None,
+) -> list[Completion]:
+    """Sample the completions of some prompts as one window, and give each its reward.
+
+    Parameters
+    ----------
+    policy : Policy
+    batch : sequence of Prompt
+    sampling : Sampling
+        `window` is not read.
+    reward : callable
+        (gold, completion) -> 0.0 or 1.0.
+    advance : callable
+        Told the number of completions that have just ended.
+
+    Returns
+    -------
+    list of Completion
+        Prompt by prompt, index by index.
+
+    Raises
+    ------
+    ModelError
+        When the model is of a kind that `decode` does not serve.
+    """
+    encoded = [policy.encoder.encode(prompt) for prompt in batch]
+    decoded = decode(policy, encoded, lambda p, g: sampling.noise(batch[p].prompt_id, g), sampling, advance)
+    return [
+        _completion(policy, prompt, index, token_ids, reward)
+        for prompt, group in zip(batch, decoded.token_ids)
+        for index, token_ids in enumerate(group)
+    ]
+
+
+def complete(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    path: Path,
+    sampling: Sampling,
+    reward: Reward,
+    guard: Callable[[Path], AbstractContextManager[None]],
+) -> None:
+    """Write a line a completion to `path`, continuing what an earlier run left there.
+
+    Parameters
+    ----------
+    policy : Policy
+    prompts : sequence of Prompt
+    path : Path
+        A JSONL file; a window that is not there whole is made again.
+    sampling : Sampling
+        A window is a function of it and the prompts, and so are its completions.
+    reward : callable
+    guard : callable
+        Context manager around each write, which turns a full disk into a message.
+
+    Raises
+    ------
+    StageError
+        When the file holds completions of other prompts.
+    """
+    windows = make_windows(prompts, [len(policy.encoder.encode(prompt)) for prompt in prompts], sampling)
+    done = _truncate_to_windows(path, windows, sampling.num_generations)
+    total = len(prompts) * sampling.num_generations
+    finished = sum(len(window) for window in windows[:done]) * sampling.num_generations
+    with guard(path), path.open("a", encoding="utf-8") as file, Progress(sampling.stage, total, finished) as progress:
+        for window in windows[done:]:
+            completions = generate_batch(policy, window, sampling, reward, progress.advance)
+            file.writelines(json.dumps(asdict(c), ensure_ascii=False) + "\n" for c in completions)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_completions(path: Path) -> Iterator[Completion]:
+    """Completions from a file that `complete` wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            yield Completion(**{**row, "token_ids": tuple(row["token_ids"])})
+
+
+def group_completions(prompts: Sequence[Prompt], completions: Iterator[Completion]) -> list[Group]:
+    """Join prompts with their completions, in the order of the prompts.
+
+    Raises
+    ------
+    StageError
+        When a prompt has no completions, or a completion no prompt.
+    """
+    members: dict[str, list[Completion]] = {prompt.prompt_id: [] for prompt in prompts}
+    for completion in completions:
+        if completion.prompt_id not in members:
+            raise StageError(f"there are completions of {completion.prompt_id}, which is no prompt of this run.")
+        members[completion.prompt_id].append(completion)
+    empty = [prompt_id for prompt_id, found in members.items() if not found]
+    if empty:
+        raise StageError(f"{len(empty)} prompts have no completions (first: {empty[0]}). Run the rollout stage again.")
+    return [Group(p, tuple(sorted(members[p.prompt_id], key=lambda c: c.index))) for p in prompts]
+
+
+def _completion(policy: Policy, prompt: Prompt, index: int, token_ids: tuple[int, ...], reward: Reward) -> Completion:
+    text = policy.encoder.decode(token_ids)
+    return Completion(
+        prompt_id=prompt.prompt_id,
+        index=index,
+        completion=text,
+        token_ids=token_ids,
+        n_tokens=len(token_ids),
+        reward=reward(prompt.answer, text),
+        finished=token_ids[-1] in policy.eos_token_ids,
+    )
+
+
+def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], count: int) -> int:
+    """Cut the file after its last whole window; return how many windows it holds."""
+    if not path.exists():
+        return 0
+    expected = [(prompt.prompt_id, index) for window in windows for prompt in window for index in range(count)]
+    ends: list[int] = []
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                row = None
+            if row is None:  # torn by a kill: this window is made again
+                break
+            if len(ends) >= len(expected) or (row["prompt_id"], row["index"]) != expected[len(ends)]:
+                raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. Delete {path}.")
+            ends.append(file.tell())
+    done, kept = 0, 0
+    while done < len(windows) and kept + len(windows[done]) * count <= len(ends):
+        kept += len(windows[done]) * count
+        done += 1
+    with path.open("rb+") as file:
+        file.truncate(ends[kept - 1] if kept else 0)
+    return done

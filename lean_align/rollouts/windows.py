@@ -1,0 +1,75 @@
+"""How completions are drawn, and the windows of prompts that are decoded and written as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lean_align.rng import rng_for
+from lean_align.types import Prompt
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Attributes
+    ----------
+    num_generations : int
+        Completions a prompt (G).
+    temperature : float
+        0 is greedy decoding.
+    max_new_tokens : int
+        Longest completion, its end token included.
+    batch_size : int
+        Completions decoded at the same time; all G of a prompt fit even where it is smaller.
+    seed, stage : int, str
+        What the noise is drawn from, beside prompt_id and index.
+    window : int
+        Completions that share a continuous batch and are written together.
+    """
+
+    num_generations: int
+    temperature: float
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+    stage: str
+    window: int = 512
+
+    @property
+    def slots(self) -> int:
+        """Rows of the batch: `batch_size`, or G where that is more."""
+        return max(self.batch_size, self.num_generations)
+
+    def noise(self, prompt_id: str, index: int) -> NDArray[np.float64]:
+        """Uniforms in [0, 1) of one completion, (max_new_tokens,) float64."""
+        return rng_for(self.seed, self.stage, f"{prompt_id}/{index}").random(self.max_new_tokens)
+
+
+def make_windows(
+    prompts: Sequence[Prompt], lengths: Sequence[int], sampling: Sampling
+) -> tuple[tuple[Prompt, ...], ...]:
+    """Cut prompts into windows of similar length.
+
+    Parameters
+    ----------
+    prompts : sequence of Prompt
+    lengths : sequence of int
+        Tokens of each prompt.
+    sampling : Sampling
+        `window` counts completions; a window holds at least one prompt.
+
+    Returns
+    -------
+    tuple of tuple of Prompt
+        Longest prompts first, so that memory runs out at once or never; equal lengths by prompt_id.
+    """
+    per_window = max(1, sampling.window // sampling.num_generations)
+    order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], prompts[i].prompt_id))
+    return tuple(
+        tuple(prompts[i] for i in order[start : start + per_window]) for start in range(0, len(order), per_window)
+    )

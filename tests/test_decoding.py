@@ -1,0 +1,273 @@
+"""The decode loop against transformers' generate, against teacher forcing, and against itself in other company."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+
+from lean_align.data import load_rows
+from lean_align.errors import ModelError
+from lean_align.policy import Policy
+from lean_align.recipe import load_recipe
+from lean_align.rollouts import Sampling, attention, cache, decode, decoding
+from lean_align.rollouts.support import check_model, check_prefilled
+
+GREEDY = Sampling(num_generations=1, temperature=0.0, max_new_tokens=24, batch_size=6, seed=0, stage="tests")
+SAMPLED = Sampling(num_generations=3, temperature=1.2, max_new_tokens=40, batch_size=12, seed=0, stage="tests")
+
+
+def tiny_qwen2(**settings) -> Policy:
+    """Random weights, large enough that the largest logit is clear; two heads share each key-value head."""
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "vocab_size": 97}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256}
+    torch.manual_seed(11)
+    model = Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, initializer_range=0.3, **settings)).eval()
+    encoder = SimpleNamespace(tokenizer=SimpleNamespace(pad_token_id=0))
+    return Policy(model, encoder, torch.device("cpu"), (1, 2, 3, 4, 5))
+
+
+def random_prompts(n: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(2)
+    lengths = torch.randint(2, 30, (n,), generator=generator).tolist()
+    return [torch.randint(6, 97, (length,), generator=generator).tolist() for length in lengths]
+
+
+def demo_prompts(policy, n: int) -> list[list[int]]:
+    texts = [row["prompt"] for row in load_rows(load_recipe("demo").data, "train")[:n]]
+    return [list(policy.encoder.tokenizer(text)["input_ids"]) for text in texts]
+
+
+def noise(prompt: int, index: int, sampling: Sampling = SAMPLED):
+    return sampling.noise(f"p{prompt}", index)
+
+
+def by_generate(policy, ids: list[int], max_new_tokens: int) -> tuple[int, ...]:
+    """transformers' own greedy completion of one prompt, without padding."""
+    with torch.no_grad():
+        sequence = policy.model.generate(
+            input_ids=torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            eos_token_id=list(policy.eos_token_ids),
+            pad_token_id=policy.pad_token_id,
+            repetition_penalty=1.0,
+        )
+    return tuple(sequence[0, len(ids) :].tolist())
+
+
+@pytest.fixture(scope="module")
+def policy(make_policy):
+    return make_policy()
+
+
+@pytest.fixture(scope="module")
+def double(make_policy):
+    return make_policy(double=True)
+
+
+@pytest.mark.parametrize("kind", ["demo", "qwen2"])
+def test_greedy_completions_are_those_of_generate(policy, kind):
+    policy = policy if kind == "demo" else tiny_qwen2()
+    encoded = demo_prompts(policy, 40) if kind == "demo" else random_prompts(40)
+    assert len({len(ids) for ids in encoded}) > 12
+    decoded = decode(policy, encoded, noise, GREEDY)
+    assert [group[0] for group in decoded.token_ids] == [by_generate(policy, ids, 24) for ids in encoded]
+    assert decoded.shifts > 0
+    assert decoded.moves > 0
+    assert 10 < decoded.prefills < 40
+    assert decoded.row_steps == sum(len(group[0]) - 1 for group in decoded.token_ids)  # no ended row is decoded
+
+
+def test_rows_never_exceed_the_batch_size_and_fill_it(policy):
+    encoded = demo_prompts(policy, 40)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        begin = cache.SlotCache.begin_step
+        patch.setattr(cache.SlotCache, "begin_step", lambda self, device: seen.append(self.rows) or begin(self, device))
+        decode(policy, encoded, noise, SAMPLED)
+    assert max(seen) == 12
+    assert sum(seen) / len(seen) > 7
+
+
+def test_a_row_is_the_same_alone_and_in_a_crowd(double):
+    encoded = demo_prompts(double, 16)
+    crowd = decode(double, encoded, noise, SAMPLED)
+    wide = decode(double, encoded, noise, dataclasses.replace(SAMPLED, batch_size=48))
+    assert wide.token_ids == crowd.token_ids
+    assert wide.steps < crowd.steps
+    for prompt in range(16):
+        alone = decode(double, [encoded[prompt]], lambda _, g, p=prompt: noise(p, g), SAMPLED)
+        assert alone.token_ids[0] == crowd.token_ids[prompt]
+    assert len({row for group in crowd.token_ids for row in group}) > 30  # they are not all one greedy answer
+
+
+def test_in_float32_rounding_changes_few_rows(policy):
+    encoded = demo_prompts(policy, 16)
+    crowd = decode(policy, encoded, noise, SAMPLED).token_ids
+    alone = [decode(policy, [encoded[p]], lambda _, g, p=p: noise(p, g), SAMPLED).token_ids[0] for p in range(16)]
+    rows = [(a, b) for one, other in zip(crowd, alone) for a, b in zip(one, other)]
+    assert sum(a == b for a, b in rows) >= len(rows) - 1
+
+
+def largest_gap(policy, encoded: list[list[int]], sampling: Sampling, monkeypatch) -> float:
+    """Largest difference between the logits that drew a token and those of one plain forward pass."""
+    used = {}
+
+    def spy(logits, uniforms, temperature):
+        used.update(zip(uniforms.tolist(), logits))  # a row's uniform tells which token of which row it is
+        return choose(logits, uniforms, temperature)
+
+    choose = decoding.choose_tokens
+    monkeypatch.setattr(decoding, "choose_tokens", spy)
+    decoded = decode(policy, encoded, noise, sampling)
+    assert decoded.shifts > 0
+    assert decoded.moves > 0
+    gap = 0.0
+    for p, ids in enumerate(encoded):
+        for g, token_ids in enumerate(decoded.token_ids[p]):
+            with torch.no_grad():
+                plain = policy.model(input_ids=torch.tensor([[*ids, *token_ids]])).logits[0, len(ids) - 1 : -1]
+            drawn = torch.stack([used[u] for u in noise(p, g)[: len(token_ids)].tolist()])
+            gap = max(gap, float((drawn - plain).abs().max()))
+    return gap
+
+
+def test_logits_are_those_of_a_plain_forward_pass(double, monkeypatch):
+    assert largest_gap(double, demo_prompts(double, 30), SAMPLED, monkeypatch) < 1e-9
+
+
+def test_logits_of_shared_heads_are_those_of_a_plain_forward_pass(monkeypatch):
+    assert largest_gap(tiny_qwen2(), random_prompts(24), SAMPLED, monkeypatch) < 1e-3  # of logits near 30, float32
+
+
+@pytest.mark.parametrize("fault", ["position", "mask", "shift", "move", "insert"])
+def test_the_comparison_of_logits_catches(double, monkeypatch, fault):
+    begin, insert = cache.SlotCache.begin_step, cache._SlotLayer.insert
+
+    def wrong_step(self, device):
+        mask, positions = begin(self, device)
+        return (mask, positions + 1) if fault == "position" else (mask.roll(-1, dims=1) | mask, positions)
+
+    if fault in ("position", "mask"):
+        monkeypatch.setattr(cache.SlotCache, "begin_step", wrong_step)
+    elif fault == "insert":
+        monkeypatch.setattr(cache._SlotLayer, "insert", lambda self, layer, rows: insert(self, layer, rows[::-1]))
+    else:
+        monkeypatch.setattr(cache._SlotLayer, fault, lambda *a: None)
+    assert largest_gap(double, demo_prompts(double, 30), SAMPLED, monkeypatch) > 1e-3
+
+
+def test_an_end_token_ends_a_row_and_is_its_last(policy):
+    decoded = decode(policy, demo_prompts(policy, 12), noise, dataclasses.replace(SAMPLED, max_new_tokens=9))
+    rows = [row for group in decoded.token_ids for row in group]
+    for row in rows:
+        assert len(row) == 9 or row[-1] in policy.eos_token_ids
+        assert not any(token in policy.eos_token_ids for token in row[:-1])
+    assert {len(row) == 9 for row in rows} == {True, False}
+
+
+def test_one_new_token_needs_no_cache(policy):
+    one = dataclasses.replace(GREEDY, max_new_tokens=1)
+    encoded = demo_prompts(policy, 8)
+    decoded = decode(policy, encoded, noise, one)
+    assert [group[0] for group in decoded.token_ids] == [by_generate(policy, ids, 1) for ids in encoded]
+    assert decoded.steps == 0
+
+
+def test_a_batch_smaller_than_a_group_holds_one_group(policy):
+    encoded = demo_prompts(policy, 4)
+    small = decode(policy, encoded, noise, dataclasses.replace(SAMPLED, batch_size=1))
+    assert small.prefills == 4
+    assert [len(group) for group in small.token_ids] == [3] * 4
+
+
+def test_ended_rows_are_reported_once(policy):
+    told: list[int] = []
+    decode(policy, demo_prompts(policy, 8), noise, SAMPLED, told.append)
+    assert sum(told) == 24
+    assert min(told) > 0
+
+
+def test_a_4_bit_model_decodes_and_still_trains(make_policy):
+    policy = make_policy("nf4")
+    encoded = demo_prompts(policy, 12)
+    ours = [group[0] for group in decode(policy, encoded, noise, GREEDY).token_ids]
+    theirs = [by_generate(policy, ids, 24) for ids in encoded]
+    assert sum(a == b for a, b in zip(ours, theirs)) >= 11  # kernels for one row and for many round differently
+    policy.model(input_ids=torch.tensor([encoded[0]])).logits.logsumexp(-1).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in policy.lora_parameters.values())
+
+
+def test_grouped_attention_is_sdpa_and_the_model_gets_its_own_back():
+    policy = tiny_qwen2()
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(3, 4, 1, 16, generator=generator)
+    key, value = (torch.randn(3, 2, 9, 16, generator=generator) for _ in range(2))
+    mask = torch.arange(9) >= torch.tensor([0, 3, 8])[:, None, None, None]
+    layer = policy.model.model.layers[0].self_attn
+    for seen in (mask, None):
+        ours, _ = attention.grouped_attention(layer, query, key, value, seen, scaling=0.3)
+        theirs, _ = attention.sdpa_attention_forward(layer, query, key, value, seen, scaling=0.3)
+        torch.testing.assert_close(ours, theirs)
+    with attention.grouped_heads(policy.model):
+        assert policy.model.config._attn_implementation == attention.NAME
+    assert policy.model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_in_eager_attention_gives_the_same():
+    policy, encoded = tiny_qwen2(), random_prompts(12)
+    expected = decode(policy, encoded, noise, GREEDY).token_ids
+    policy.model.set_attn_implementation("eager")
+    assert decode(policy, encoded, noise, GREEDY).token_ids == expected
+
+
+SLIDING = {"use_sliding_window": True, "max_window_layers": 1}
+
+
+def test_a_sliding_window_shorter_than_a_row_is_refused():
+    policy = tiny_qwen2(**SLIDING, sliding_window=40)
+    with pytest.raises(ModelError, match=r"last 40 tokens .* takes up to 53\. Lower max_new_tokens"):
+        decode(policy, [[9] * 29], noise, GREEDY)
+
+
+def test_a_sliding_window_longer_than_every_row_is_taken():
+    policy, encoded = tiny_qwen2(**SLIDING, sliding_window=53), random_prompts(20)
+    ours = [group[0] for group in decode(policy, encoded, noise, GREEDY).token_ids]
+    assert ours == [by_generate(policy, ids, 24) for ids in encoded]
+
+
+def test_layers_with_a_state_are_refused():
+    model = tiny_qwen2().model
+    model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
+    with pytest.raises(ModelError, match="layers of kind linear_attention"):
+        check_model(model, 10)
+
+
+def test_a_model_without_the_arguments_is_refused():
+    config = Qwen2Config(hidden_size=64)
+    with pytest.raises(ModelError, match="takes no position_ids, logits_to_keep"):
+        check_model(SimpleNamespace(config=config, forward=lambda input_ids, attention_mask, past_key_values: None), 10)
+
+
+def test_a_cache_that_the_model_left_empty_is_refused():
+    with pytest.raises(ModelError, match="keys and values of 0 of 3 layers"):
+        check_prefilled(tiny_qwen2().model, DynamicCache(), 4)
+
+
+def test_logits_that_are_not_finite_are_named():
+    policy = tiny_qwen2()
+    policy.model.model.norm.weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN or infinite at token 1 of a completion"):
+        decode(policy, random_prompts(3), noise, GREEDY)
+
+
+def test_no_memory_for_the_cache_says_how_much_is_needed():
+    prefilled = DynamicCache()
+    tiny_qwen2().model(torch.tensor([[9] * 29]), past_key_values=prefilled)
+    with pytest.raises(ModelError, match=r"keys and values of \d+ completions of up to 53 tokens: .* TiB are needed"):
+        cache.SlotCache(prefilled, 10**12, 53)
