@@ -1,0 +1,79 @@
+"""The passes over a group that are compared: ours with projection and store, bare, and naive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lean_align import gradients
+from lean_align.policy import Policy
+from lean_align.projection import make_projector
+from lean_align.recipe import GradientRecipe
+from lean_align.store import StoreWriter
+from lean_align.types import Group
+
+
+def sizes_of(policy: Policy) -> dict[str, int]:
+    return {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+
+
+def ours(policy: Policy, groups: list[Group], temperature: float, settings: GradientRecipe, folder: Path) -> None:
+    """The whole gradient stage: every prompt's projected gradient into a new store."""
+    projector = make_projector("sjlt", sizes_of(policy), settings.proj_dim, device=policy.device)
+    store = StoreWriter.open(folder, [group.prompt.prompt_id for group in groups], settings.proj_dim)
+    budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
+    rows = gradients.prompt_gradients(policy, groups, projector, temperature=temperature, **budgets)
+    for row, (_, projected) in enumerate(rows):
+        store.write(row, projected.numpy())
+
+
+def bare(policy: Policy, groups: Iterable[Group], temperature: float, settings: GradientRecipe) -> None:
+    """The forward and backward passes of `ours` over the same micro-batches; no projection, no store."""
+    backward = getattr(gradients, "backward_group", None) or gradients._backward
+    budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
+    for group in groups:
+        backward(policy, group, temperature=temperature, **budgets)
+        drop_gradients(policy)
+
+
+def naive(policy: Policy, groups: Iterable[Group], temperature: float) -> None:
+    """Prompt and completion padded, all completions in one batch, logits of every position, log_softmax over them."""
+    for group in groups:
+        naive_backward(policy, group, temperature)
+        drop_gradients(policy)
+
+
+def naive_backward(policy: Policy, group: Group, temperature: float) -> None:
+    prompt_ids = policy.encoder.encode(group.prompt)
+    rows = [[*prompt_ids, *completion.token_ids] for completion in group.completions]
+    width, start = max(map(len, rows)), len(prompt_ids)
+    ids = torch.tensor([row + [policy.pad_token_id] * (width - len(row)) for row in rows], device=policy.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=policy.device)
+    logits = policy.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float() / temperature
+    log_probs = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0][:, start - 1 :]
+    chosen = mask[:, start:]
+    means = (log_probs * chosen).sum(1) / chosen.sum(1)
+    weights = gradients.advantages(group.rewards).to(policy.device) / len(rows)
+    (-(weights.float() * means).sum()).backward()
+
+
+def drop_gradients(policy: Policy) -> None:
+    for parameter in policy.lora_parameters.values():
+        parameter.grad = None
+
+
+def unprojected(policy: Policy, groups: list[Group], temperature: float, settings: GradientRecipe) -> np.ndarray:
+    """(n, P) float32 gradients of the prompts."""
+    budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
+    rows = gradients.prompt_gradients(policy, groups, temperature=temperature, **budgets)
+    out = np.empty((len(groups), sum(sizes_of(policy).values())), np.float32)
+    for row, (_, gradient) in zip(out, rows):
+        row[:] = gradient.numpy()
+    return out
+
+
+def completion_tokens(groups: Iterable[Group]) -> int:
+    return sum(completion.n_tokens for group in groups for completion in group.completions)
