@@ -19,6 +19,7 @@ import torch
 
 from lean_align.data import load_rows, prepare_prompts
 from lean_align.pipeline.environment import git_commit
+from lean_align.pipeline.inputs import read_groups
 from lean_align.policy import Policy, load_policy, save_adapter
 from lean_align.recipe import Recipe, load_recipe
 from lean_align.rollouts import Sampling, generate_batch, group_completions, read_completions
@@ -132,12 +133,13 @@ def smollm2() -> Path:
     return folder
 
 
-def demo_run() -> Path:
-    """Run folder of the demo up to its rollouts, made once for a commit."""
+def demo_run() -> tuple[Path, Recipe, list[Group]]:
+    """The demo up to its rollouts, made once for a commit: run folder, recipe and the learnable prompts."""
     folder = CACHE / f"demo-run-{git_commit()}"
     if not (folder / "rollouts" / "manifest.json").exists():
         command = [sys.executable, "-m", "lean_align", "run", "demo", "--run-dir", str(folder)]
         done = subprocess.run([*command, "--stop-after", "rollout"], capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
             raise RuntimeError(f"the demo run failed: {done.stderr.strip().splitlines()[-1]}")
-    return folder
+    learnable = [group for group in read_groups(folder) if group.learnability > 0]
+    return folder, load_recipe(folder / "recipe.yaml"), learnable

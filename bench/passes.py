@@ -1,4 +1,4 @@
-"""The passes over a group that are compared: ours with projection and store, bare, and naive."""
+"""The passes over groups that are compared: ours with projection and store, bare, and naive; exact scores beside."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lean_align import gradients
 from lean_align.policy import Policy
 from lean_align.projection import make_projector
 from lean_align.recipe import GradientRecipe
+from lean_align.scoring import learnability, score_prompts
 from lean_align.store import StoreWriter
 from lean_align.types import Group
 
@@ -73,6 +74,21 @@ def unprojected(policy: Policy, groups: list[Group], temperature: float, setting
     for row, (_, gradient) in zip(out, rows):
         row[:] = gradient.numpy()
     return out
+
+
+def exact_scores(rows: np.ndarray, success_rate: np.ndarray) -> np.ndarray:
+    """Scores from whole gradients, in float64; rows (n, P)."""
+    v = learnability(success_rate)
+    unit = rows.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    scores: np.ndarray = v * (unit @ (v @ unit)) / len(rows)
+    return scores
+
+
+def stored_scores(projected: np.ndarray, success_rate: np.ndarray) -> np.ndarray:
+    """Scores of projected rows as the store holds them: unit rows in float16."""
+    unit = projected / np.linalg.norm(projected, axis=1, keepdims=True)
+    return score_prompts(unit.astype(np.float16), success_rate).score
 
 
 def completion_tokens(groups: Iterable[Group]) -> int:
