@@ -26,11 +26,8 @@ from lean_align.recipe import load_recipe
 from lean_align.types import Completion, Group, Prompt
 
 COMPLETIONS, PROMPT_TOKENS = 8, 100
-SHAPES = {
-    "Qwen2.5-0.5B": {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "intermediate_size": 4864},
-    "Qwen2.5-1.5B": {"hidden_size": 1536, "num_hidden_layers": 28, "num_attention_heads": 12, "intermediate_size": 8960},
-    "tiny": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 256},
-}
+FIELDS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+SHAPES = {"Qwen2.5-0.5B": (896, 24, 14, 4864), "Qwen2.5-1.5B": (1536, 28, 12, 8960), "tiny": (128, 2, 2, 256)}
 WAYS = {"ours, token budget 4096": 4096, "ours, token budget 1024": 1024, "full logits": None}
 
 
@@ -58,7 +55,8 @@ def make_model(shape: str, seed: int) -> Path:
         fields = {"vocab_size": 151_936, "num_key_value_heads": 2, "tie_word_embeddings": True}
         partial = folder.with_name(folder.name + ".partial")
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(Qwen2Config(**SHAPES[shape], **fields, dtype=torch.bfloat16)).bfloat16()
+        config = Qwen2Config(**dict(zip(FIELDS, SHAPES[shape])), **fields, dtype=torch.bfloat16)
+        model = Qwen2ForCausalLM(config).bfloat16()
         model.save_pretrained(partial)
         for path in DEMO_MODEL.iterdir():
             if path.name.startswith("tokenizer") or path.suffix == ".jinja":

@@ -35,8 +35,8 @@ def measure(settings: Settings) -> Iterator[Row]:
         (grad_dims[0], 1024, ALL, repeats[0]),
         (grad_dims[1], 8192, WIDE, repeats[1]),
     ):
-        size = {"grad_dim": grad_dim, "proj_dim": proj_dim, "repeats": times}
-        found = attempt({}, lambda: in_child("bench_projection:compare", names=names, **size, **options))
+        given = options | {"names": names, "grad_dim": grad_dim, "proj_dim": proj_dim, "repeats": times}
+        found = attempt({}, lambda given=given: in_child("bench_projection:compare", **given))
         for row in found.get("rows", [found]):
             yield {"grad_dim": grad_dim, "proj_dim": proj_dim} | row
 
@@ -46,23 +46,23 @@ def compare(names: list[str], grad_dim: int, proj_dim: int, repeats: int, seed: 
     rows = gradients(grad_dim, seed)
     exact = pairwise_cosines(rows.numpy())
     works: dict[str, Callable[[], torch.Tensor]] = {}
-    failed: list[Row] = []
+    found: list[Row] = []
     for name in names:
         try:
             project = _projection(name, grad_dim, proj_dim, seed)
             works[name] = lambda project=project: project(rows)
             error = abs(pairwise_cosines(works[name]().float().cpu().numpy()) - exact).mean()
-            failed.append({"what": name, "cosine_error": float(error)})
+            found.append({"what": name, "cosine_error": float(error)})
         except Exception as error:
             works.pop(name, None)
-            failed.append({"what": name, "note": failure(error)})
+            found.append({"what": name, "note": failure(error)})
     timings = in_turn(works, repeats, warm_up=False)  # each was called once above
     base = timings.get("trak")
-    for row in failed:
+    for row in found:
         if row["what"] in timings:
             timing = timings[row["what"]]
             row |= timing.columns(rows=ROWS) | {"times_faster_than_trak": base and ratio(base, timing)}
-    return {"rows": failed}
+    return {"rows": found}
 
 
 def gradients(grad_dim: int, seed: int) -> torch.Tensor:

@@ -78,7 +78,10 @@ def status_bytes(field: str, pid: int | str = "self") -> int:
 
 @contextmanager
 def added_memory() -> Iterator[dict[str, int]]:
-    """Peak of what the block adds to the resident set: in all, and without mapped files; bytes on a card too."""
+    """Peak of what the block adds to the resident set: in all, and without mapped files; bytes on a card too.
+
+    Linux: the first is the kernel's own high-water mark, set back at the start; the second is sampled every 2 ms.
+    """
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what loading freed is given back before the block begins
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here

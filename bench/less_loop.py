@@ -1,4 +1,4 @@
-"""A loop in the manner of LESS: one completion at a time, full logits, 16 rows of concatenated .grad, fp16, then trak."""
+"""A loop in the manner of LESS: one completion at a time, full logits, 16 concatenated .grad, fp16, then trak."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The peers' environment: trak, dattri and bergson beside the project's own packages, in .venv-peers.
 
 The environment sees the packages of the interpreter that makes it through one .pth line, so that ours and theirs
-are measured on the same torch, transformers and peft, in one process where that is possible; pip changes nothing outside
-it. Made on demand, or by `make bench-peers`.
+are measured on the same torch, transformers and peft, in one process where that is possible; pip changes nothing
+outside it. Made on demand, or by `make bench-peers`.
 """
 
 from __future__ import annotations

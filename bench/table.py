@@ -39,8 +39,8 @@ def _machine(found: dict[str, Any]) -> str:
     size = "Full" if found["size"] == "full" else f"{found['size'].capitalize()} (not the full sizes)"
     return (
         f"{size}. {gpu}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, "
-        f"{human_bytes(machine['memory_bytes'])}; commit {machine['git_commit']}; torch {machine['versions']['torch']}; "
-        f"seed {found['seed']}."
+        f"{human_bytes(machine['memory_bytes'])}; commit {machine['git_commit']}; "
+        f"torch {machine['versions']['torch']}; seed {found['seed']}."
     )
 
 
