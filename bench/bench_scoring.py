@@ -7,7 +7,6 @@ must not grow with n.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from bench.child import added_memory, in_child
 from bench.measure import Row, Settings, attempt, in_turn, ratio
+from bench.passes import filling
 from lean_align.scoring import learnability, score_prompts
 from lean_align.store import open_store
 
@@ -40,17 +40,12 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def make_store(folder: Path, n: int, seed: int) -> Path:
-    """A store of random unit rows, written block by block in the format of docs/store_format.md."""
+    """A store of random rows."""
     folder.mkdir()
     generator = np.random.default_rng(seed)
-    rows = np.lib.format.open_memmap(folder / "projected.npy", mode="w+", dtype=np.float16, shape=(n, PROJ_DIM))
-    for start in range(0, n, 1000):
-        block = generator.standard_normal((min(1000, n - start), PROJ_DIM), dtype=np.float32)
-        rows[start : start + 1000] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    rows.flush()
-    np.save(folder / "norms.npy", np.ones(n, np.float32))
-    np.save(folder / "written.npy", np.ones(n, np.uint8))
-    (folder / "prompt_ids.json").write_text(json.dumps([f"p-{i}" for i in range(n)]))
+    with filling(folder, [f"p-{i}" for i in range(n)], PROJ_DIM) as store:
+        for row in range(n):
+            store.write(row, generator.standard_normal(PROJ_DIM, dtype=np.float32))
     return folder
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from bench.measure import Row, Settings, in_turn, ratio
-from lean_align.store import StoreWriter, open_store
+from bench.passes import filling
+from lean_align.store import open_store
 
 PROJ_DIM = 8192
 
@@ -28,11 +30,11 @@ def measure(settings: Settings) -> Iterator[Row]:
 
         def write() -> None:
             (target := Path(folder) / f"store-{next(number)}").mkdir()
-            writer = StoreWriter.open(target, ids, PROJ_DIM)
-            for row, gradient in enumerate(gradients):
-                writer.write(row, gradient)
-            del writer
-            os.replace(target, Path(folder) / f"old-{target.name}") if store.exists() else os.replace(target, store)
+            with filling(target, ids, PROJ_DIM) as writer:
+                for row, gradient in enumerate(gradients):
+                    writer.write(row, gradient)
+            shutil.rmtree(store, ignore_errors=True)
+            target.rename(store)
 
         def save() -> None:
             norms = np.linalg.norm(gradients, axis=1, keepdims=True)

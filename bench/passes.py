@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,19 @@ def sizes_of(policy: Policy) -> dict[str, int]:
 def ours(policy: Policy, groups: list[Group], temperature: float, settings: GradientRecipe, folder: Path) -> None:
     """The whole gradient stage: every prompt's projected gradient into a new store."""
     projector = make_projector("sjlt", sizes_of(policy), settings.proj_dim, device=policy.device)
-    store = StoreWriter.open(folder, [group.prompt.prompt_id for group in groups], settings.proj_dim)
     budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
     rows = gradients.prompt_gradients(policy, groups, projector, temperature=temperature, **budgets)
-    for row, (_, projected) in enumerate(rows):
-        store.write(row, projected.numpy())
+    with filling(folder, [group.prompt.prompt_id for group in groups], settings.proj_dim) as store:
+        for row, (_, projected) in enumerate(rows):
+            store.write(row, projected.numpy())
+
+
+@contextmanager
+def filling(folder: Path, prompt_ids: list[str], proj_dim: int) -> Iterator[StoreWriter]:
+    """A new store, closed at the end where its writer holds rows back until then."""
+    store = StoreWriter.open(folder, prompt_ids, proj_dim)
+    yield store
+    getattr(store, "close", lambda: None)()
 
 
 def bare(policy: Policy, groups: Iterable[Group], temperature: float, settings: GradientRecipe) -> None:
