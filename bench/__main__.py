@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -37,10 +38,12 @@ def main() -> None:
 
 def run(name: str, settings: Settings, folder: Path) -> None:
     rows: list[Row] = []
+    start = time.perf_counter()
     for row in failed_rows(import_module(f"bench.{name}").measure(settings), name):
         rows.append(row)
         print("  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()), file=sys.stderr, flush=True)
-        save(name, rows, settings, folder)
+        save(name, rows, settings, folder, time.perf_counter() - start)
+    print(f"  {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def doc_of(name: str) -> str:

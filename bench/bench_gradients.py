@@ -33,7 +33,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 def _base(case: Case, quantization: str, settings: Settings) -> Iterator[Row]:
     groups = case.groups()
-    if quantization == "nf4":  # the slower base: fewer prompts, except in full
+    if quantization == "nf4":  # fewer prompts, except in full
         groups = groups[: settings.pick(1, 1, 16)]
     policy, temperature = case.policy(quantization, "bfloat16"), case.recipe.rollouts.temperature
     options = replace(case.recipe.gradients, proj_dim=PROJ_DIM)

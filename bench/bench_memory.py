@@ -83,7 +83,14 @@ def group(model: str, completion_tokens: int, budget: int | None, checkpointing:
             list(prompt_gradients(policy, groups, projector, temperature=1.0, **options))
         seconds = time.perf_counter() - start
     found.pop("added_anonymous_bytes")
-    return {"loaded_bytes": found.pop("before_bytes")} | found | {"seconds": seconds}
+    return (
+        {"loaded_bytes": found.pop("before_bytes")}
+        | found
+        | {
+            "seconds": seconds,
+            "tokens_per_second": COMPLETIONS * completion_tokens / seconds,
+        }
+    )
 
 
 def random_group(policy: Policy, completion_tokens: int) -> Group:

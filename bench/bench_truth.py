@@ -40,7 +40,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     rows: list[Row] = []
     for name, (kind, options) in KINDS.items():
         dense = kind != "sjlt"  # slow: fewer seeds and lengths, except in full
-        for proj_dim in settings.pick(PROJ_DIMS[:2], PROJ_DIMS[:4] if dense else PROJ_DIMS, PROJ_DIMS):
+        for proj_dim in settings.pick(PROJ_DIMS[:2], PROJ_DIMS[:3] if dense else PROJ_DIMS, PROJ_DIMS):
             columns: Row = {"projection": name, "proj_dim": proj_dim, "grad_dim": whole.shape[1]}
             columns |= {"learnable": len(groups), "best": best}
             seeds = range(settings.seed, settings.seed + settings.times(1 if dense else 3, 3))

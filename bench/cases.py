@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from bench.measure import commit
 from lean_align.data import load_rows, prepare_prompts
-from lean_align.pipeline.environment import git_commit
 from lean_align.pipeline.inputs import read_groups
 from lean_align.policy import Policy, load_policy, save_adapter
 from lean_align.recipe import Recipe, load_recipe
@@ -133,13 +133,24 @@ def smollm2() -> Path:
     return folder
 
 
+def run_demo(folder: Path, stop_after: str | None) -> None:
+    """`lean-align run demo`, up to a stage."""
+    command = [sys.executable, "-m", "lean_align", "run", "demo", "--run-dir", str(folder)]
+    command += ["--stop-after", stop_after] if stop_after else []
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(f"the demo run failed: {done.stderr.strip().splitlines()[-1]}")
+
+
+def demo_folder() -> Path:
+    """Where the benches of one commit find the demo's run."""
+    return CACHE / f"demo-run-{commit()}"
+
+
 def demo_run() -> tuple[Path, Recipe, list[Group]]:
     """The demo up to its rollouts, made once for a commit: run folder, recipe and the learnable prompts."""
-    folder = CACHE / f"demo-run-{git_commit()}"
+    folder = demo_folder()
     if not (folder / "rollouts" / "manifest.json").exists():
-        command = [sys.executable, "-m", "lean_align", "run", "demo", "--run-dir", str(folder)]
-        done = subprocess.run([*command, "--stop-after", "rollout"], capture_output=True, text=True, cwd=ROOT)
-        if done.returncode:
-            raise RuntimeError(f"the demo run failed: {done.stderr.strip().splitlines()[-1]}")
+        run_demo(folder, "rollout")
     learnable = [group for group in read_groups(folder) if group.learnability > 0]
     return folder, load_recipe(folder / "recipe.yaml"), learnable

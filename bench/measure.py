@@ -6,9 +6,11 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -132,13 +134,14 @@ def top_overlap(a: np.ndarray, b: np.ndarray, n: int) -> float:
     return len(set(np.argsort(-a)[:n]) & set(np.argsort(-b)[:n])) / n
 
 
-def save(name: str, rows: list[Row], settings: Settings, folder: Path = RESULTS) -> Path:
+def save(name: str, rows: list[Row], settings: Settings, folder: Path = RESULTS, wall_seconds: float = 0.0) -> Path:
     """Write rows with the machine and commit that they were measured on; quick, full, CPU and card are kept apart."""
     device = "cuda" if _cuda() else "cpu"
     parts = [name, *(["cuda"] if device == "cuda" else []), *([] if settings.size == "full" else [settings.size])]
     path = folder / (".".join(parts) + ".json")
     folder.mkdir(parents=True, exist_ok=True)
     found = {"name": name, "size": settings.size, "repeats_asked": settings.repeats, "seed": settings.seed}
+    found["wall_seconds"] = round(wall_seconds, 1)
     path.write_text(json.dumps(found | {"machine": machine(settings.seed, device), "rows": rows}, indent=2) + "\n")
     return path
 
@@ -155,9 +158,23 @@ def machine(seed: int, device: str) -> Row:
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": torch.cuda.get_device_name(0) if device == "cuda" else None,
-        **{key: found[key] for key in ("git_commit", "versions", "device")},
+        "git_commit": commit(),
+        **{key: found[key] for key in ("versions", "device")},
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+@cache
+def commit() -> str | None:
+    """Commit of this checkout, `-dirty` when anything but results differs from it; None outside a checkout."""
+    git = ["git", "-C", str(RESULTS.parent.parent)]
+    results = [f":(exclude){path}" for path in ("bench/results", "bench/RESULTS.md", "docs/projection_truth.png")]
+    try:
+        name = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain", "--", ".", *results], capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return name.stdout.strip() + ("-dirty" if status.stdout.strip() else "")
 
 
 def failed_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
