@@ -32,6 +32,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     case, reason = (demo_case(2), None) if settings.size != "full" else real_or_demo(16)
     if reason:
         yield {"case": "smollm2", "note": reason}
+    yield peers.version_row()
     proj_dim = settings.pick(64, 1024, 8192)
     with tempfile.TemporaryDirectory() as folder:
         groups = _write_groups(case, Path(folder))
@@ -43,18 +44,20 @@ def measure(settings: Settings) -> Iterator[Row]:
             lambda out: _theirs("less_loop:run", case, groups, out, options),
             lambda out: _theirs("bergson_loop:run", case, groups, out, options),
         ]
-        for turn in range(settings.times(1, 3)):
+        for _ in range(settings.times(1, 3)):
             for (name, timing), way in zip(timings.items(), ways):
                 (out := Path(folder) / name).mkdir(exist_ok=True)
-                _take(timing, way, out, turn)
+                _take(timing, way, out)
         for name, timing in timings.items():
             row = {"case": case.name, "prompts": len(case.prompts), "proj_dim": proj_dim, "way": name}
             row |= timing.columns(prompts=len(case.prompts)) | {"times_ours": ratio(timing, timings["ours"])}
-            yield row | attempt({}, lambda n=name: _against(Path(folder) / n, Path(folder) / "ours"))
+            if timing.seconds:  # one that failed keeps its own reason
+                row = attempt(row, lambda n=name: _against(Path(folder) / n, Path(folder) / "ours"))
+            yield row
         yield attempt({"way": "one prompt in float32, unprojected"}, lambda: _agreement(case, groups, options, folder))
 
 
-def _take(timing: Timing, way: Way, out: Path, turn: int) -> None:
+def _take(timing: Timing, way: Way, out: Path) -> None:
     if timing.failure:
         return
     try:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.cases import Case, real_or_demo
-from bench.measure import Row, Settings, attempt, in_turn, ratio
+from bench.measure import Row, Settings, failed_rows, in_turn, ratio
 from bench.passes import bare, completion_tokens, naive, ours
 
 PROJ_DIM = 8192
@@ -25,10 +25,9 @@ def measure(settings: Settings) -> Iterator[Row]:
     if reason:
         yield {"case": "smollm2", "note": reason}
     for quantization in ("none", "nf4"):
-        rows: list[Row] = []
         columns = {"case": case.name, "base": "NF4" if quantization == "nf4" else "bfloat16"}
-        found = attempt(columns, lambda kept=rows, q=quantization: kept.extend(_base(case, q, settings)) or {})
-        yield from (columns | row for row in rows) if rows else [found]
+        for row in failed_rows(_base(case, quantization, settings), "gradients"):
+            yield columns | row
 
 
 def _base(case: Case, quantization: str, settings: Settings) -> Iterator[Row]:

@@ -26,11 +26,9 @@ def measure(settings: Settings) -> Iterator[Row]:
     grad_dims = settings.pick((10_000, 10_000), (1_000_000, 100_000), (1_000_000, 1_000_000))
     repeats = settings.times(2, 5), settings.times(1, 5)
     options = {"seed": settings.seed}
-    try:
+    yield peers.version_row()
+    if peers.READY.exists():
         options |= {"interpreter": str(peers.python())}
-        yield {"what": "peers", "note": ", ".join(f"{name} {version}" for name, version in peers.versions().items())}
-    except Exception as error:
-        yield {"what": "peers", "note": failure(error)}
     for grad_dim, proj_dim, names, times in (
         (grad_dims[0], 1024, ALL, repeats[0]),
         (grad_dims[1], 8192, WIDE, repeats[1]),

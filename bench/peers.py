@@ -47,6 +47,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def version_row() -> dict[str, str]:
+    """The versions as a row of a table, or why there is no environment."""
+    try:
+        return {"what": "peers", "note": ", ".join(f"{name} {version}" for name, version in versions().items())}
+    except (PeersMissingError, OSError) as error:
+        return {"what": "peers", "note": f"failed: {error}"}
+
+
 def _run(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
