@@ -5,7 +5,7 @@ RUN_DIR ?= runs/demo
 SEED ?= 0
 STAMP := $(VENV)/.lean_align_ready
 
-.PHONY: setup demo test test-stack check bench docs demo-model lock clean
+.PHONY: setup demo test test-stack check bench bench-full bench-peers docs demo-model lock clean
 
 $(STAMP): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,8 +30,14 @@ check: setup  ## lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
 
-bench: setup  ## measure, and write bench/RESULTS.md
+bench: setup  ## measure in under 10 minutes, and write bench/RESULTS.md
 	$(BIN)/python -m bench
+
+bench-full: setup  ## measure at full size: hours on 2 cores
+	$(BIN)/python -m bench --full
+
+bench-peers: setup  ## the environment of trak, dattri and bergson, in .venv-peers; bench makes it when needed
+	$(BIN)/python -m bench.peers
 
 docs: setup  ## write docs/cli.md from the command line's own help
 	$(BIN)/python -m docs.make_cli

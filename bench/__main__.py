@@ -1,57 +1,58 @@
-"""Run every bench_*.py, or those named; write results/*.json; make RESULTS.md from all that lies there."""
+"""Run every bench_*.py, or those named; each row is written as soon as it is there, then RESULTS.md is made anew."""
 
 from __future__ import annotations
 
-import json
+import argparse
 import sys
-import traceback
+import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from bench.measure import RESULTS, save
+from bench.cases import CACHE
+from bench.measure import RESULTS, Row, Settings, failed_rows, save
+from bench.table import results_table
 
 HERE = Path(__file__).parent
+NAMES = sorted(path.stem for path in HERE.glob("bench_*.py"))
 
 
-def main(names: list[str]) -> None:
-    for name in names or sorted(path.stem for path in HERE.glob("bench_*.py")):
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(NAMES)}; all without any")
+    parser.add_argument("--full", action="store_true", help="the full sizes: hours on 2 cores")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; results are not kept")
+    parser.add_argument("--repeats", type=int, help="times that each way is measured, in place of each bench's own")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--table", action="store_true", help="measure nothing, only make RESULTS.md anew")
+    given = parser.parse_args()
+    names = [name if name.startswith("bench_") else f"bench_{name}" for name in given.names] or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    settings = Settings("smoke" if given.smoke else "full" if given.full else "quick", given.repeats, given.seed)
+    folder = CACHE / "smoke" if given.smoke else RESULTS
+    for name in [] if given.table else names:
         print(name, file=sys.stderr, flush=True)
-        try:
-            rows = import_module(f"bench.{name}").measure()
-        except Exception as error:  # a failure is a row of the table, not the end of it
-            traceback.print_exc()
-            rows = [{"what": name, "note": f"failed: {type(error).__name__}: {error}"}]
-        save(name, rows)
-    (HERE / "RESULTS.md").write_text(table())
+        run(name, settings, folder)
+    (folder / "RESULTS.md" if given.smoke else HERE / "RESULTS.md").write_text(results_table(folder, doc_of))
 
 
-def table() -> str:
-    parts = ["# Measurements", "", "Made by `make bench`; do not edit. Seconds are median (smallest to largest)."]
-    for path in sorted(RESULTS.glob("*.json")):
-        found = json.loads(path.read_text())
-        host, environment = found["environment"]["host"], found["environment"]
-        module = import_module(f"bench.{path.stem}")
-        parts += ["", f"## {path.stem}", "", (module.__doc__ or "").strip(), ""]
-        parts += [
-            f"{host['processor']}, {host['cpus']} cores, {host['threads']} threads; "
-            f"commit {environment['git_commit']}; torch {environment['versions']['torch']}.",
-            "",
-            "| what | seconds | against | its seconds | times faster | note |",
-            "| --- | --- | --- | --- | --- | --- |",
-            *(_row(row) for row in found["rows"]),
-        ]
-    return "\n".join([*parts, ""])
+def run(name: str, settings: Settings, folder: Path) -> None:
+    rows: list[Row] = []
+    start = time.perf_counter()
+    for row in failed_rows(import_module(f"bench.{name}").measure(settings), name):
+        rows.append(row)
+        print("  " + ", ".join(f"{key} {_short(value)}" for key, value in row.items()), file=sys.stderr, flush=True)
+        save(name, rows, settings, folder, time.perf_counter() - start)
+    print(f"  {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
 
 
-def _row(row: dict[str, Any]) -> str:
-    cells = [row["what"], _cell(row.get("ours_seconds")), row.get("other", ""), _cell(row.get("other_seconds"))]
-    return "| " + " | ".join([*cells, _cell(row.get("times_faster")), row.get("note", "")]) + " |"
+def doc_of(name: str) -> str:
+    return (import_module(f"bench.{name}").__doc__ or "").strip()
 
 
-def _cell(value: dict[str, float] | None) -> str:
-    return "" if value is None else f"{value['median']:.3g} ({value['min']:.3g} to {value['max']:.3g})"
+def _short(value: object) -> object:
+    return f"{value['median']:.4g}" if isinstance(value, dict) and "median" in value else value
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,47 +1,55 @@
-"""The gradient of a prompt against the literal way: one completion at a time, full logits."""
+"""The gradient stage against the passes it is made of, and against the plain way.
+
+`ours`: prompt_gradients with the sjlt projector, and the store. `bare`: the same forward and backward passes, nothing
+else. `naive`: prompt and completion padded, 8 in one batch, logits of all positions. Completions are sampled from the
+model; their rewards are planted, 0 and 1 in turn, so that every group has a gradient. Tokens are those of completions.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
-import torch
+from bench.cases import Case, real_or_demo
+from bench.measure import Row, Settings, failed_rows, in_turn, ratio
+from bench.passes import bare, completion_tokens, naive, ours
 
-from bench.measure import compare
-from lean_align.gradients import advantages, prompt_gradients
-from lean_align.policy import load_policy
-from lean_align.recipe import load_recipe
-from lean_align.rollouts import Sampling, generate_batch, group_completions
-from lean_align.types import Completion, Prompt
-
-QUESTION = "Ann has 12 apples. Ann finds 7 more. Ann loses 3. How many apples does Ann have?"
+PROJ_DIM = 8192
+TARGETS = {("ours", "bare"): "at most 1.10", ("naive", "ours"): "at least 1.6"}
 
 
-def measure() -> list[dict[str, Any]]:
-    recipe = load_recipe("demo")
-    policy = load_policy(recipe.model, recipe.data, recipe.lora)
-    prompts = [Prompt("p", QUESTION, "16")]
-    completions = generate_batch(policy, prompts, Sampling(8, 1.0, 64, 8, 0, "bench"), lambda gold, text: 0.0)
-    planted = [Completion(**{**c.__dict__, "reward": float(c.index % 2)}) for c in completions]
-    (group,) = group_completions(prompts, iter(planted))
-    ids = policy.encoder.encode(group.prompt)
-    weights = advantages(group.rewards)
+def measure(settings: Settings) -> Iterator[Row]:
+    case, reason = real_or_demo(settings.pick(1, 3, 16), settings.pick(16, 160, 160))
+    if reason:
+        yield {"case": "smollm2", "note": reason}
+    for quantization in ("none", "nf4"):
+        columns = {"case": case.name, "base": "NF4" if quantization == "nf4" else "bfloat16"}
+        for row in failed_rows(_base(case, quantization, settings), "gradients"):
+            yield columns | row
 
-    def ours() -> torch.Tensor:
-        return next(iter(prompt_gradients(policy, [group])))[1]
 
-    def literal() -> torch.Tensor:
-        for completion, weight in zip(group.completions, weights):
-            row = torch.tensor([[*ids, *completion.token_ids]])
-            log_probs = policy.model(input_ids=row).logits[0, len(ids) - 1 : -1].float().log_softmax(-1)
-            chosen = log_probs.gather(1, row[0, len(ids) :, None])
-            (-weight.float() * chosen.mean() / 8).backward()
-        gradient = torch.cat([p.grad.reshape(-1) for p in policy.lora_parameters.values()])
-        policy.model.zero_grad()
-        return gradient
+def _base(case: Case, quantization: str, settings: Settings) -> Iterator[Row]:
+    groups = case.groups()
+    if quantization == "nf4":  # fewer prompts, except in full
+        groups = groups[: settings.pick(1, 1, 16)]
+    policy, temperature = case.policy(quantization, "bfloat16"), case.recipe.rollouts.temperature
+    options = replace(case.recipe.gradients, proj_dim=PROJ_DIM)
 
-    gap = (ours() - literal()).norm() / literal().norm()
-    row = compare(ours, literal, repeats=7)
-    row["what"] = "gradient of one prompt, 8 completions, embedded model in NF4"
-    row["other"] = "one completion at a time, full logits"
-    row["note"] = f"relative difference {gap:.1e}"
-    return [row]
+    def whole() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            ours(policy, groups, temperature, options, Path(folder))
+
+    ways = {
+        "ours": whole,
+        "bare": lambda: bare(policy, groups, temperature, options),
+        "naive": lambda: naive(policy, groups, temperature),
+    }
+    bare(policy, groups[:1], temperature, options)
+    timings = in_turn(ways, settings.times(3, 5), warm_up=settings.size == "full")
+    for way, timing in timings.items():
+        yield {"prompts": len(groups), "way": way} | timing.columns(tokens=completion_tokens(groups))
+    for (above, below), target in TARGETS.items():
+        times = ratio(timings[above], timings[below])
+        yield {"prompts": len(groups), "way": f"{above} / {below}", "ratio": times, "target": target}
