@@ -15,9 +15,8 @@ import numpy as np
 
 from bench.child import added_memory, in_child
 from bench.measure import Row, Settings, attempt, in_turn, ratio
-from bench.passes import filling
 from lean_align.scoring import learnability, score_prompts
-from lean_align.store import open_store
+from lean_align.store import StoreWriter, open_store
 
 PROJ_DIM, BUFFER = 8192, 8 * 2**20
 WAYS = {"score_prompts": "score", "plain reading": "read", "n x n matrix in NumPy": "matrix"}
@@ -43,7 +42,7 @@ def make_store(folder: Path, n: int, seed: int) -> Path:
     """A store of random rows."""
     folder.mkdir()
     generator = np.random.default_rng(seed)
-    with filling(folder, [f"p-{i}" for i in range(n)], PROJ_DIM) as store:
+    with StoreWriter.open(folder, [f"p-{i}" for i in range(n)], PROJ_DIM) as store:
         for row in range(n):
             store.write(row, generator.standard_normal(PROJ_DIM, dtype=np.float32))
     return folder

@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.measure import Row, Settings, in_turn, ratio
-from bench.passes import filling
-from lean_align.store import open_store
+from lean_align.store import StoreWriter, open_store
 
 PROJ_DIM = 8192
 
@@ -30,7 +29,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 
         def write() -> None:
             (target := Path(folder) / f"store-{next(number)}").mkdir()
-            with filling(target, ids, PROJ_DIM) as writer:
+            with StoreWriter.open(target, ids, PROJ_DIM) as writer:
                 for row, gradient in enumerate(gradients):
                     writer.write(row, gradient)
             shutil.rmtree(store, ignore_errors=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,25 +26,16 @@ def ours(policy: Policy, groups: list[Group], temperature: float, settings: Grad
     projector = make_projector("sjlt", sizes_of(policy), settings.proj_dim, device=policy.device)
     budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
     rows = gradients.prompt_gradients(policy, groups, projector, temperature=temperature, **budgets)
-    with filling(folder, [group.prompt.prompt_id for group in groups], settings.proj_dim) as store:
+    with StoreWriter.open(folder, [group.prompt.prompt_id for group in groups], settings.proj_dim) as store:
         for row, (_, projected) in enumerate(rows):
             store.write(row, projected.numpy())
 
 
-@contextmanager
-def filling(folder: Path, prompt_ids: list[str], proj_dim: int) -> Iterator[StoreWriter]:
-    """A new store, closed at the end where its writer holds rows back until then."""
-    store = StoreWriter.open(folder, prompt_ids, proj_dim)
-    yield store
-    getattr(store, "close", lambda: None)()
-
-
 def bare(policy: Policy, groups: Iterable[Group], temperature: float, settings: GradientRecipe) -> None:
     """The forward and backward passes of `ours` over the same micro-batches; no projection, no store."""
-    backward = getattr(gradients, "backward_group", None) or gradients._backward
     budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
     for group in groups:
-        backward(policy, group, temperature=temperature, **budgets)
+        gradients.backward_group(policy, group, temperature=temperature, **budgets)
         drop_gradients(policy)
 
 
