@@ -50,7 +50,7 @@ def measure(settings: Settings) -> Iterator[Row]:
         yield {"model": "smollm2", "note": "with --full only"}
         return
     try:
-        case = real_case(settings.pick(1, 0, 16), settings.pick(16, 0, 160))
+        case = real_case(settings.pick(1, 0, 16), settings.pick(16, 0, 100))
     except AbsentError as error:
         yield {"model": "smollm2", "note": f"skipped: {error}"}
     else:

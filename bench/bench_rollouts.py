@@ -23,7 +23,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     if settings.size != "full":
         yield from _compare(demo_case(settings.pick(2, 32, 0)), settings)
         return
-    case, reason = real_or_demo(32)
+    case, reason = real_or_demo(12)
     if reason:
         yield {"case": "smollm2", "note": reason}
     yield from _compare(case, settings)
@@ -51,7 +51,7 @@ def _compare(case: Case, settings: Settings) -> Iterator[Row]:
         "generate, one prompt at a time": lambda: plain(1),
         f"generate, batches of {BATCH}": lambda: plain(max(1, BATCH // count)),
     }
-    timings = in_turn({name: counted(name, work) for name, work in ways.items()}, settings.times(3, 3))
+    timings = in_turn({name: counted(name, work) for name, work in ways.items()}, settings.times(3, 5), warm_up=False)
     rates = {name: _rates(timing, tokens[name]) for name, timing in timings.items() if name in tokens}
     first = rates.get(next(iter(ways)), [])
     for name, timing in timings.items():

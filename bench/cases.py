@@ -89,7 +89,7 @@ class Case:
         return sampled
 
 
-def real_case(n_prompts: int, max_new_tokens: int = 160) -> Case:
+def real_case(n_prompts: int, max_new_tokens: int = 100) -> Case:
     """SmolLM2-135M-Instruct on the first usable rows of GSM8K; AbsentError when either is missing."""
     data = DATA / "gsm8k" / "train.jsonl"
     if not data.exists():
@@ -103,7 +103,7 @@ def demo_case(n_prompts: int) -> Case:
     return _case("demo", "demo", n_prompts, {})
 
 
-def real_or_demo(n_prompts: int, max_new_tokens: int = 160) -> tuple[Case, str | None]:
+def real_or_demo(n_prompts: int, max_new_tokens: int = 100) -> tuple[Case, str | None]:
     """The real case; else the demo, with the reason."""
     try:
         return real_case(n_prompts, max_new_tokens), None
