@@ -69,7 +69,7 @@ def score_prompts(
     -----
     METHOD: score of LearnAlign (arXiv 2506.11480), row mean of S in closed form.
 
-    Memory: block_rows * k * 6 bytes a thread (8 for an array), by default 1.5 MiB (2 MiB); 3 * threads sums
+    Memory: block_rows * k * 6 bytes a thread (8 for an array), by default 3 MiB (4 MiB); 3 * threads sums
     of 8 k bytes; about 70 n bytes of results.
     """
     source = as_source(rows, prompt_ids)
