@@ -176,8 +176,8 @@ def test_a_store_scores_as_the_matrix_in_float64(tmp_path: Path, n: int, k: int)
 
 
 def test_neither_threads_nor_their_number_change_a_bit(tmp_path: Path) -> None:
-    store, rates = random_store(tmp_path / "store", 5_000, 256)
-    assert len(store) > TASK_CHUNKS * CHUNK_ELEMENTS // 256  # more than one task
+    store, rates = random_store(tmp_path / "store", 5_000, 1_024)
+    assert len(store) > TASK_CHUNKS * CHUNK_ELEMENTS // 1_024  # more than one task
     one, many = (score_prompts(store, rates, threads=threads) for threads in (1, 5))
     np.testing.assert_array_equal(one.score, many.score)
     np.testing.assert_array_equal(one.leave_one_out, many.leave_one_out)
