@@ -22,7 +22,7 @@ def sizes_of(policy: Policy) -> dict[str, int]:
 
 
 def ours(policy: Policy, groups: list[Group], temperature: float, settings: GradientRecipe, folder: Path) -> None:
-    """The whole gradient stage: every prompt's projected gradient into a new store."""
+    """The gradient stage with one projection seed: every prompt's projected gradient into a new store."""
     projector = make_projector("sjlt", sizes_of(policy), settings.proj_dim, device=policy.device)
     budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
     rows = gradients.prompt_gradients(policy, groups, projector, temperature=temperature, **budgets)

@@ -31,6 +31,10 @@ class StoreError(LeanAlignError, ValueError):
     """A gradient store that is damaged, or was opened against other inputs."""
 
 
+class RowsHeldError(StoreError):
+    """Rows of a gradient store that another writer is filling."""
+
+
 class GradientError(LeanAlignError, ArithmeticError):
     """A gradient that is missing, NaN or infinite; the message names parameter and prompt."""
 

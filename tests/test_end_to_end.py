@@ -170,7 +170,7 @@ def assert_gradients_are_those_of_one_process(whole: Path, run_dir: Path) -> Non
         assert not (folder / "gradients.partial").exists()
     one, many = ({k: v for k, v in comparable(r).items() if k.startswith("gradients/")} for r in (whole, run_dir))
     assert many == one
-    assert len(one) == 11
+    assert len(one) == 12
 
 
 def test_workers_on_rows_of_their_own_write_what_one_process_writes(whole, tmp_path):
@@ -228,6 +228,44 @@ def test_a_killed_worker_is_replaced_by_another(whole, tmp_path):
     assert other.returncode == 0, err
     assert "gradients: continuing at" in err
     assert_gradients_are_those_of_one_process(whole, run_dir)
+
+
+VARIANT = {
+    "gradients.precondition": "adam",
+    "gradients.projection": "rademacher",
+    "gradients.loss": "dr_grpo",
+    "gradients.rollouts": "one_correct",
+    "gradients.share_prompt": "false",
+}
+
+
+def test_every_choice_of_the_gradient_stage_runs_and_two_workers_write_what_one_process_writes(whole, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for run_dir in (one, two):
+        without_gradients(whole, run_dir)
+    done = run(one, "--stop-after", "score", settings=VARIANT)
+    assert done.returncode == 0, done.stderr
+    shutil.copy(one / "recipe.yaml", two / "recipe.yaml")
+    workers = [stage("gradients", two, "--rows", rows) for rows in (":7", "7:")]
+    errors = [worker.communicate()[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    assert_gradients_are_those_of_one_process(one, two)
+    manifest = json.loads((one / "gradients/manifest.json").read_text())
+    assert manifest["counts"]["projection"]["kind"] == manifest["counts"]["second_projection"]["kind"] == "rademacher"
+    rows, plain = (np.load(r / "gradients/projected.npy").astype(np.float64) for r in (one, whole))
+    assert np.array_equal(np.any(rows, axis=1), np.any(plain, axis=1))
+    assert np.allclose(np.linalg.norm(rows[np.any(rows, axis=1)], axis=1), 1, atol=2e-3)
+
+
+def test_rows_of_another_projection_are_refused_with_both_shown(whole, tmp_path):
+    run_dir = without_gradients(whole, tmp_path / "run")
+    worker = stage("gradients", run_dir, "--rows", ":5")
+    assert worker.wait() == 0
+    kept = run_dir / "gradients.partial/projection.json"
+    kept.write_text(kept.read_text().replace('"stream_version": 1', '"stream_version": 0'))
+    _, error = (worker := stage("gradients", run_dir)).communicate()
+    assert worker.returncode == 1
+    assert "projection.stream_version: 0 -> 1" in error
 
 
 @pytest.mark.parametrize("rows", ["5:5", "7:3", "x:3", "5", "-3:", "1:2:3", ":99", "24:"])

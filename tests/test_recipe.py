@@ -148,6 +148,10 @@ def test_warmup_of_no_steps_is_allowed() -> None:
         ({"data.system_prompt": "Be brief.", "data.prompt_format": "plain"}, "system_prompt needs .*chat"),
         ({"data.demo_grade_weights": [1, 1]}, r"expected \w+ weights"),
         ({"data.demo_grade_weights": [0] * len(GRADES)}, "not all 0"),
+        ({"gradients.precondition": "adam", "warmup.steps": 0}, r"gradients.precondition is adam, warmup.steps is 0"),
+        ({"gradients.precondition": "adam", "warmup.optimizer": "adamw_8bit"}, "warmup.optimizer adamw_8bit"),
+        ({"gradients.sjlt_nonzeros": 3}, "gradients.sjlt_nonzeros is 3"),
+        ({"gradients.sjlt_nonzeros": 4, "gradients.projection": "trak"}, "with gradients.projection trak"),
         ({"training.init": "warmup", "warmup.steps": 0}, "training.init is 'warmup' but warmup.steps is 0"),
     ],
 )

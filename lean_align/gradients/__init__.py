@@ -118,7 +118,9 @@ def prompt_gradients(
             else:
                 batch.skip(group.prompt.prompt_id)
             continue
-        ordinal = next(place)
+        ordinal = next(place, None)
+        if ordinal is None:
+            raise ValueError(f"got {len(ordinals or ())} ordinals; expected one for each group with spread.")
         if batch is not None and not batch.takes(ordinal):
             yield from batch.empty()
         with row.collecting():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -15,10 +16,12 @@ from lean_align.gradients.log_probs import (
     run_prompt,
     token_log_probs,
 )
-from lean_align.gradients.shared_prompt import shared_prompt_attention
+from lean_align.gradients.shared_prompt import shared_prompt_attention, wide_leaf
 from lean_align.gradients.weights import completion_weights
 from lean_align.policy import Policy
 from lean_align.types import Completion, Group
+
+CHECKED_TOKENS = 64
 
 
 def micro_batches(lengths: Sequence[int], token_budget: int, padded: bool = True) -> list[range]:
@@ -64,8 +67,9 @@ def backward_group(
 
     Notes
     -----
-    With `share_prompt` and several micro-batches the prompt's keys and values collect the gradients of
-    all of them, and the prompt's own backward pass comes last and once.
+    With `share_prompt` the prompt's keys and values collect the gradients of all micro-batches, in float32,
+    and the prompt's own backward pass comes last and once.  In one graph for both, autograd would hold the
+    packed run's gradient of every LoRA matrix until the prompt's was there.
     """
     weights = completion_weights(group, loss, rollouts, max_new_tokens)
     chosen = [group.completions[i] for i in weights]
@@ -83,15 +87,12 @@ def backward_group(
     runs = micro_batches([c.n_tokens for c in chosen], token_budget, padded=False)
     with shared_prompt_attention(policy):
         prompt, last_state = run_prompt(policy, prompt_ids)
-        if len(runs) == 1:  # one graph, one backward pass
-            backward(packed_states(policy, prompt, last_state, chosen), runs[0])
-            return
         outputs, leaves = prompt.cut()
-        last_leaf = last_state.detach().requires_grad_()
+        last_leaf = wide_leaf(last_state)
         for run in runs:
             backward(packed_states(policy, prompt, last_leaf, chosen[run.start : run.stop]), run)
         pairs = [
-            (output, leaf.grad)
+            (output, leaf.grad.to(output.dtype))
             for output, leaf in zip([*outputs, last_state], [*leaves, last_leaf])
             if leaf.grad is not None and output.requires_grad
         ]
@@ -104,8 +105,19 @@ def completion_log_probs(
     completions: Sequence[Completion],
     temperature: float = 1.0,
     share_prompt: bool = True,
+    logprob_chunk: int = 1024,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of the sampled tokens of several completions of one prompt, without gradients.
+
+    Parameters
+    ----------
+    policy : Policy
+    prompt_ids : sequence of int
+    completions : sequence of Completion
+    temperature : float
+    share_prompt : bool
+    logprob_chunk : int
+        Tokens whose logits exist at the same time.
 
     Returns
     -------
@@ -120,7 +132,8 @@ def completion_log_probs(
         else:
             tokens = plain_states(policy, prompt_ids, completions)
         head = policy.causal_lm.get_output_embeddings()
-        return token_log_probs(head, tokens.states, tokens.targets, temperature), tokens.completion
+        chunks = zip(torch.split(tokens.states, logprob_chunk), torch.split(tokens.targets, logprob_chunk))
+        return torch.cat([token_log_probs(head, *chunk, temperature) for chunk in chunks]), tokens.completion
 
 
 def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True, tolerance: float = 0.05) -> None:
@@ -132,15 +145,17 @@ def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True, tol
     Raises
     ------
     ModelError
-        When the mean difference over two completions is above `tolerance` (in nats).
+        When the mean difference over the first 64 tokens of two completions is above `tolerance` (in nats).
     """
-    prompt_ids, completions = policy.encoder.encode(group.prompt), group.completions[:2]
+    prompt_ids = policy.encoder.encode(group.prompt)
+    completions = [_first_tokens(completion, CHECKED_TOKENS) for completion in group.completions[:2]]
     ours, row = completion_log_probs(policy, prompt_ids, completions, share_prompt=share_prompt)
     gap = 0.0
     with torch.no_grad():
         for i, completion in enumerate(completions):
             ids = torch.tensor([[*prompt_ids, *completion.token_ids]], device=policy.device)
-            logits = policy.model(input_ids=ids, use_cache=False).logits[0, len(prompt_ids) - 1 : -1].float()
+            output = policy.model(input_ids=ids, use_cache=False, logits_to_keep=completion.n_tokens + 1)
+            logits = output.logits[0, -completion.n_tokens - 1 : -1].float()
             theirs = logits.log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])[:, 0]
             gap = max(gap, (ours[row == i] - theirs).abs().mean().item())
     if not gap <= tolerance:
@@ -150,3 +165,7 @@ def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True, tol
             f"average (expected at most {tolerance}): its output layer does more than a linear map, or its attention "
             f"cannot share a prompt. {way_out}"
         )
+
+
+def _first_tokens(completion: Completion, n: int) -> Completion:
+    return replace(completion, token_ids=completion.token_ids[:n], n_tokens=min(n, completion.n_tokens))

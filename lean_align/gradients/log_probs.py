@@ -105,15 +105,17 @@ def packed_states(
 ) -> TokenStates:
     """States of completions packed into one row behind a prompt that has run.
 
-    A completion's last token predicts nothing, so it is left out of the row.
+    A completion's last token predicts nothing, so it is left out of the row.  `last_state` and the prompt's
+    keys and values may be wider than the model's own type; states are in the model's.
     """
+    dtype = policy.causal_lm.get_input_embeddings().weight.dtype
     inputs = [completion.token_ids[:-1] for completion in completions]
     bounds = list(_bounds(inputs))
     targets = torch.tensor([token for c in completions for token in c.token_ids], device=policy.device)
     row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
     packed = [token for tokens in inputs for token in tokens]
     if not packed:  # one token each: the prompt alone predicts them all
-        return TokenStates(last_state.expand(len(completions), -1), targets, row)
+        return TokenStates(torch.cat([last_state.to(dtype) for _ in completions]), targets, row)
     positions = [prompt.n_tokens + i for tokens in inputs for i in range(len(tokens))]
     hidden = policy.causal_lm.base_model(
         input_ids=torch.tensor([packed], device=policy.device),
@@ -121,7 +123,7 @@ def packed_states(
         use_cache=False,
         shared_prompt=replace(prompt, bounds=tuple(bound for bound in bounds if bound[0] < bound[1])),
     ).last_hidden_state[0]
-    pieces = [piece for start, stop in bounds for piece in (last_state, hidden[start:stop])]
+    pieces = [piece for start, stop in bounds for piece in (last_state.to(dtype), hidden[start:stop].to(dtype))]
     return TokenStates(torch.cat(pieces), targets, row)
 
 

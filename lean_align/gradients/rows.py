@@ -37,7 +37,7 @@ class GradientRow:
         project: StreamingProjector | None,
         second_moments: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
-        self.parameters, self.project, self.second_moments = parameters, project, second_moments
+        self.parameters, self.project = parameters, project
         self.device = next(iter(parameters.values())).device
         double = any(p.dtype == torch.float64 for p in parameters.values())
         self.dtype = torch.float64 if double else torch.float32
@@ -45,8 +45,22 @@ class GradientRow:
         for name, parameter in parameters.items():
             self.starts[name] = self.grad_dim
             self.grad_dim += parameter.numel()
+        self.divisors = None if second_moments is None else self._divisors(second_moments)
         self._largest: dict[str, torch.Tensor] = {}
         self.row = self.zeros()
+
+    def _divisors(self, second_moments: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        found = {}
+        for name, parameter in self.parameters.items():
+            moment = second_moments.get(name)
+            if moment is None or moment.shape != parameter.shape or not torch.isfinite(moment).all():
+                got = "none" if moment is None else f"{tuple(moment.shape)}, {(~moment.isfinite()).sum()} not finite"
+                raise GradientError(
+                    f"second moments of {name}: got {got}; expected {tuple(parameter.shape)} finite numbers. The "
+                    "warm-up diverged or had another adapter: run it again, or set gradients.precondition=none."
+                )
+            found[name] = moment.to(self.device, self.dtype).sqrt() + ADAM_EPSILON
+        return found
 
     def zeros(self) -> torch.Tensor:
         """A row without gradient, (P,) or (proj_dim,)."""
@@ -83,24 +97,25 @@ class GradientRow:
                     f"{name} got no gradient for {prompt_id}. A fused kernel may bypass the LoRA modules, or 4-bit "
                     "weights were repacked for inference; load the policy with lean_align.policy.load_policy."
                 )
-        finite = torch.isfinite(torch.stack(list(self._largest.values()))).tolist()  # one wait for the device
-        bad = [name for name, good in zip(self._largest, finite) if not good]
+        largest = torch.stack([self._largest[name] for name in self.parameters])
+        finite = torch.isfinite(largest).tolist()  # one wait for the device
+        bad = [name for name, good in zip(self.parameters, finite) if not good]
         if bad:
             raise GradientError(
                 f"the gradient of {bad[0]} holds NaN or Inf for {prompt_id} ({len(bad)} of {len(finite)} parameters). "
-                "Rows before it are kept. Try model.dtype=float32, or a lower warmup.learning_rate: the warm-up may "
-                "have diverged."
+                "Rows written before are kept. Try model.dtype=float32, or a lower warmup.learning_rate: the warm-up "
+                "may have diverged."
             )
 
     def _take(self, name: str, parameter: torch.nn.Parameter) -> None:
         gradient, parameter.grad = parameter.grad, None
         if gradient is None:
             return
-        largest = gradient.abs().amax().to(self.dtype)
-        self._largest[name] = torch.maximum(self._largest[name], largest) if name in self._largest else largest
         gradient = gradient.to(self.dtype)
-        if self.second_moments is not None:
-            gradient = gradient / (self.second_moments[name].to(self.dtype).sqrt() + ADAM_EPSILON)
+        if self.divisors is not None:
+            gradient = gradient / self.divisors[name]
+        largest = gradient.abs().amax()
+        self._largest[name] = torch.maximum(self._largest[name], largest) if name in self._largest else largest
         if self.project is not None:
             self.project.add_to(self.row, name, gradient)
         else:

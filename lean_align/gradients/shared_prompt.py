@@ -6,10 +6,11 @@ keys and values of the prompt and to its own earlier tokens:
     row          o_1 ... | o_2 ... | ... | o_G ...        positions |prompt|, |prompt| + 1, ... in each
     attention    of o_g,t: prompt, o_g,1 .. o_g,t
 
-This is what a batch of prompt + completion rows computes, without the G - 1 copies of the prompt and
-without padding.  Keys and values stay in the autograd graph, so the gradient through the prompt is
-whole.  The function below is registered with transformers' attention interface; a model that calls its
-attention through it (Llama, Qwen2, Qwen3, Mistral, ...) needs no change.
+This is what a batch of prompt + completion rows computes, without running the prompt G times and without
+padding.  Gradients of the prompt's keys and values are collected from all completions, then sent back
+through the prompt once, so the gradient is whole.  The function below is registered with transformers'
+attention interface; a model that calls its attention through it (Llama, Qwen2, Qwen3, Mistral, ...) needs
+no change.
 """
 
 from __future__ import annotations
@@ -47,10 +48,19 @@ class SharedPrompt:
         tensors, leaves = [], []
         for table in (self.keys, self.values):
             for layer, tensor in table.items():
-                table[layer] = tensor.detach().requires_grad_()
+                table[layer] = wide_leaf(tensor)
                 tensors.append(tensor)
                 leaves.append(table[layer])
         return tensors, leaves
+
+
+def wide_leaf(tensor: torch.Tensor) -> torch.Tensor:
+    """A leaf in float32 (float64 for float64) with the tensor's values.
+
+    What the completions send back to the prompt largely cancels, since their advantages add up to 0: in
+    bfloat16 the rounding of each share would stay.
+    """
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32)).requires_grad_()
 
 
 @contextmanager
@@ -100,8 +110,8 @@ def attend(
     before_k, before_v = shared_prompt.keys[layer], shared_prompt.values[layer]
     parts = []
     for start, stop in shared_prompt.bounds:
-        k = torch.cat([before_k, key[:, :, start:stop]], 2)
-        v = torch.cat([before_v, value[:, :, start:stop]], 2)
+        k = torch.cat([before_k.to(key.dtype), key[:, :, start:stop]], 2)  # a cast a completion: sums in float32
+        v = torch.cat([before_v.to(value.dtype), value[:, :, start:stop]], 2)
         parts.append(_sdpa(query[:, :, start:stop], k, v, scaling, causal=False))
     return torch.cat(parts, 2).transpose(1, 2), None
 

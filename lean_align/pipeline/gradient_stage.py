@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.artifacts import StageFolder
-from lean_align.errors import NothingToLearnError, RecipeError
+from lean_align.artifacts import StageFolder, changes, read_json, write_json
+from lean_align.errors import NothingToLearnError, RecipeError, StoreError
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.inputs import read_groups, sampling_policy
 from lean_align.progress import Progress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from lean_align.projection import Projector
 
 SECOND_SEED = "second_seed"
+PROJECTION = "projection.json"
 
 
 def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -58,10 +60,12 @@ class RowWriters:
     ----------
     writers : sequence of StoreWriter
         Over the same rows; `write` gives each its part of a stacked row.
+    closing : ExitStack
+        Closes them.
     """
 
-    def __init__(self, writers: Sequence[StoreWriter]) -> None:
-        self.writers, self.first = tuple(writers), writers[0]
+    def __init__(self, writers: Sequence[StoreWriter], closing: ExitStack) -> None:
+        self.writers, self.first, self._closing = tuple(writers), writers[0], closing
 
     def open_rows(self) -> list[int]:
         """Rows of the range that are not written in all stores."""
@@ -81,8 +85,7 @@ class RowWriters:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for writer in self.writers:
-            writer.close()
+        self._closing.close()
 
 
 def open_rows(
@@ -97,15 +100,13 @@ def open_rows(
     RecipeError
         When the range is not within the run's prompts.
     """
-    ids, writers = [group.prompt.prompt_id for group in groups], list[StoreWriter]()
-    try:
-        for place in (folder, folder / SECOND_SEED) if recipe.gradients.second_seed else (folder,):
-            writers.append(StoreWriter.open(place, ids, recipe.gradients.proj_dim, _range_of(rows, len(groups))))
-    except BaseException:
-        for writer in writers:
-            writer.close()
-        raise
-    return RowWriters(writers)
+    ids, held = [group.prompt.prompt_id for group in groups], _range_of(rows, len(groups))
+    places = (folder, folder / SECOND_SEED) if recipe.gradients.second_seed else (folder,)
+    with ExitStack() as opening:  # a store that cannot be opened closes those before it
+        writers = [
+            opening.enter_context(StoreWriter.open(place, ids, recipe.gradients.proj_dim, held)) for place in places
+        ]
+        return RowWriters(writers, opening.pop_all())
 
 
 def fill_rows(recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters) -> None:
@@ -134,8 +135,9 @@ def _write_open_rows(
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         policy.model.train()
     check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
-    projector = make_projectors(recipe, policy)
-    folder.counts["projection"] = projector.fingerprint()
+    projector, fingerprints = make_projectors(recipe, policy)
+    folder.counts |= fingerprints
+    check_projection(folder.path / PROJECTION, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
     gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector)
     with Progress("gradients", writable, writable - len(open_rows)) as progress:
@@ -144,20 +146,45 @@ def _write_open_rows(
             progress.advance()
 
 
-def make_projectors(recipe: Recipe, policy: Policy) -> Projector:
-    """The recipe's projection over the policy's LoRA parameters; with `second_seed` two of them, side by side."""
+def make_projectors(recipe: Recipe, policy: Policy) -> tuple[Projector, dict[str, dict[str, object]]]:
+    """The recipe's projection over the policy's LoRA parameters, and the fingerprint of each that it holds.
+
+    With `second_seed` two lie side by side in one row.
+    """
     from lean_align.projection import StackedProjector, make_projector
 
     settings = recipe.gradients
     sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-    seeds = [recipe.seed]
+    seeds = {"projection": recipe.seed}
     if settings.second_seed:
-        seeds.append(seed_for(recipe.seed, SECOND_SEED) % 2**31)
+        seeds["second_projection"] = seed_for(recipe.seed, SECOND_SEED) % 2**31
     projectors = [
         make_projector(settings.projection, sizes, settings.proj_dim, seed, policy.device, settings.sjlt_nonzeros)
-        for seed in seeds
+        for seed in seeds.values()
     ]
-    return projectors[0] if len(projectors) == 1 else StackedProjector(projectors)
+    fingerprints = {name: projector.fingerprint() for name, projector in zip(seeds, projectors)}
+    return projectors[0] if len(projectors) == 1 else StackedProjector(projectors), fingerprints
+
+
+def check_projection(path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
+    """Keep the fingerprints beside the rows, or refuse rows that another projection made.
+
+    The recipe does not tell all: `trak` has another projector on another device or in another release.
+
+    Raises
+    ------
+    StoreError
+        With what differs.
+    """
+    if not path.exists():
+        write_json(path, fingerprints)
+    differences = changes(read_json(path), fingerprints)
+    if differences:
+        raise StoreError(
+            f"{path.parent} holds rows of another projection:\n  "
+            + "\n  ".join(differences)
+            + f"\nGo on with the device and packages it was begun with, or delete {path.parent} to begin anew."
+        )
 
 
 def _gradients_of(
@@ -173,13 +200,13 @@ def _gradients_of(
         policy,
         (groups[row] for row in rows),
         projector,
-        recipe.rollouts.temperature,
-        settings.token_budget,
-        settings.logprob_chunk,
-        settings.loss,
-        settings.rollouts,
-        recipe.rollouts.max_new_tokens,
-        settings.share_prompt,
-        read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
-        [ordinals[row] for row in rows if row in ordinals],
+        temperature=recipe.rollouts.temperature,
+        token_budget=settings.token_budget,
+        logprob_chunk=settings.logprob_chunk,
+        loss=settings.loss,
+        rollouts=settings.rollouts,
+        max_new_tokens=recipe.rollouts.max_new_tokens,
+        share_prompt=settings.share_prompt,
+        second_moments=read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
+        ordinals=[ordinals[row] for row in rows if row in ordinals],
     )

@@ -45,7 +45,12 @@ STAGES = (
     Stage("data", "prepare", ("seed", "model.name", "model.revision", "data", "rollouts.max_new_tokens"), (), False),
     Stage("warmup", "warmup", (*_POLICY, "warmup", "rollouts"), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
-    Stage("gradients", "gradients", (*_POLICY, "gradients", "rollouts.temperature"), ("data", "warmup", "rollouts")),
+    Stage(
+        "gradients",
+        "gradients",
+        (*_POLICY, "gradients", "rollouts.temperature", "rollouts.max_new_tokens"),
+        ("data", "warmup", "rollouts"),
+    ),
     Stage("scores", "score", ("seed", "selection.n"), ("rollouts", "gradients"), False),
     Stage("selection", "select", ("seed", "selection"), ("data", "scores"), False),
     Stage("training", "train", (*_POLICY, "training", "rollouts"), ("selection", "warmup")),

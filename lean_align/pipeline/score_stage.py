@@ -11,7 +11,7 @@ from lean_align.pipeline.gradient_stage import SECOND_SEED
 from lean_align.pipeline.tables import write_scores
 from lean_align.recipe import Recipe
 from lean_align.scoring import rank_correlation, score_prompts, selection_change, selection_stability
-from lean_align.store import GradientStore, open_store
+from lean_align.store import open_store
 from lean_align.types import Scores
 
 STABILITY = "stability.json"
@@ -24,7 +24,8 @@ def score_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     success_rate = [sum(rewards[i][0]) / len(rewards[i][0]) for i in store.prompt_ids]
     n_tokens = [sum(rewards[i][1]) / len(rewards[i][1]) for i in store.prompt_ids]
     scores = score_prompts(store, success_rate, threads=recipe.threads)
-    n = recipe.selection.n
+    # prompts without signal fill a selection up in a fixed order: they would look stable
+    n = max(1, min(recipe.selection.n, int((scores.learnability > 0).sum())))
     bootstrap = selection_stability(store, success_rate, n, seed=recipe.seed, threads=recipe.threads)
     write_scores(folder.path / "scores.parquet", scores, n_tokens, store.norms, bootstrap.inclusion)
     stability = {
@@ -34,7 +35,7 @@ def score_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
             "mean_overlap": bootstrap.mean_overlap,
             "low_overlap": bootstrap.low_overlap,
         },
-        "second_seed": _second_seed(recipe, run_dir, store, scores, success_rate),
+        "second_seed": _second_seed(recipe, run_dir, n, scores, success_rate),
     }
     write_json(folder.path / STABILITY, stability)
     folder.counts |= {
@@ -45,7 +46,7 @@ def score_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 
 
 def _second_seed(
-    recipe: Recipe, run_dir: Path, store: GradientStore, scores: Scores, success_rate: list[float]
+    recipe: Recipe, run_dir: Path, n: int, scores: Scores, success_rate: list[float]
 ) -> dict[str, Any] | None:
     """What changes with another seed of the projection; None where the run has no second store."""
     path = run_dir / "gradients" / SECOND_SEED
@@ -53,7 +54,7 @@ def _second_seed(
         return None
     other = score_prompts(open_store(path), success_rate, threads=recipe.threads)
     return {
-        "share_changed": selection_change(scores, other, recipe.selection.n),
+        "share_changed": selection_change(scores, other, n),
         "spearman": rank_correlation(scores, other),
     }
 

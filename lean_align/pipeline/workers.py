@@ -23,7 +23,7 @@ from lean_align.artifacts import (
     read_json,
     write_json,
 )
-from lean_align.errors import StoreError
+from lean_align.errors import RowsHeldError
 from lean_align.pipeline.environment import lock, turn
 from lean_align.pipeline.gradient_stage import fill_rows, groups_to_learn, open_rows
 from lean_align.pipeline.graph import Stage, stage_inputs
@@ -53,7 +53,7 @@ def run_rows(stage: Stage, recipe: Recipe, run_dir: Path, rows: tuple[int | None
 
     Raises
     ------
-    StoreError
+    RowsHeldError
         When another worker holds rows of the range.
     """
     inputs, groups = stage_inputs(stage, recipe, run_dir), groups_to_learn(run_dir)
@@ -107,5 +107,5 @@ def _open_everywhere(recipe: Recipe, groups: Sequence[Group], folder: Path) -> i
     try:
         with open_rows(recipe, groups, folder) as whole:
             return len(whole.open_rows())
-    except StoreError:
+    except RowsHeldError:
         return None

@@ -203,5 +203,21 @@ def _check(recipe: Recipe) -> None:
             f"data.demo_grade_weights is {list(recipe.data.demo_grade_weights)}; expected five weights of at least 0, "
             "one a grade, not all 0."
         )
+    _check_gradients(recipe)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
+
+
+def _check_gradients(recipe: Recipe) -> None:
+    gradients, warmup = recipe.gradients, recipe.warmup
+    if gradients.precondition == "adam" and (warmup.steps == 0 or warmup.optimizer != "adamw_torch"):
+        raise RecipeError(
+            f"gradients.precondition is adam, warmup.steps is {warmup.steps} and warmup.optimizer {warmup.optimizer}; "
+            "expected at least one step of adamw_torch, whose second moments it divides by."
+        )
+    dense = gradients.projection != "sjlt"
+    if gradients.sjlt_nonzeros > 1 and (dense or gradients.proj_dim % gradients.sjlt_nonzeros):
+        raise RecipeError(
+            f"gradients.sjlt_nonzeros is {gradients.sjlt_nonzeros} with gradients.projection {gradients.projection} "
+            f"and gradients.proj_dim {gradients.proj_dim}; expected 1, or a divisor of proj_dim with sjlt."
+        )

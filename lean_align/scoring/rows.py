@@ -20,7 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from lean_align.store import FirstColumns, GradientStore
 from lean_align.types import FloatArray
 
-CHUNK_ELEMENTS = 1 << 19  # of a chunk: 1 MiB in float16, 2 MiB in float32; smaller ones have threads wait for each other
+CHUNK_ELEMENTS = (
+    1 << 19
+)  # of a chunk: 1 MiB in float16, 2 MiB in float32; smaller ones have threads wait for each other
 TASK_CHUNKS = 4  # chunks a thread takes at a time
 HALF_SCALE = 2.0**-112
 _SIGN_AND_NUMBER = np.int32(-0x70000001)  # 0x8FFFFFFF: the sign-extended bits between sign and exponent go

@@ -1,7 +1,8 @@
 """Kernel locks on row ranges: byte i of `written.npy` stands for row i; they end with the process.
 
-Open-file-description locks are used where the system has them (Linux).  Elsewhere plain record locks
-stand in: those do not tell two writers of one process apart.
+Open-file-description locks are used on Linux.  Elsewhere the whole file is locked, so that a store has one
+writer at a time whatever its rows: record locks of POSIX end as soon as the process closes any
+descriptor of the file.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lean_align.errors import StoreError
+from lean_align.errors import RowsHeldError
 
 _CREATION = 1 << 62  # a byte no row has: held while the files are made
 _FLOCK = "hhqqi"  # struct flock of 64-bit Linux; the last field must be 0
-_OFD = hasattr(fcntl, "F_OFD_SETLK")
+_OFD = sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
 
 
 @contextmanager
@@ -26,14 +28,14 @@ def creation_lock(descriptor: int) -> Iterator[None]:
     if _OFD:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_WRLCK, _CREATION, 1))
     else:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, _CREATION)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield
     finally:
         if _OFD:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _CREATION, 1))
         else:
-            fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, _CREATION)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
@@ -41,7 +43,7 @@ def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
 
     Raises
     ------
-    StoreError
+    RowsHeldError
         When another writer holds rows of the range.
     """
     if not rows:  # a length of 0 would mean: to the end
@@ -50,9 +52,9 @@ def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
         if _OFD:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, rows.start, len(rows)))
         else:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, len(rows), rows.start)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:
-        raise StoreError(
+        raise RowsHeldError(
             f"rows {rows.start}:{rows.stop} of {folder} overlap rows{_holder(descriptor, rows)} that another writer "
             "is filling. Wait for it, stop it, or give rows that no other writer has."
         ) from error
