@@ -136,7 +136,7 @@ def completion_log_probs(
         return torch.cat([token_log_probs(head, *chunk, temperature) for chunk in chunks]), tokens.completion
 
 
-def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True, tolerance: float = 0.05) -> None:
+def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True) -> None:
     """Refuse a model for which the parts, as used here, do not give the model's own log-probabilities.
 
     An output layer that does more than a linear map (soft-capping, scaling) is found, and an attention
@@ -145,7 +145,9 @@ def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True, tol
     Raises
     ------
     ModelError
-        When the mean difference over the first 64 tokens of two completions is above `tolerance` (in nats).
+        When the mean difference over the first 64 tokens of two completions is above 0.01 nats, or above 0.2
+        for a model that computes in 16 bits: there, rounding alone gave SmolLM2-135M 0.04 to 0.06 (and less than
+        0.0001 in float32).
     """
     prompt_ids = policy.encoder.encode(group.prompt)
     completions = [_first_tokens(completion, CHECKED_TOKENS) for completion in group.completions[:2]]
@@ -158,6 +160,7 @@ def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True, tol
             logits = output.logits[0, -completion.n_tokens - 1 : -1].float()
             theirs = logits.log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])[:, 0]
             gap = max(gap, (ours[row == i] - theirs).abs().mean().item())
+    tolerance = 0.2 if policy.causal_lm.dtype.itemsize == 2 else 0.01
     if not gap <= tolerance:
         way_out = "Set gradients.share_prompt=false." if share_prompt else "This architecture is not supported."
         raise ModelError(
