@@ -217,7 +217,7 @@ def test_rows_are_refused_while_another_worker_has_them_and_the_rest_is_made_lat
 def test_a_killed_worker_is_replaced_by_another(whole, tmp_path):
     """Killed with some rows flagged; its lock is gone at once, and its rows are taken up by whoever comes."""
     run_dir = without_gradients(whole, tmp_path / "run")
-    written = run_dir / "gradients.partial" / "written.npy"
+    written = run_dir / "gradients.partial" / "second_seed" / "written.npy"  # flagged after the first store
     with stage("gradients", run_dir, "--rows", "0:16") as worker:
         while not (written.exists() and any(written.read_bytes()[128:])):  # 128 bytes of header
             assert worker.poll() is None
