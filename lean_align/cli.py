@@ -151,7 +151,7 @@ def _stage_command(name: str, summary: str) -> None:
         _show(counts)
 
     if name == "gradients":
-        text = "Only rows A to B - 1; several processes may do so at the same time, each on rows of its own."
+        text = "Only rows A to B - 1, from 0 (:500, 500:); several processes may run, each on rows of its own."
         click.option("--rows", type=_Rows(), help=text)(command)
 
 

@@ -118,7 +118,7 @@ class TrainerRecipe:
     max_grad_norm: float = number(1.0, 0.0)
     """Gradients are clipped to this norm."""
     optimizer: str = choice("adamw_torch", "paged_adamw_8bit", "adamw_8bit")
-    """As transformers names it."""
+    """AdamW in full precision, or one of its 8-bit forms."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: int = number(10, 1)
@@ -148,13 +148,14 @@ class GradientRecipe:
     """Gradient of each prompt and its projection."""
 
     loss: str = choice("grpo", "dr_grpo")
-    """`grpo`: each completion's mean over its tokens, advantages divided by the group's spread;
-    `dr_grpo`: sum over tokens, divided by rollouts.max_new_tokens, advantages only centred."""
+    """Of the scored gradients, not of the trainings. `grpo`: each completion's mean over its tokens, advantages divided
+    by the group's spread; `dr_grpo`: sum over tokens, divided by rollouts.max_new_tokens, advantages only centred."""
     rollouts: str = choice("all", "one_correct")
     """`all`: the group's completions; `one_correct`: its first correct one, with advantage 1 (the paper's choice for
     DAPO-MATH-17K)."""
     precondition: str = choice("none", "adam")
-    """`adam`: each entry divided by the square root of the second moment of the warm-up's optimiser, plus 1e-8."""
+    """`adam`: each entry divided by the root of the second moment of the warm-up's optimiser, plus 1e-8; needs
+    a warm-up with adamw_torch."""
     projection: str = choice("sjlt", "rademacher", "trak")
     """Kind of random projection; see docs/method.md."""
     sjlt_nonzeros: int = number(1, 1, 64)
