@@ -90,5 +90,6 @@ def test_on_a_card_without_the_kernel_the_error_names_the_way_out(monkeypatch: p
 
 
 def test_other_kinds_load_no_traker() -> None:
-    code = "import sys, lean_align as la; la.make_projector('rademacher', 8, 4); sys.exit('trak' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, lean_align as la; la.make_projector('rademacher', 8, 4); print('trak' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False"]
