@@ -1,7 +1,9 @@
 """From sampled completions to a filled store of projected gradients: ours, a loop in the manner of LESS, and bergson.
 
 All load the same model folder, adapter and completions, in bfloat16; loading is not counted. Each measurement is a
-fresh process, in turn. `pairwise_cosine_gap` and `norm_ratio` compare a way's rows with ours: projections differ, so a
+fresh process, in turn. LESS takes as many prompts as its loop projects at once, so that trak makes its signs once;
+bergson (`projection_target` global, a batch is the 8 completions of a prompt) makes them for every prompt, minutes
+each, and takes fewer. `pairwise_cosine_gap` and `norm_ratio` compare a way's rows with ours: projections differ, so a
 gap near 1 / sqrt(proj_dim) and a ratio near 1 say that the same gradients were taken. The last row compares the
 unprojected gradient of one prompt in float32.
 """
@@ -29,32 +31,46 @@ Way = Callable[[Path], Row]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    case, reason = (demo_case(2), None) if settings.size != "full" else real_or_demo(16)
+    case, reason = (demo_case(16), None) if settings.size != "full" else real_or_demo(16)
     if reason:
         yield {"case": "smollm2", "note": reason}
     yield peers.version_row()
-    proj_dim = settings.pick(64, 1024, 8192)
     with tempfile.TemporaryDirectory() as folder:
-        groups = _write_groups(case, Path(folder))
-        options = {"dtype": "bfloat16", "proj_dim": proj_dim, "temperature": case.recipe.rollouts.temperature}
-        timings = {"ours": Timing(), "LESS-style loop with trak": Timing(), "bergson GradientCollector": Timing()}
-        own = {"case": case.name, "n_prompts": len(case.prompts), "dtype": "bfloat16", "proj_dim": proj_dim}
-        ways: list[Way] = [
-            lambda out: in_child("bench_end_to_end:ours_child", **own, out=str(out)),
-            lambda out: _theirs("less_loop:run", case, groups, out, options),
-            lambda out: _theirs("bergson_loop:run", case, groups, out, options),
-        ]
-        for _ in range(settings.times(1, 3)):
-            for (name, timing), way in zip(timings.items(), ways):
-                (out := Path(folder) / name).mkdir(exist_ok=True)
-                _take(timing, way, out)
-        for name, timing in timings.items():
-            row = {"case": case.name, "prompts": len(case.prompts), "proj_dim": proj_dim, "way": name}
-            row |= timing.columns(prompts=len(case.prompts)) | {"times_ours": ratio(timing, timings["ours"])}
-            if timing.seconds:  # one that failed keeps its own reason
-                row = attempt(row, lambda n=name: _against(Path(folder) / n, Path(folder) / "ours"))
-            yield row
-        yield attempt({"way": "one prompt in float32, unprojected"}, lambda: _agreement(case, groups, options, folder))
+        for name, target, prompts in (
+            ("LESS-style loop with trak", "less_loop:run", settings.pick(2, 16, 16)),
+            ("bergson GradientCollector", "bergson_loop:run", settings.pick(1, 2, 1)),
+        ):
+            few = replace(case, prompts=case.prompts[:prompts])
+            yield from _compare(few, name, target, Path(folder) / name, settings)
+        options = _options(case, settings.pick(64, 8192, 8192))
+        yield attempt({"way": "one prompt in float32, unprojected"}, lambda: _agreement(case, options, Path(folder)))
+
+
+def _options(case: Case, proj_dim: int) -> Row:
+    return {"dtype": "bfloat16", "proj_dim": proj_dim, "temperature": case.recipe.rollouts.temperature}
+
+
+def _compare(case: Case, name: str, target: str, folder: Path, settings: Settings) -> Iterator[Row]:
+    """Ours and one other way in turn, on the same prompts."""
+    options = _options(case, settings.pick(64, 8192, 8192))
+    own = {"case": case.name, "n_prompts": len(case.prompts)} | {key: options[key] for key in ("dtype", "proj_dim")}
+    folder.mkdir()
+    groups = _write_groups(case, folder)
+    ways: dict[str, Way] = {
+        "ours": lambda out: in_child("bench_end_to_end:ours_child", **own, out=str(out)),
+        name: lambda out: _theirs(target, case, groups, out, options),
+    }
+    timings = {way: Timing() for way in ways}
+    for _ in range(settings.times(1, 3)):
+        for way, work in ways.items():
+            (folder / way).mkdir(exist_ok=True)
+            _take(timings[way], work, folder / way)
+    for way, timing in timings.items():
+        row = {"case": case.name, "prompts": len(case.prompts), "proj_dim": options["proj_dim"], "way": way}
+        row |= timing.columns(prompts=len(case.prompts)) | {"times_ours": ratio(timing, timings["ours"])}
+        if timing.seconds:  # one that failed keeps its own reason
+            row = attempt(row, lambda way=way: _against(folder / way, folder / "ours"))
+        yield row
 
 
 def _take(timing: Timing, way: Way, out: Path) -> None:
@@ -114,17 +130,18 @@ def _theirs(target: str, case: Case, groups: Path, out: Path, options: Row) -> R
 
 def _against(theirs: Path, ours_folder: Path) -> Row:
     a, b = (np.load(folder / "rows.npy") for folder in (theirs, ours_folder))
+    gaps = abs(pairwise_cosines(a) - pairwise_cosines(b))
     return {
-        "pairwise_cosine_gap": float(abs(pairwise_cosines(a) - pairwise_cosines(b)).mean()),
+        "pairwise_cosine_gap": float(gaps.mean()) if len(gaps) else None,
         "norm_ratio": float(np.median(np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))),
     }
 
 
-def _agreement(case: Case, groups: Path, options: Row, folder: str) -> Row:
-    one = Path(folder) / "one.json"
-    one.write_text(json.dumps(json.loads(groups.read_text())[:1]))
-    _theirs("less_loop:run", case, one, Path(folder), options | {"dtype": "float32", "proj_dim": 64})
+def _agreement(case: Case, options: Row, folder: Path) -> Row:
+    case = replace(case, prompts=case.prompts[:1])
+    one = _write_groups(case, folder)
+    _theirs("less_loop:run", case, one, folder, options | {"dtype": "float32", "proj_dim": 64})
     policy, temperature = case.policy("none", "float32"), case.recipe.rollouts.temperature
-    mine = unprojected(policy, case.groups()[:1], temperature, case.recipe.gradients)[0]
+    mine = unprojected(policy, case.groups(), temperature, case.recipe.gradients)[0]
     found = cosine(mine, np.load(f"{folder}/first.npy"))
     return {"prompts": 1, "cosine": found, "note": "expected above 0.999: " + ("yes" if found > 0.999 else "NO")}

@@ -23,7 +23,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     if settings.size != "full":
         yield from _compare(demo_case(settings.pick(2, 32, 0)), settings)
         return
-    case, reason = real_or_demo(12)
+    case, reason = real_or_demo(8, 64)
     if reason:
         yield {"case": "smollm2", "note": reason}
     yield from _compare(case, settings)
