@@ -114,3 +114,18 @@ def model_folder():
     from pathlib import Path
 
     return Path(model_path("demo"))
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_the_output_layer_gets_contiguous_rows(make_policy, quantization):
+    """Strided rows, as `logits_to_keep` leaves them, would be multiplied by a copy of the weight each."""
+    policy = make_policy(quantization)
+    seen = []
+    policy.causal_lm.get_output_embeddings().register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0]))
+    ids = torch.arange(5, 45).reshape(2, 20)
+    with torch.no_grad():
+        last = policy.model(ids, logits_to_keep=1).logits
+        whole = policy.model(ids).logits
+    assert [tuple(states.shape[:2]) for states in seen] == [(2, 1), (2, 20)]
+    assert all(states.is_contiguous() for states in seen)
+    assert torch.allclose(last, whole[:, -1:], atol=1e-5)

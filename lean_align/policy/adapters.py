@@ -1,0 +1,67 @@
+"""The LoRA adapter: made from a seed, loaded, saved as plain peft files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lean_align.recipe import LoraRecipe
+from lean_align.rng import seed_for
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block, and put them back after it.
+
+    `generate` and LoRA's initialisation draw from them and take no generator of their own.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as plain peft files; equal adapters give equal bytes."""
+    model.save_pretrained(folder, selected_adapters=["default"])
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for key, value in config.items():
+        if isinstance(value, list):
+            config[key] = sorted(value, key=str)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def adapter_kept(model: Any) -> Iterator[None]:
+    """Put trainable weights back, bit for bit, after a block that casts them.
+
+    trl makes them bfloat16 over a 4-bit base; updates of small learning rates would be rounded away.
+    """
+    kept = {name: parameter.data for name, parameter in model.named_parameters() if parameter.requires_grad}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in kept:
+            parameter.data = kept[name]
+
+
+def add_adapter(base: Any, lora: LoraRecipe | None, adapter: Path | None, seed: int) -> Any:
+    """The base with the adapter of a folder, trainable; else with a fresh one; else as it is."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    if adapter is not None:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    if lora is None:
+        return base
+    targets: str | list[str] = lora.target_modules
+    if targets != "all-linear":
+        targets = sorted(name.strip() for name in lora.target_modules.split(","))
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, bias="none", target_modules=targets, task_type="CAUSAL_LM"
+    )
+    with seeded(seed_for(seed, "lora")):
+        return get_peft_model(base, config)

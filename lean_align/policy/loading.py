@@ -1,0 +1,165 @@
+"""Load a base model, frozen, with an adapter on it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from lean_align.errors import ModelError
+from lean_align.policy.adapters import add_adapter
+from lean_align.policy.encoding import PromptEncoder, load_encoder
+from lean_align.policy.sources import load_part
+from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an inference kernel that is not used here
+
+_BLOCK = 64  # weights that share a scale in NF4
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A loaded model and what is needed to talk to it.
+
+    Attributes
+    ----------
+    model : PreTrainedModel or PeftModel
+    encoder : PromptEncoder
+    device : torch.device
+    eos_token_ids : tuple of int
+        Any of them ends a completion.
+    """
+
+    model: Any
+    encoder: PromptEncoder
+    device: torch.device
+    eos_token_ids: tuple[int, ...]
+
+    @property
+    def lora_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """The trainable parameters by name, in the model's order."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills up short rows; the first end token where the tokenizer has none."""
+        pad = self.encoder.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.eos_token_ids[0])
+
+    @property
+    def causal_lm(self) -> Any:
+        """The model below peft's wrapper: backbone and output layer."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+
+def resolve_device(device: str) -> torch.device:
+    """The device a recipe means.
+
+    Raises
+    ------
+    ModelError
+        When CUDA is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("model.device is 'cuda' but torch sees no card. Set model.device=cpu, or mend the driver.")
+    return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def load_policy(
+    model: ModelRecipe,
+    data: DataRecipe,
+    lora: LoraRecipe | None = None,
+    adapter: Path | None = None,
+    seed: int = 0,
+) -> Policy:
+    """Load the base model, and put an adapter on it.
+
+    Parameters
+    ----------
+    model, data : ModelRecipe, DataRecipe
+    lora : LoraRecipe, optional
+        Make a fresh adapter of this shape, seeded.
+    adapter : Path, optional
+        Load this adapter, trainable; goes before `lora`.
+    seed : int
+        Seed of a fresh adapter.
+
+    Returns
+    -------
+    Policy
+        The base frozen, adapter weights in float32, the model in evaluation mode.
+
+    Raises
+    ------
+    ModelError
+        When the model cannot be loaded, or its widths do not suit 4-bit blocks.
+    """
+    encoder = load_encoder(model, data)
+    device = resolve_device(model.device)
+    base = _load_base(model, device)
+    base.requires_grad_(False)
+    policy_model = add_adapter(base, lora, adapter, seed)
+    return Policy(policy_model.eval(), encoder, device, _eos_token_ids(base, encoder.tokenizer))
+
+
+def _load_base(model: ModelRecipe, device: torch.device) -> Any:
+    dtype = getattr(torch, model.dtype)
+    quantization = None
+    if model.quantization == "nf4":
+        _check_widths(model)
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    transformers_logging.disable_progress_bar()
+    base = load_part(
+        AutoModelForCausalLM, model, dtype=dtype, quantization_config=quantization, device_map={"": device.type}
+    )
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    keep_head_contiguous(base)
+    return base
+
+
+def keep_head_contiguous(base: Any) -> None:
+    """Give the output layer contiguous rows.
+
+    `hidden_states[:, -1:]` is strided, and without gradients torch multiplies such rows one by one by copies of the
+    weight: 64 rows of SmolLM2's head took 7.7 s and 3.4 GB on one CPU thread, in place of 0.02 s and nothing.
+    """
+    head = base.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(module: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.contiguous() if isinstance(x, torch.Tensor) else x for x in inputs)
+
+
+def _check_widths(model: ModelRecipe) -> None:
+    config = load_part(AutoConfig, model).get_text_config()
+    for key in ("hidden_size", "intermediate_size"):
+        width = getattr(config, key, _BLOCK)
+        if isinstance(width, int) and width % _BLOCK:
+            raise ModelError(
+                f"{model.name} has {key} {width}, no multiple of {_BLOCK}: 4-bit blocks do not fit. "
+                "Set model.quantization=none."
+            )
+
+
+def _eos_token_ids(base: Any, tokenizer: Any) -> tuple[int, ...]:
+    declared = base.generation_config.eos_token_id
+    declared = [declared] if isinstance(declared, int) else list(declared or [])
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids = tuple(dict.fromkeys([*own, *declared]))
+    if not ids:
+        raise ModelError("neither the tokenizer nor the model names an end token; completions could not end.")
+    return ids
