@@ -21,7 +21,7 @@ LAYERS = {
     1.0: ("memory", "rng", "progress", "demo"),  # know nothing but layer 0
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
     2.0: ("data", "verify", "policy", "projection", "store"),
-    3.0: ("rollouts", "gradients", "scoring"),
+    3.0: ("rollouts", "gradients", "scoring", "doctor"),
     4.0: ("selection", "grpo"),
     5.0: ("evaluate",),
     6.0: ("report",),
@@ -31,7 +31,7 @@ LAYERS = {
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "cli")
+LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "doctor", "cli")
 HEAVY = ("torch", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
 
 

@@ -1,0 +1,179 @@
+"""What may crash or hang, one probe a process: `python -m lean_align.doctor.probes NAME`.
+
+A probe prints {"values": ..., "error": null} to standard output; whatever else is printed, tracebacks too, goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lean_align.doctor.needs import hub_sources, shipped
+from lean_align.errors import GradientError
+from lean_align.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
+
+HUB_SECONDS = 5.0
+_LINE_CHARACTERS = 300
+
+
+def torch_build() -> dict[str, Any]:
+    """Build of torch, the cards that it sees, and why it sees none."""
+    import torch
+
+    cards, fault = [], None
+    if torch.cuda.is_available():
+        cards = [_card(torch.cuda.get_device_properties(i), i) for i in range(torch.cuda.device_count())]
+    elif torch.version.cuda is not None:
+        try:
+            torch.cuda.init()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:  # whatever the driver says
+            fault = error_line(error)
+    return {"version": torch.__version__, "cuda": torch.version.cuda, "cards": cards, "fault": fault}
+
+
+def _card(properties: Any, index: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "name": properties.name,
+        "total_bytes": properties.total_memory,
+        "free_bytes": torch.cuda.mem_get_info(index)[0],
+        "capability": [properties.major, properties.minor],
+    }
+
+
+def four_bit_backward() -> dict[str, Any]:
+    """Device of one backward pass through the embedded model in 4-bit with a fresh adapter.
+
+    Raises
+    ------
+    GradientError
+        When a LoRA B matrix has no finite non-zero gradient (A's are zero while B is).
+    """
+    import torch
+
+    from lean_align.policy import load_policy
+
+    dtype = "bfloat16" if torch.cuda.is_available() else "float32"  # as gsm8k and as demo
+    recipe = load_recipe("demo", {"model.quantization": "nf4", "model.dtype": dtype})
+    policy = load_policy(recipe.model, recipe.data, recipe.lora)
+    ids = torch.arange(5, 37, device=policy.device)[None]
+    with torch.no_grad():  # on some processors it is this pass that breaks the next one's backward
+        policy.model(ids)
+    policy.model(ids, labels=ids).loss.backward()
+    matrices = {name: p for name, p in policy.model.named_parameters() if "lora_B" in name}
+    for name, parameter in matrices.items():
+        size = None if parameter.grad is None else float(parameter.grad.norm())
+        if size is None or not 0 < size < float("inf"):
+            raise GradientError(f"{name}: its gradient's norm is {size}; expected a finite number above 0.")
+    return {"device": str(policy.device), "matrices": len(matrices)}
+
+
+def imported(module: str) -> dict[str, Any]:
+    """Version of an optional package that this process could import."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.chdir(folder)  # Unsloth writes a cache to where it is imported
+        version = getattr(import_module(module), "__version__", None)
+        os.chdir(os.sep)
+    return {"version": None if version is None else str(version)}
+
+
+def hub() -> dict[str, Any]:
+    """Whether the hub gives the first file of the model of `gsm8k`; nothing is asked where it is switched off."""
+    import httpx
+    from huggingface_hub import constants, get_session
+
+    facts = {"endpoint": constants.ENDPOINT, "offline": bool(constants.HF_HUB_OFFLINE), "fault": None}
+    if not facts["offline"]:
+        url = f"{constants.ENDPOINT}/{shipped()['gsm8k'].model.name}/resolve/main/config.json"
+        try:
+            answer = get_session().head(url, timeout=HUB_SECONDS)  # a redirect is an answer
+            facts["fault"] = None if answer.status_code < 400 else f"HTTP status {answer.status_code} for {url}"
+        except httpx.HTTPError as error:
+            facts["fault"] = error_line(error)
+    return facts
+
+
+def cache() -> dict[str, Any]:
+    """Folder of the hub's cache, and what of each recipe's model and data is not in it.  Needs HF_HUB_OFFLINE=1."""
+    from huggingface_hub import constants
+
+    missing = {
+        name: [source for source in hub_sources(recipe) if not is_cached(source, recipe)]
+        for name, recipe in shipped().items()
+    }
+    return {"folder": str(constants.HF_HUB_CACHE), "missing": missing}
+
+
+def is_cached(source: str, recipe: Recipe) -> bool:
+    """Whether a recipe's model or data set can be read without the hub."""
+    if Path(source).exists():  # a local folder of that name goes first
+        return True
+    return model_is_cached(recipe.model) if source == recipe.model.name else data_is_cached(source, recipe.data)
+
+
+def model_is_cached(model: ModelRecipe) -> bool:
+    """Whether configuration, tokenizer and weights of a hub model lie in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(model.name, "config.json", revision=model.revision)
+    if not isinstance(config, str):
+        return False
+    names = {path.name for path in Path(config).parent.iterdir() if path.exists()}  # a link may lead nowhere
+    return any(n.startswith("tokenizer") for n in names) and any(n.endswith((".safetensors", ".bin")) for n in names)
+
+
+def data_is_cached(source: str, data: DataRecipe) -> bool:
+    """Whether a hub data set can be read without the hub."""
+    import datasets
+
+    try:
+        datasets.load_dataset_builder(source, data.config)
+    except Exception:  # the hub client raises a dozen kinds
+        return False
+    return True
+
+
+def error_line(error: BaseException) -> str:
+    """Kind and text of an error in one line: of several lines the first and the last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if len(lines) == 1 else " ... ".join(lines[:1] + lines[-1:])
+    return f"{type(error).__name__}: {text}"[:_LINE_CHARACTERS]
+
+
+PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "torch": torch_build,
+    "bitsandbytes": four_bit_backward,
+    "unsloth": lambda: imported("unsloth"),
+    "vllm": lambda: imported("vllm"),
+    "hub": hub,
+    "cache": cache,
+}
+
+
+def report(name: str) -> dict[str, Any]:
+    """Run a probe; an error becomes part of the report."""
+    try:
+        return {"values": PROBES[name](), "error": None}
+    except (Exception, SystemExit) as error:  # a package may end the process that imports it
+        traceback.print_exc()
+        return {"values": {}, "error": error_line(error)}
+
+
+def main() -> None:
+    """The child: run the probe that the first argument names."""
+    output = os.dup(1)
+    os.dup2(2, 1)  # libraries print to standard output
+    os.write(output, f"{json.dumps(report(sys.argv[1]))}\n".encode())
+
+
+if __name__ == "__main__":
+    main()
