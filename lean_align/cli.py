@@ -106,6 +106,28 @@ def recipes() -> None:
     )
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can do, and the command that mends what it cannot.
+
+    Exit status 1 when the gsm8k recipe could not run here as it is shipped.
+
+    Example:
+
+        lean-align doctor
+    """
+    from lean_align.doctor import MAIN_RECIPE, diagnose
+
+    diagnosis = diagnose()
+    if as_json:
+        _show(diagnosis.as_json())
+    else:
+        click.echo("\n".join(diagnosis.lines()))
+    if not diagnosis.can_run[MAIN_RECIPE]:
+        sys.exit(1)
+
+
 def _overrides(settings: tuple[str, ...]) -> dict[str, str]:
     pairs = [setting.partition("=") for setting in settings]
     for key, equals, _ in pairs:
