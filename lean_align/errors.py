@@ -49,3 +49,7 @@ class DiskFullError(LeanAlignError, OSError):
 
 class MissingPackageError(LeanAlignError, ImportError):
     """An optional package that the recipe asks for and that is not installed."""
+
+
+class OutOfMemoryError(LeanAlignError, MemoryError):
+    """Work that does not fit into memory in its smallest pieces; the message names bytes and the key to lower."""

@@ -1,12 +1,69 @@
-"""Peak memory of this process, in bytes."""
+"""Peak memory of this process in bytes, and what an out-of-memory error says."""
 
 from __future__ import annotations
 
+import gc
+import re
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+_STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
+_ASKED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) (bytes|[KMGTP]iB)", re.IGNORECASE)
+_FREE = re.compile(r"of which ([\d.]+) (bytes|[KMGTP]iB) is free")
+_PHRASES = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """An allocation that failed: bytes asked for, and bytes that were free; None where nothing tells."""
+
+    needed_bytes: int | None
+    free_bytes: int | None
+
+    def __str__(self) -> str:
+        needed, free = ("unknown" if n is None else human_bytes(n) for n in (self.needed_bytes, self.free_bytes))
+        return f"{needed} more needed, {free} free"
+
+
+@dataclass(frozen=True)
+class Halving:
+    """A piece of work that did not fit, and the setting that was lowered for it and all that follows."""
+
+    work: str
+    key: str
+    value: int
+    shortage: Shortage
+
+
+def shortage_of(error: BaseException) -> Shortage | None:
+    """What an out-of-memory error of torch, NumPy or Python says; None for any other error."""
+    text = str(error)
+    kind = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not kind and not (isinstance(error, RuntimeError) and any(phrase in text for phrase in _PHRASES)):
+        return None
+    free = _bytes_in(_FREE, text)
+    return Shortage(_bytes_in(_ASKED, text), _available_bytes() if free is None and "CUDA" not in text else free)
+
+
+def release_memory() -> None:
+    """Give back what nothing refers to any more, also to the card."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _bytes_in(pattern: re.Pattern[str], text: str) -> int | None:
+    found = pattern.search(text)
+    return None if found is None else int(float(found[1]) * _UNITS[found[2]])
+
+
+def _available_bytes() -> int | None:
+    lines = _MEMINFO.read_text().splitlines() if _MEMINFO.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def peak_rss_bytes() -> int:

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from lean_align.errors import GradientError, ModelError, RecipeError
+from lean_align.errors import GradientError, ModelError, OutOfMemoryError, RecipeError
 from lean_align.gradients import (
     advantages,
     check_log_probs,
@@ -15,6 +15,7 @@ from lean_align.gradients import (
     micro_batches,
     prompt_gradients,
 )
+from lean_align.gradients.budget import smaller_budget
 from lean_align.projection import SjltProjector, make_projector
 from lean_align.types import Group
 
@@ -155,6 +156,24 @@ def test_does_not_depend_on_the_way(
         policy, groups[2], token_budget=token_budget, logprob_chunk=logprob_chunk, share_prompt=share_prompt
     )
     assert relative_error(found, expected) < tolerance
+
+
+@pytest.mark.parametrize(("double", "tolerance"), [(True, 1e-12), (False, 1e-5)])
+def test_a_row_is_the_same_for_budgets_of_512_2048_and_8192(make_policy, groups, double, tolerance):
+    """12 completions of 256 tokens: two, eight or all of them in a micro-batch."""
+    policy = make_policy(double=double)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 200, (12, 256), generator=generator).tolist()
+    first = groups[0].completions[0]
+    rows = [
+        dataclasses.replace(first, index=i, token_ids=tuple(row), n_tokens=256, reward=float(i % 3 == 0))
+        for i, row in enumerate(ids)
+    ]
+    group = Group(groups[0].prompt, tuple(rows))
+    found = [gradient_of(policy, group, token_budget=budget) for budget in (512, 2048, 8192)]
+    assert [len(micro_batches([256] * 12, budget, padded=False)) for budget in (512, 2048, 8192)] == [6, 2, 1]
+    assert relative_error(found[0], found[2]) < tolerance
+    assert relative_error(found[1], found[2]) < tolerance
 
 
 def test_the_comparison_of_ways_sees_a_prompt_without_gradient(make_policy, groups, monkeypatch):
@@ -435,3 +454,72 @@ def test_log_probs_are_in_the_order_of_the_completions(make_policy, groups):
 )
 def test_micro_batches_keep_to_the_budget(lengths, budget, expected):
     assert [(run.start, run.stop) for run in micro_batches(lengths, budget)] == expected
+
+
+def out_of_memory_above(n_tokens: int, monkeypatch) -> list[int]:
+    """Let the loss of more than `n_tokens` tokens fail as a full card does; the sizes that were tried."""
+    from lean_align.gradients import group as module
+
+    backward, tried = module.backward_tokens, []
+
+    def limited(head, tokens, *rest):
+        tried.append(len(tokens.targets))
+        if len(tokens.targets) > n_tokens:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 23.64 GiB of which "
+                "512.00 MiB is free."
+            )
+        backward(head, tokens, *rest)
+
+    monkeypatch.setattr(module, "backward_tokens", limited)
+    return tried
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+def test_a_group_that_does_not_fit_is_taken_in_smaller_pieces(make_policy, groups, monkeypatch, share_prompt):
+    policy, halvings = make_policy(double=True), []
+    options = {"token_budget": 4096, "share_prompt": share_prompt}
+    expected = dict(prompt_gradients(policy, groups, **options))
+    longest = max(c.n_tokens for g in groups for c in g.completions)
+    tried = out_of_memory_above(longest, monkeypatch)
+    found = dict(prompt_gradients(policy, groups, **options, on_halving=halvings.append))
+    assert max(tried) > longest  # it did run out of memory
+    for prompt_id, row in expected.items():
+        assert (found[prompt_id] - row).norm() <= 1e-12 * row.norm()
+    values = [halving.value for halving in halvings]
+    assert values == sorted(set(values), reverse=True)  # kept for the groups that follow, never raised again
+    assert halvings[0].work == "gradient of p-0"
+    assert str(halvings[0].shortage) == "1.5 GiB more needed, 512.0 MiB free"
+
+
+def test_a_completion_that_fits_nowhere_is_named_with_the_keys_to_lower(make_policy, groups, monkeypatch):
+    policy = make_policy()
+    out_of_memory_above(0, monkeypatch)
+    with pytest.raises(OutOfMemoryError, match=r"gradient of p-0.*1\.5 GiB.*512\.0 MiB.*gradients\.logprob_chunk"):
+        gradient_of(policy, groups[0])
+    assert all(p.grad is None for p in policy.lora_parameters.values())
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(make_policy, groups, monkeypatch):
+    from lean_align.gradients import group as module
+
+    def broken(*args):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(module, "backward_tokens", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        gradient_of(make_policy(), groups[0])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "padded", "expected"),
+    [
+        ([10, 10, 10, 10], 4096, False, 32),  # 64 takes all four, 32 takes three
+        ([10, 10, 10, 10], 32, False, 16),
+        ([10, 10, 10, 10], 16, False, None),  # each is alone
+        ([10, 5], 20, True, 10),
+        ([7], 4096, False, None),
+    ],
+)
+def test_the_next_smaller_budget_by_hand(lengths, budget, padded, expected):
+    assert smaller_budget(lengths, budget, padded) == expected

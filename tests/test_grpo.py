@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from lean_align.errors import StageError
+from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.grpo import (
     COMPLETE,
     SECOND_MOMENTS,
@@ -17,6 +17,8 @@ from lean_align.grpo import (
     trainer_fields,
     training_order,
 )
+from lean_align.memory import Shortage
+from lean_align.pipeline.halving import smaller_micro_batch
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.types import Prompt
 from tests.conftest import QUESTIONS
@@ -177,3 +179,29 @@ def test_an_optimiser_without_second_moments_gives_none_and_adam_is_then_refused
     assert second_moments(policy, torch.optim.SGD(list(policy.lora_parameters.values()))) == {}
     with pytest.raises(StageError, match=r"warmup\.optimizer=adamw_torch"):
         read_second_moments(tmp_path)
+
+
+def test_a_training_that_runs_out_of_memory_goes_on_from_its_checkpoint_in_smaller_pieces(make_policy, tmp_path):
+    calls = [0]
+
+    def full(gold, completion):
+        calls[0] += 1
+        if calls[0] == 2 * 8 + 3:  # in the third step
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+        return reward(gold, completion)
+
+    shortage = train_grpo(make_policy(), PROMPTS, TRAINER, ROLLOUTS, full, tmp_path, 7, "tests")
+    assert shortage == Shortage(3 * 2**30, None)
+    assert last_checkpoint(tmp_path / "checkpoints").name == "checkpoint-2"
+    smaller = smaller_micro_batch(TRAINER, "training", shortage)
+    assert smaller.micro_batch == TRAINER.micro_batch // 2
+    log = train_grpo(make_policy(), PROMPTS, smaller, ROLLOUTS, reward, tmp_path, 7, "tests")
+    assert [row["step"] for row in log] == list(range(1, TRAINER.steps + 1))
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_micro_batches_of_one_completion_cannot_be_smaller():
+    one = dataclasses.replace(TRAINER, micro_batch=1)
+    with pytest.raises(OutOfMemoryError, match=r"warmup with one completion.*5\.0 GiB.*warmup\.prompts_per_step"):
+        smaller_micro_batch(one, "warmup", Shortage(5 * 2**30, 0))
+    assert smaller_micro_batch(dataclasses.replace(TRAINER, micro_batch=15), "warmup", Shortage(1, 0)).micro_batch == 5

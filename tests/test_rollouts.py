@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from lean_align.errors import StageError
+from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.rollouts import (
     Sampling,
     complete,
@@ -161,3 +161,40 @@ def test_a_completion_without_a_prompt_is_named():
 def test_lines_are_plain_json(whole):
     row = json.loads(whole.splitlines()[0])
     assert list(row) == ["prompt_id", "index", "completion", "token_ids", "n_tokens", "reward", "finished"]
+
+
+def test_a_window_that_does_not_fit_is_decoded_in_smaller_batches(policy, whole, tmp_path, monkeypatch):
+    import torch
+
+    from lean_align.rollouts import files
+
+    real, tried, halvings = files.generate_batch, [], []
+
+    def limited(policy, window, sampling, reward, advance):
+        tried.append(sampling.batch_size)
+        advance(1)  # a row had ended when memory ran out
+        if sampling.batch_size > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        advance(-1)
+        return real(policy, window, sampling, reward, advance)
+
+    monkeypatch.setattr(files, "generate_batch", limited)
+    path = tmp_path / "r.jsonl"
+    large = dataclasses.replace(SAMPLING, batch_size=16)
+    complete(policy, PROMPTS, path, large, reward, lambda path: contextlib.nullcontext(), halvings.append)
+    assert path.read_bytes() == whole
+    assert tried[:3] == [16, 8, 4]
+    assert set(tried[3:]) == {4}  # later windows do not try again
+    assert [(h.work, h.key, h.value, h.shortage.needed_bytes) for h in halvings] == [
+        ("tests", "batch_size", 8, 2 * 2**30),
+        ("tests", "batch_size", 4, 2 * 2**30),
+    ]
+
+
+def test_a_prompt_whose_completions_fit_nowhere_says_what_to_lower(policy, tmp_path, monkeypatch):
+    def full(*args):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1048576 bytes.")
+
+    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", full)
+    with pytest.raises(OutOfMemoryError, match=r"3 completions of one prompt \(1\.0 MiB more needed.*max_new_tokens"):
+        write(policy, tmp_path / "r.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tracemalloc
@@ -245,6 +246,21 @@ def test_the_first_columns_score_as_rows_of_their_own(tmp_path: Path) -> None:
     np.testing.assert_allclose(score_prompts(first, rates).score, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
     with pytest.raises(StoreError, match="proj_dim is 41; expected 1 to 40"):
         store.first(41)
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("sjlt", True), ("trak", True), ("rademacher", False), (None, False)])
+@pytest.mark.parametrize("second", [False, True])
+def test_the_first_columns_of_another_kind_are_refused(tmp_path: Path, kind: str | None, refused: bool, second: bool):
+    folder = tmp_path / "gradients" / "second_seed" if second else tmp_path / "gradients"
+    store, _ = random_store(folder, 6, 8)
+    if kind is not None:
+        fingerprints = {"second_projection" if second else "projection": {"kind": kind}}
+        (tmp_path / "gradients" / "projection.json").write_text(json.dumps(fingerprints))
+    if refused:
+        with pytest.raises(StoreError, match=f"rows of {kind}, whose first 4 columns.*expected rademacher"):
+            store.first(4)
+    else:
+        assert store.first(4).proj_dim == 4
 
 
 def test_mapped_pages_do_not_pile_up(tmp_path: Path) -> None:

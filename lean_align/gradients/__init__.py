@@ -18,14 +18,16 @@ spread of reward have A = 0, hence g = 0, and are not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from lean_align.errors import ModelError
+from lean_align.gradients.budget import BudgetedBackward
 from lean_align.gradients.group import backward_group, check_log_probs, completion_log_probs, micro_batches
 from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.weights import advantages, completion_weights
+from lean_align.memory import Halving
 from lean_align.policy import Policy
 from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Group
@@ -54,6 +56,7 @@ def prompt_gradients(
     share_prompt: bool = True,
     second_moments: Mapping[str, torch.Tensor] | None = None,
     ordinals: Sequence[int] | None = None,
+    on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield each prompt's gradient, whole or projected.
 
@@ -85,6 +88,9 @@ def prompt_gradients(
         Place of each group with spread among all such groups of the run; 0, 1, ... when not given.  A
         projection that works on several rows at a time puts ordinal o into slot o % batch_rows, so that
         a row does not depend on which others are made in the same call.
+    on_halving : callable
+        Told when a group ran out of memory and `token_budget` was halved, for it and those that follow: their
+        rows are the same but for rounding.
 
     Yields
     ------
@@ -98,6 +104,8 @@ def prompt_gradients(
         When a LoRA parameter got no gradient, or NaN or Inf; parameter and prompt are named.
     ModelError
         When the policy has no trainable parameters, or the model cannot share a prompt.
+    OutOfMemoryError
+        When a single completion does not fit into memory.
 
     Notes
     -----
@@ -110,6 +118,18 @@ def prompt_gradients(
     streams = isinstance(project, StreamingProjector) and project.batch_rows == 1
     row = GradientRow(parameters, project if streams else None, second_moments)  # type: ignore[arg-type]
     batch = _Batch(project, row) if project is not None and not streams else None
+    backward = BudgetedBackward(
+        policy,
+        row,
+        token_budget,
+        on_halving,
+        temperature=temperature,
+        logprob_chunk=logprob_chunk,
+        loss=loss,
+        rollouts=rollouts,
+        max_new_tokens=max_new_tokens,
+        share_prompt=share_prompt,
+    )
     place = iter(ordinals) if ordinals is not None else iter(range(2**62))
     for group in groups:
         if group.learnability == 0:
@@ -123,18 +143,7 @@ def prompt_gradients(
             raise ValueError(f"got {len(ordinals or ())} ordinals; expected one for each group with spread.")
         if batch is not None and not batch.takes(ordinal):
             yield from batch.empty()
-        with row.collecting():
-            backward_group(
-                policy,
-                group,
-                temperature=temperature,
-                token_budget=token_budget,
-                logprob_chunk=logprob_chunk,
-                loss=loss,
-                rollouts=rollouts,
-                max_new_tokens=max_new_tokens,
-                share_prompt=share_prompt,
-            )
+        backward.run(group)
         row.check(group.prompt.prompt_id)
         if batch is None:
             yield group.prompt.prompt_id, row.row.cpu()

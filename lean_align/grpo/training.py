@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.grpo.fields import trainer_fields
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
+from lean_align.memory import Shortage, shortage_of
 from lean_align.policy import Policy, adapter_kept, save_adapter
 from lean_align.progress import Progress
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
@@ -62,7 +63,7 @@ def train_grpo(
     folder: Path,
     seed: int,
     stage: str,
-) -> list[dict[str, float]]:
+) -> list[dict[str, float]] | Shortage:
     """Train the policy's adapter, continuing from the last whole checkpoint, and save it.
 
     Parameters
@@ -84,8 +85,10 @@ def train_grpo(
 
     Returns
     -------
-    list of dict
-        One row a step: step, reward, reward_std, share_zero_spread, share_truncated, loss, grad_norm, ...
+    list of dict, or Shortage
+        One row a step: step, reward, reward_std, share_zero_spread, share_truncated, loss, grad_norm, ...  Or what was
+        lacking when memory ran out: checkpoints are kept, and a call with a fresh policy and a smaller
+        `trainer.micro_batch` goes on from them.
     """
     from trl import GRPOConfig
 
@@ -99,8 +102,14 @@ def train_grpo(
     grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, _reward_function(reward), callback)
     resume = last_checkpoint(checkpoints)
     callback.progress = Progress(stage, trainer.steps, int(resume.name.split("-")[1]) if resume else 0, 0.0)
-    with callback.progress:
-        grpo.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        with callback.progress:
+            grpo.train(resume_from_checkpoint=str(resume) if resume else None)
+    except (RuntimeError, MemoryError) as error:
+        shortage = shortage_of(error)
+        if shortage is None:
+            raise
+        return shortage
     save_adapter(grpo.model, folder / "adapter")
     moments = second_moments(policy, grpo.optimizer)
     if moments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from lean_align.artifacts import StageFolder, changes, read_json, write_json
 from lean_align.errors import NothingToLearnError, RecipeError, StoreError
+from lean_align.memory import Halving
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
+from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.inputs import read_groups, sampling_policy
 from lean_align.progress import Progress
 from lean_align.recipe import Recipe
 from lean_align.rng import seed_for
-from lean_align.store import StoreWriter
+from lean_align.store import PROJECTION, StoreWriter
 from lean_align.types import Group
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from lean_align.projection import Projector
 
 SECOND_SEED = "second_seed"
-PROJECTION = "projection.json"
 
 
 def take_gradients(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -139,7 +140,7 @@ def _write_open_rows(
     folder.counts |= fingerprints
     check_projection(folder.path / PROJECTION, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
-    gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector)
+    gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, recorder(folder, "gradients"))
     with Progress("gradients", writable, writable - len(open_rows)) as progress:
         for row, (_, projected) in zip(open_rows, gradients):
             store.write(row, projected.numpy())
@@ -188,7 +189,13 @@ def check_projection(path: Path, fingerprints: dict[str, dict[str, object]]) -> 
 
 
 def _gradients_of(
-    recipe: Recipe, run_dir: Path, policy: Policy, groups: Sequence[Group], rows: Sequence[int], projector: Projector
+    recipe: Recipe,
+    run_dir: Path,
+    policy: Policy,
+    groups: Sequence[Group],
+    rows: Sequence[int],
+    projector: Projector,
+    on_halving: Callable[[Halving], None],
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Projected gradients of some rows, in their order; `groups` is the whole run, whatever the rows."""
     from lean_align.gradients import prompt_gradients
@@ -209,4 +216,5 @@ def _gradients_of(
         share_prompt=settings.share_prompt,
         second_moments=read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
         ordinals=[ordinals[row] for row in rows if row in ordinals],
+        on_halving=on_halving,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lean_align.artifacts import (
     MANIFEST,
@@ -22,23 +22,21 @@ from lean_align.artifacts import (
 )
 from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.errors import StageError
+from lean_align.memory import Halving, Shortage, release_memory
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.environment import describe, lock
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
+from lean_align.pipeline.halving import recorder, smaller_micro_batch
 from lean_align.pipeline.inputs import policy_at, read_groups, read_prompts, sampling_policy
 from lean_align.pipeline.results import accuracy_tree, write_results
 from lean_align.pipeline.score_stage import score_stage
 from lean_align.pipeline.workers import add_workers, run_rows
 from lean_align.progress import say
-from lean_align.recipe import Recipe
+from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.selection import check_n
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold, verify
-
-if TYPE_CHECKING:
-    from lean_align.policy import Policy
-    from lean_align.rollouts import Sampling
 
 SELECTED = "selected.jsonl"
 
@@ -125,20 +123,33 @@ def _warmup(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 
     pool = read_prompts(run_dir, "train")
     chosen = rng_for(recipe.seed, "warmup").permutation(len(pool))[: recipe.warmup.n_prompts]
-    _train_grpo(recipe, policy_at(recipe, run_dir, None, fresh=True), [pool[i] for i in chosen], "warmup", folder)
+    _train_grpo(recipe, run_dir, None, [pool[i] for i in chosen], "warmup", folder)
 
 
 def _train(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     start = "warmup" if recipe.training.init == "warmup" else None
     prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
-    _train_grpo(recipe, policy_at(recipe, run_dir, start, fresh=start is None), prompts, "training", folder)
+    _train_grpo(recipe, run_dir, start, prompts, "training", folder)
 
 
-def _train_grpo(recipe: Recipe, policy: Policy, prompts: list[Prompt], stage: str, folder: StageFolder) -> None:
+def _train_grpo(
+    recipe: Recipe, run_dir: Path, start: str | None, prompts: list[Prompt], stage: str, folder: StageFolder
+) -> None:
+    """Train from a finished stage's adapter or a fresh one, with smaller micro-batches where memory runs out."""
     from lean_align.grpo import train_grpo
 
-    trainer = recipe.warmup if stage == "warmup" else recipe.training
-    log = train_grpo(policy, prompts, trainer, recipe.rollouts, _reward, folder.path, recipe.seed, stage)
+    trainer: TrainerRecipe = recipe.warmup if stage == "warmup" else recipe.training
+    log = None
+    while log is None:
+        policy = policy_at(recipe, run_dir, start, fresh=start is None)
+        found = train_grpo(policy, prompts, trainer, recipe.rollouts, _reward, folder.path, recipe.seed, stage)
+        if isinstance(found, Shortage):
+            del policy
+            release_memory()
+            trainer = smaller_micro_batch(trainer, stage, found)
+            recorder(folder, stage)(Halving(stage, "micro_batch", trainer.micro_batch, found))
+        else:
+            log = found
     write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])
     folder.counts |= {"n_prompts": len(prompts), "steps": trainer.steps}
 
@@ -158,7 +169,8 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     )
     prompts = read_prompts(run_dir, "train")
     path = folder.path / "rollouts.jsonl"
-    complete(sampling_policy(recipe, run_dir), prompts, path, sampling, _reward, disk_errors)
+    record = recorder(folder, "rollouts")
+    complete(sampling_policy(recipe, run_dir), prompts, path, sampling, _reward, disk_errors, record)
     groups = read_groups(run_dir, path)
     facts = rollout_facts(groups)
     folder.counts |= facts
@@ -194,7 +206,7 @@ def benchmark_name(recipe: Recipe) -> str:
 
 
 def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    from lean_align.rollouts import Sampling
+    from lean_align.rollouts import Sampling, complete
 
     settings = recipe.evaluation
     limit = settings.max_new_tokens or recipe.rollouts.max_new_tokens
@@ -202,19 +214,13 @@ def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     for model, adapter_from in (("base", None), ("trained", "training")):
         stage = f"evaluation of {model}"
         sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, stage, settings.window)
-        _evaluate_one(recipe, run_dir, adapter_from, prompts, folder.path / model / f"{name}.jsonl", sampling)
+        path = folder.path / model / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        policy = policy_at(recipe, run_dir, adapter_from)
+        complete(policy, prompts, path, sampling, _reward, disk_errors, recorder(folder, "evaluation"))
     tree = accuracy_tree(folder.path, name)
     write_json(folder.path / "summary.json", {"benchmark": name, **tree})
     folder.counts |= {"benchmark": name, "n_problems": len(prompts)}
-
-
-def _evaluate_one(
-    recipe: Recipe, run_dir: Path, adapter_from: str | None, prompts: list[Prompt], path: Path, sampling: Sampling
-) -> None:
-    from lean_align.rollouts import complete
-
-    path.parent.mkdir(exist_ok=True)
-    complete(policy_at(recipe, run_dir, adapter_from), prompts, path, sampling, _reward, disk_errors)
 
 
 def _report(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:

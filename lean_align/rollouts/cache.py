@@ -15,9 +15,6 @@ from dataclasses import dataclass
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from lean_align.errors import ModelError
-from lean_align.memory import human_bytes
-
 _SLACK = 32
 """Columns beyond the longest row, so that a move to the left comes at most every 32 steps."""
 
@@ -108,11 +105,9 @@ class SlotCache(Cache):  # type: ignore[misc]
     shifts, moves : int
         How often columns were moved left, and rows to another slot.
 
-    Raises
-    ------
-    ModelError
-        When there is no memory for it: slots x (longest + 32) x sum over layers of heads x head_dim x 2
-        numbers of the model's activations.
+    Notes
+    -----
+    Memory: slots x (longest + 32) x sum over layers of heads x head_dim x 2 numbers of the model's activations.
     """
 
     def __init__(self, prefilled: Cache, slots: int, longest: int) -> None:
@@ -120,14 +115,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.starts: list[int] = []
         self.shifts = self.moves = 0
         self._extent = _Extent()
-        try:
-            layers = [_SlotLayer(layer, slots, self.width, self._extent) for layer in prefilled.layers]
-        except RuntimeError as error:  # torch's out of memory, on a card and on a CPU
-            columns = sum(t[0, :, 0].numel() * t.element_size() for x in prefilled.layers for t in (x.keys, x.values))
-            raise ModelError(
-                f"no memory for the keys and values of {slots} completions of up to {longest} tokens: "
-                f"{human_bytes(slots * self.width * columns)} are needed. Lower batch_size or max_new_tokens."
-            ) from error
+        layers = [_SlotLayer(layer, slots, self.width, self._extent) for layer in prefilled.layers]
         super().__init__(layers=layers)
 
     @property

@@ -79,8 +79,7 @@ def decode(
     Raises
     ------
     ModelError
-        When the model attends in a way that the cache cannot hold, its logits are not finite, or there
-        is no memory for the cache (`SlotCache` has the formula).
+        When the model attends in a way that the cache cannot hold, or its logits are not finite.
     """
     longest = max(len(ids) for ids in encoded) + sampling.max_new_tokens
     check_model(policy.causal_lm, longest)

@@ -6,10 +6,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from lean_align.errors import StageError
+from lean_align.errors import OutOfMemoryError, StageError
+from lean_align.memory import Halving, Shortage, release_memory, shortage_of
 from lean_align.policy import Policy
 from lean_align.progress import Progress
 from lean_align.rollouts.decoding import decode
@@ -65,6 +66,7 @@ def complete(
     sampling: Sampling,
     reward: Reward,
     guard: Callable[[Path], AbstractContextManager[None]],
+    on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> None:
     """Write a line a completion to `path`, continuing what an earlier run left there.
 
@@ -79,11 +81,16 @@ def complete(
     reward : callable
     guard : callable
         Context manager around each write, which turns a full disk into a message.
+    on_halving : callable
+        Told when a window ran out of memory and `batch_size` was halved, for it and those that follow: their
+        completions are the same but for rounding.
 
     Raises
     ------
     StageError
         When the file holds completions of other prompts.
+    OutOfMemoryError
+        When the completions of a single prompt do not fit into memory.
     """
     windows = make_windows(prompts, [len(policy.encoder.encode(prompt)) for prompt in prompts], sampling)
     done = _truncate_to_windows(path, windows, sampling.num_generations)
@@ -91,10 +98,38 @@ def complete(
     finished = sum(len(window) for window in windows[:done]) * sampling.num_generations
     with guard(path), path.open("a", encoding="utf-8") as file, Progress(sampling.stage, total, finished) as progress:
         for window in windows[done:]:
-            completions = generate_batch(policy, window, sampling, reward, progress.advance)
+            while isinstance(found := _try(policy, window, sampling, reward, progress), Shortage):
+                release_memory()
+                sampling = _halved(sampling, found)
+                on_halving(Halving(sampling.stage, "batch_size", sampling.batch_size, found))
+            completions = found
             file.writelines(json.dumps(asdict(c), ensure_ascii=False) + "\n" for c in completions)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _try(
+    policy: Policy, window: Sequence[Prompt], sampling: Sampling, reward: Reward, progress: Progress
+) -> list[Completion] | Shortage:
+    """The window's completions, or what was lacking; progress is then where it was before."""
+    before = progress.done
+    try:
+        return generate_batch(policy, window, sampling, reward, progress.advance)
+    except (RuntimeError, MemoryError) as error:
+        shortage = shortage_of(error)
+        if shortage is None:
+            raise
+        progress.advance(before - progress.done)
+        return shortage
+
+
+def _halved(sampling: Sampling, shortage: Shortage) -> Sampling:
+    if sampling.slots <= sampling.num_generations:
+        raise OutOfMemoryError(
+            f"no memory for the {sampling.num_generations} completions of one prompt ({shortage}). What was written "
+            f"before is kept. Lower max_new_tokens (now {sampling.max_new_tokens}) or num_generations."
+        )
+    return replace(sampling, batch_size=max(sampling.num_generations, sampling.batch_size // 2))
 
 
 def read_completions(path: Path) -> Iterator[Completion]:

@@ -13,7 +13,8 @@ flagged row is whole.  Raw gradients would underflow in float16; entries of a un
 1/sqrt(k) and do not.
 """
 
+from lean_align.store.files import PROJECTION
 from lean_align.store.reading import FirstColumns, GradientStore, open_store
 from lean_align.store.writing import StoreWriter
 
-__all__ = ["FirstColumns", "GradientStore", "StoreWriter", "open_store"]
+__all__ = ["PROJECTION", "FirstColumns", "GradientStore", "StoreWriter", "open_store"]

@@ -17,6 +17,8 @@ from lean_align.errors import StoreError
 
 ROWS, NORMS, CHECKSUMS, WRITTEN = "projected.npy", "norms.npy", "checksums.npy", "written.npy"
 IDS = "prompt_ids.json"
+PROJECTION = "projection.json"
+"""Fingerprints of the projections that made the rows; the gradient stage writes it, a store made by hand has none."""
 DTYPES: Mapping[str, type[np.generic]] = {
     ROWS: np.float16,
     NORMS: np.float32,

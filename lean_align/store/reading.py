@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lean_align.artifacts import MANIFEST, read_json
 from lean_align.errors import StageError, StoreError
-from lean_align.store.files import CHECKSUMS, IDS, NORMS, ROWS, WRITTEN, checksum, header_of, map_array
+from lean_align.store.files import CHECKSUMS, IDS, NORMS, PROJECTION, ROWS, WRITTEN, checksum, header_of, map_array
 
 CHECK_BYTES = 1 << 22  # of rows read at a time while checksums are taken
 
@@ -91,8 +91,26 @@ class GradientStore:
         ----------
         proj_dim : int
             In [1, proj_dim of this store].
+
+        Raises
+        ------
+        StoreError
+            When the rows are known to be of another kind: their first columns are no projection of the gradient.
         """
+        kind = self._projection_kind()
+        if kind not in (None, "rademacher"):
+            raise StoreError(
+                f"{self.folder} holds rows of {kind}, whose first {proj_dim} columns leave out most of the gradient; "
+                "expected rademacher, which is nested in proj_dim. Take gradients with gradients.projection=rademacher."
+            )
         return FirstColumns(self, proj_dim)
+
+    def _projection_kind(self) -> str | None:
+        """Kind of projection as written beside the rows, or beside the first of two stores; None where it is not."""
+        for folder, name in ((self.folder, "projection"), (self.folder.parent, "second_projection")):
+            if (folder / PROJECTION).exists():
+                return str(read_json(folder / PROJECTION).get(name, {}).get("kind"))
+        return None
 
     def damaged_rows(self, rows: range) -> Iterator[tuple[int, int, int]]:
         """Yield (row, checksum found, checksum stored) of flagged rows that are not what was written.
