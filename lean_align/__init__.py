@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lean_align.verify import verify  # at once: the function must go before the submodule of the same name
 
 if TYPE_CHECKING:
+    from lean_align.errors import LeanAlignError, StoreError
     from lean_align.gradients import prompt_gradients
     from lean_align.pipeline import run
     from lean_align.projection import make_projector
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "LeanAlignError": "errors",
+    "StoreError": "errors",
     "load_recipe": "recipe",
     "run": "pipeline",
     "make_projector": "projection",
@@ -32,6 +35,8 @@ _HOME = {
 }
 
 __all__ = [
+    "LeanAlignError",
+    "StoreError",
     "load_recipe",
     "make_projector",
     "open_store",

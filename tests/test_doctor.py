@@ -309,6 +309,14 @@ def test_a_planted_fact_is_found(
     assert examine(machine).can_run["gsm8k"] == ("gsm8k" not in stops)
 
 
+def test_without_card_and_connection_the_commands_are_those_that_can_run() -> None:
+    fault = Report({"endpoint": ENDPOINT, "offline": False, "fault": "ConnectError: no route"})
+    machine = planted(torch_report(**CPU_BUILD) | {"hub": fault}, **ON_CPU)
+    assert finding(machine, "card").command == "lean-align run demo"
+    assert "gsm8k-cpu" not in finding(machine, "card").expected
+    assert "lean-align run gsm8k-cpu --set model.name=./model" in (finding(machine, "hub").command or "")
+
+
 def test_the_table_above_makes_every_check_fail_or_warn() -> None:
     table = test_a_planted_fact_is_found.pytestmark[0].args[1]
     assert {f.name for f in examine(GOOD).findings} - set(TESTED) <= {name for _, name, *_ in table}

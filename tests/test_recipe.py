@@ -222,3 +222,8 @@ def test_loading_with_overrides_leaves_the_overrides_alone() -> None:
     overrides = {"data.demo_grade_weights": [1] * len(GRADES), "data.limit": "64"}
     load_recipe("demo", overrides)
     assert overrides == {"data.demo_grade_weights": [1] * len(GRADES), "data.limit": "64"}
+
+
+def test_a_key_without_its_section_is_found():
+    with pytest.raises(RecipeError, match=r"unknown recipe key 'proj_dim'; did you mean 'gradients\.proj_dim'"):
+        load_recipe("demo", {"proj_dim": 3})

@@ -375,3 +375,28 @@ def test_memory_of_verifying_does_not_grow_with_the_store(tmp_path: Path) -> Non
     tracemalloc.stop()
     assert damaged == 16_000
     assert peak < 4.5 * 2**20
+
+
+def test_a_damaged_finished_store_is_to_be_deleted_as_a_whole(tmp_path):
+    """The pipeline refuses a finished stage of which a part was deleted, so nothing less may be advised."""
+    folder = tmp_path / "gradients"
+    for place in (folder, folder / "second_seed"):
+        with StoreWriter.open(place, ["a", "b"], 4) as writer:
+            writer.write(0, np.ones(4))
+            writer.write(1, np.ones(4))
+    (folder / "manifest.json").write_text("{}")
+    with (folder / "second_seed" / "projected.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+    with pytest.raises(StoreError, match=rf"Delete {folder} and run the gradients stage again"):
+        open_store(folder / "second_seed", verify=True)
+    with (folder / "written.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x00")
+    with pytest.raises(StoreError, match=rf"1 of 2 rows are not written \(first: b\)\. Delete {folder} and run"):
+        open_store(folder)
+
+
+def test_a_folder_that_is_no_store_says_where_one_lies(tmp_path):
+    with pytest.raises(StoreError, match=r"is no gradient store.*RUN/gradients"):
+        open_store(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.needs import NEEDS, recipes_that, shipped
+from lean_align.doctor.needs import NEEDS, recipes_that, runs_on_cpu, shipped
 from lean_align.doctor.packages import TESTED
 from lean_align.doctor.records import MAIN_RECIPE, Finding, Machine
 from lean_align.memory import human_bytes
@@ -71,9 +71,9 @@ def check_no_card(machine: Machine, cause: str | None) -> Finding:
     """Why torch sees no card; `cause` is the command of a finding that explains it."""
     stops, expected = _recipes_on_cards(), "a card that torch sees"
     if not machine.has_nvidia:
-        on_cpu = recipes_that(lambda needs, _: needs.card_bytes == 0)
-        expected = f"a CUDA card with 24 GB; {' and '.join(on_cpu)} run on this CPU"
-        return Finding("card", "fail", "none", expected, "lean-align run gsm8k-cpu", stops)
+        on_cpu = runs_on_cpu(machine)
+        expected = f"a CUDA card with 24 GB; without one: {', '.join(on_cpu)}"
+        return Finding("card", "fail", "none", expected, f"lean-align run {on_cpu[-1]}", stops)
     fault = machine.probes["torch"].values.get("fault") or ""
     if cause is None and machine.visible_devices is not None and "No CUDA GPUs" in fault:
         got = f"none, with CUDA_VISIBLE_DEVICES={machine.visible_devices!r}"
@@ -89,7 +89,9 @@ def check_card_memory(machine: Machine) -> Finding:
     wanted = f"{human_bytes(needs.card_bytes)} for {MAIN_RECIPE} as shipped"
     if card.total_bytes < needs.card_floor_bytes:
         expected = f"{wanted}, {human_bytes(needs.card_floor_bytes)} with lower settings"
-        return Finding("card memory", "fail", got, expected, "lean-align run gsm8k-cpu", _recipes_on_cards())
+        return Finding(
+            "card memory", "fail", got, expected, f"lean-align run {runs_on_cpu(machine)[-1]}", _recipes_on_cards()
+        )
     if card.total_bytes < needs.card_bytes:
         return Finding("card memory", "warn", got, f"{wanted}; lower settings for less", lowered(card.total_bytes))
     if card.free_bytes < needs.card_bytes:

@@ -63,6 +63,19 @@ def hub_sources(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name != "demo"))
 
 
+def reaches_hub(machine: Machine) -> bool:
+    """Whether the hub may be asked, and answers."""
+    report = machine.probes["hub"]
+    return report.error is None and not report.values.get("offline") and report.values.get("fault") is None
+
+
+def runs_on_cpu(machine: Machine) -> tuple[str, ...]:
+    """Recipes for a CPU that get their model and data here."""
+    missing = missing_sources(machine)
+    names = recipes_that(lambda needs, _: needs.card_bytes == 0)
+    return tuple(name for name in names if reaches_hub(machine) or not missing[name])
+
+
 def missing_sources(machine: Machine) -> dict[str, list[str]]:
     """What each recipe takes from the hub and the cache lacks; all of it where the cache could not be read."""
     missing = machine.probes["cache"].values.get("missing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.needs import missing_sources, shipped
+from lean_align.doctor.needs import NEEDS, missing_sources, shipped
 from lean_align.doctor.records import MAIN_RECIPE, Finding, Machine
 
 
@@ -19,7 +19,8 @@ def check_hub(machine: Machine) -> Finding:
     if not stops:
         command = None if offline else "export HF_HUB_OFFLINE=1"
         return Finding("hub", "ok" if offline else "warn", f"{got}; all is in the cache", "no waiting for it", command)
-    recipe = MAIN_RECIPE if MAIN_RECIPE in stops else stops[0]
+    on_cpu = [name for name in stops if NEEDS[name].card_bytes == 0]
+    recipe = MAIN_RECIPE if MAIN_RECIPE in stops and (machine.cards or not on_cpu) else (on_cpu or stops)[0]
     got = f"{got}; not in the cache: {', '.join(dict.fromkeys(s for recipe in stops for s in missing[recipe]))}"
     expected = "a connection" + (" (unset HF_HUB_OFFLINE)" if offline else "") + ", or local paths"
     return Finding("hub", "fail", got, expected, local_paths(recipe), stops)

@@ -32,10 +32,16 @@ class GradientStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if not (folder / IDS).exists():
+            raise StoreError(
+                f"{folder} is no gradient store: it has no {IDS}. A run has its store in RUN/gradients, once the "
+                "gradients stage has begun."
+            )
         try:
             ids = read_json(folder / IDS)
         except StageError as error:
-            raise StoreError(str(error)) from error
+            again = f"Delete {folder} and run the gradients stage again."
+            raise StoreError(f"{folder / IDS} is damaged. {again}") from error
         if not isinstance(ids, list) or not all(isinstance(prompt_id, str) for prompt_id in ids):
             raise StoreError(f"{folder / IDS} is no list of texts. Delete {folder} and run again.")
         self.prompt_ids: tuple[str, ...] = tuple(ids)
@@ -138,8 +144,15 @@ class GradientStore:
         if len(missing):
             raise StoreError(
                 f"{self.folder}: {len(missing)} of {len(self)} rows are not written (first: "
-                f"{self.prompt_ids[missing[0]]}). Run the gradients stage again: it continues there."
+                f"{self.prompt_ids[missing[0]]}). {self._again(finished_too=False)}"
             )
+
+    def _again(self, finished_too: bool = True) -> str:
+        """What to do about a store that is damaged, or not filled: a finished stage is made anew as a whole."""
+        stage = self.folder.parent if (self.folder.parent / IDS).exists() else self.folder  # one of two stores
+        if finished_too or (stage / MANIFEST).exists():
+            return f"Delete {stage} and run the gradients stage again."
+        return "Run the gradients stage again: it continues there."
 
     def verify(self) -> None:
         """Check every byte of the store: headers, sizes, flags, the list of prompts and each row's checksum.
@@ -149,7 +162,7 @@ class GradientStore:
         StoreError
             Naming the file, and the row and prompt_id where one is damaged.
         """
-        again = f"Delete {self.folder} and run the gradients stage again."
+        again = self._again()
         if self.checksums is None:
             raise StoreError(f"{self.folder} has no {CHECKSUMS} (format 1): it cannot be verified. {again}")
         for name, array in (
