@@ -42,17 +42,18 @@ def measure(settings: Settings) -> Iterator[Row]:
         ):
             few = replace(case, prompts=case.prompts[:prompts])
             yield from _compare(few, name, target, Path(folder) / name, settings)
-        options = _options(case, settings.pick(64, 8192, 8192))
+        options = _options(case, settings)
         yield attempt({"way": "one prompt in float32, unprojected"}, lambda: _agreement(case, options, Path(folder)))
 
 
-def _options(case: Case, proj_dim: int) -> Row:
+def _options(case: Case, settings: Settings) -> Row:
+    proj_dim = settings.pick(64, 8192, 8192)
     return {"dtype": "bfloat16", "proj_dim": proj_dim, "temperature": case.recipe.rollouts.temperature}
 
 
 def _compare(case: Case, name: str, target: str, folder: Path, settings: Settings) -> Iterator[Row]:
     """Ours and one other way in turn, on the same prompts."""
-    options = _options(case, settings.pick(64, 8192, 8192))
+    options = _options(case, settings)
     own = {"case": case.name, "n_prompts": len(case.prompts)} | {key: options[key] for key in ("dtype", "proj_dim")}
     folder.mkdir()
     groups = _write_groups(case, folder)

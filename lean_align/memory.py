@@ -6,8 +6,12 @@ import gc
 import re
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
@@ -46,6 +50,20 @@ def shortage_of(error: BaseException) -> Shortage | None:
         return None
     free = _bytes_in(_FREE, text)
     return Shortage(_bytes_in(_ASKED, text), _available_bytes() if free is None and "CUDA" not in text else free)
+
+
+def within_memory(work: Callable[[], T]) -> T | Shortage:
+    """What some work returns, or what was lacking when it ran out of memory; other errors pass.
+
+    A caller can release memory then: the error, which holds the tensors of the work, is gone.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        shortage = shortage_of(error)
+        if shortage is None:
+            raise
+        return shortage
 
 
 def release_memory() -> None:

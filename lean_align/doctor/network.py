@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.needs import NEEDS, missing_sources, shipped
+from lean_align.doctor.needs import NEEDS, missing_sources, reaches_hub, shipped
 from lean_align.doctor.records import MAIN_RECIPE, Finding, Machine
 
 
@@ -11,7 +11,7 @@ def check_hub(machine: Machine) -> Finding:
     report = machine.probes["hub"]
     endpoint, offline = report.values.get("endpoint", "the hub"), report.values.get("offline", False)
     fault = report.error or report.values.get("fault")
-    if not offline and fault is None:
+    if reaches_hub(machine):
         return Finding("hub", "ok", f"{endpoint} answers")
     got = "offline (HF_HUB_OFFLINE is set)" if offline else f"{endpoint} does not answer: {fault}"
     missing = missing_sources(machine)

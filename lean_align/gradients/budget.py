@@ -9,7 +9,7 @@ from lean_align.errors import OutOfMemoryError
 from lean_align.gradients.group import backward_group, micro_batches
 from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.weights import completion_weights
-from lean_align.memory import Halving, Shortage, release_memory, shortage_of
+from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
 from lean_align.types import Group
 
@@ -59,20 +59,13 @@ class BudgetedBackward:
         OutOfMemoryError
             When a single completion does not fit.
         """
-        while (shortage := self._try(group)) is not None:
-            release_memory()  # after the handler: the error held the tensors of the pass
+        while (shortage := within_memory(lambda: self._collect(group))) is not None:
+            release_memory()
             self._halve(group, shortage)
 
-    def _try(self, group: Group) -> Shortage | None:
-        try:
-            with self.row.collecting():
-                backward_group(self.policy, group, token_budget=self.token_budget, **self.options)
-        except (RuntimeError, MemoryError) as error:
-            shortage = shortage_of(error)
-            if shortage is None:
-                raise
-            return shortage
-        return None
+    def _collect(self, group: Group) -> None:
+        with self.row.collecting():
+            backward_group(self.policy, group, token_budget=self.token_budget, **self.options)
 
     def _halve(self, group: Group, shortage: Shortage) -> None:
         options = self.options

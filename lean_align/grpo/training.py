@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.grpo.fields import trainer_fields
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
-from lean_align.memory import Shortage, shortage_of
+from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, adapter_kept, save_adapter
 from lean_align.progress import Progress
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
@@ -102,14 +102,10 @@ def train_grpo(
     grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, _reward_function(reward), callback)
     resume = last_checkpoint(checkpoints)
     callback.progress = Progress(stage, trainer.steps, int(resume.name.split("-")[1]) if resume else 0, 0.0)
-    try:
-        with callback.progress:
-            grpo.train(resume_from_checkpoint=str(resume) if resume else None)
-    except (RuntimeError, MemoryError) as error:
-        shortage = shortage_of(error)
-        if shortage is None:
-            raise
-        return shortage
+    with callback.progress:
+        ended = within_memory(lambda: grpo.train(resume_from_checkpoint=str(resume) if resume else None))
+    if isinstance(ended, Shortage):
+        return ended
     save_adapter(grpo.model, folder / "adapter")
     moments = second_moments(policy, grpo.optimizer)
     if moments:

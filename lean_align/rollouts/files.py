@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from lean_align.errors import OutOfMemoryError, StageError
-from lean_align.memory import Halving, Shortage, release_memory, shortage_of
+from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
 from lean_align.progress import Progress
 from lean_align.rollouts.decoding import decode
@@ -113,14 +113,10 @@ def _try(
 ) -> list[Completion] | Shortage:
     """The window's completions, or what was lacking; progress is then where it was before."""
     before = progress.done
-    try:
-        return generate_batch(policy, window, sampling, reward, progress.advance)
-    except (RuntimeError, MemoryError) as error:
-        shortage = shortage_of(error)
-        if shortage is None:
-            raise
+    found = within_memory(lambda: generate_batch(policy, window, sampling, reward, progress.advance))
+    if isinstance(found, Shortage):
         progress.advance(before - progress.done)
-        return shortage
+    return found
 
 
 def _halved(sampling: Sampling, shortage: Shortage) -> Sampling:

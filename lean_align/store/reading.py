@@ -40,8 +40,7 @@ class GradientStore:
         try:
             ids = read_json(folder / IDS)
         except StageError as error:
-            again = f"Delete {folder} and run the gradients stage again."
-            raise StoreError(f"{folder / IDS} is damaged. {again}") from error
+            raise StoreError(f"{folder / IDS} is damaged. {self._again()}") from error
         if not isinstance(ids, list) or not all(isinstance(prompt_id, str) for prompt_id in ids):
             raise StoreError(f"{folder / IDS} is no list of texts. Delete {folder} and run again.")
         self.prompt_ids: tuple[str, ...] = tuple(ids)
