@@ -21,7 +21,7 @@ TARGETS = {("ours", "bare"): "at most 1.10", ("naive", "ours"): "at least 1.6"}
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    case, reason = real_or_demo(settings.pick(1, 3, 16), settings.pick(16, 100, 100))
+    case, reason = real_or_demo(settings.pick(1, 2, 16), settings.pick(16, 100, 100))
     if reason:
         yield {"case": "smollm2", "note": reason}
     for quantization in ("none", "nf4"):
@@ -47,7 +47,7 @@ def _base(case: Case, quantization: str, settings: Settings) -> Iterator[Row]:
         "naive": lambda: naive(policy, groups, temperature),
     }
     bare(policy, groups[:1], temperature, options)
-    timings = in_turn(ways, settings.times(3, 5), warm_up=False)
+    timings = in_turn(ways, settings.times(2, 5), warm_up=False)
     for way, timing in timings.items():
         yield {"prompts": len(groups), "way": way} | timing.columns(tokens=completion_tokens(groups))
     for (above, below), target in TARGETS.items():
