@@ -39,7 +39,7 @@ def measure(settings: Settings) -> Iterator[Row]:
             for way, budget in WAYS.items():
                 if settings.size == "quick" and budget == 1024:
                     continue
-                columns = {"shape": shape, "completion_tokens": settings.pick(16, 128, 512), "way": way}
+                columns = {"shape": shape, "completion_tokens": settings.pick(16, 64, 512), "way": way}
                 options = columns | {"model": str(model), "budget": budget, "checkpointing": checkpointing}
                 options.pop("way"), options.pop("shape")
                 columns["checkpointing"] = "on" if checkpointing else "off"

@@ -23,7 +23,7 @@ ALL = ["dattri", "bergson", "rademacher", *WIDE]
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    grad_dims = settings.pick((10_000, 10_000), (1_000_000, 100_000), (1_000_000, 1_000_000))
+    grad_dims = settings.pick((10_000, 10_000), (500_000, 100_000), (1_000_000, 1_000_000))
     repeats = settings.times(1, 5), settings.times(1, 5)
     options = {"seed": settings.seed}
     yield peers.version_row()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
@@ -104,6 +105,43 @@ def recipes() -> None:
     _show(
         {name: {"description": load_recipe(name).description, "path": str(p)} for name, p in shipped_recipes().items()}
     )
+
+
+class _Bytes(click.ParamType[Any]):
+    """A size with its unit: 24GiB, 8GB, 512MiB."""
+
+    name = "SIZE"
+    units: ClassVar[dict[str, int]] = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|MiB|GB|MB)", str(value))
+        if found is None or float(found[1]) == 0:
+            self.fail(f"{value!r} is no size; expected a number with GiB, MiB, GB or MB, such as 24GiB.")
+        return int(float(found[1]) * self.units[found[2]])
+
+
+@main.command()
+@click.argument("recipe")
+@click.option("--vram", type=_Bytes(), help="Memory of the card to plan for; that of this machine when not given.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool) -> None:
+    """Say what each stage of RECIPE will take, before anything is downloaded or run.
+
+    Peak memory, tokens, hours and disk, and the keys to change where it does not fit.
+
+    Example:
+
+        lean-align plan gsm8k --vram 24GiB
+    """
+    from lean_align.plan import plan_run
+    from lean_align.recipe import load_recipe
+
+    found = plan_run(load_recipe(recipe, _overrides(settings)), vram)
+    if as_json:
+        _show(found.as_json())
+    else:
+        click.echo("\n".join(found.lines()))
 
 
 @main.command()

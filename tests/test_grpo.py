@@ -18,7 +18,7 @@ from lean_align.grpo import (
     training_order,
 )
 from lean_align.memory import Shortage
-from lean_align.pipeline.halving import smaller_micro_batch
+from lean_align.pipeline.halving import smaller_trainer
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.types import Prompt
 from tests.conftest import QUESTIONS
@@ -193,15 +193,26 @@ def test_a_training_that_runs_out_of_memory_goes_on_from_its_checkpoint_in_small
     shortage = train_grpo(make_policy(), PROMPTS, TRAINER, ROLLOUTS, full, tmp_path, 7, "tests")
     assert shortage == Shortage(3 * 2**30, None)
     assert last_checkpoint(tmp_path / "checkpoints").name == "checkpoint-2"
-    smaller = smaller_micro_batch(TRAINER, "training", shortage)
-    assert smaller.micro_batch == TRAINER.micro_batch // 2
+    smaller, halvings = smaller_trainer(TRAINER, 4, "training", shortage)
+    assert (smaller.micro_batch, smaller.sampling_batch) == (2, 4)
+    assert [(h.key, h.value) for h in halvings] == [("micro_batch", 2), ("sampling_batch", 4)]
     log = train_grpo(make_policy(), PROMPTS, smaller, ROLLOUTS, reward, tmp_path, 7, "tests")
     assert [row["step"] for row in log] == list(range(1, TRAINER.steps + 1))
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_micro_batches_of_one_completion_cannot_be_smaller():
-    one = dataclasses.replace(TRAINER, micro_batch=1)
-    with pytest.raises(OutOfMemoryError, match=r"warmup with one completion.*5\.0 GiB.*warmup\.prompts_per_step"):
-        smaller_micro_batch(one, "warmup", Shortage(5 * 2**30, 0))
-    assert smaller_micro_batch(dataclasses.replace(TRAINER, micro_batch=15), "warmup", Shortage(1, 0)).micro_batch == 5
+def test_a_training_that_takes_one_completion_and_samples_one_group_cannot_be_smaller():
+    least = dataclasses.replace(TRAINER, micro_batch=1, sampling_batch=4)
+    with pytest.raises(OutOfMemoryError, match=r"warmup with one completion.*5\.0 GiB.*warmup\.gradient_checkpointing"):
+        smaller_trainer(least, 4, "warmup", Shortage(5 * 2**30, 0))
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "sampling_batch", "expected"),
+    [(15, None, (5, 60)), (8, None, (4, 60)), (1, 24, (1, 12)), (8, 8, (4, 4)), (1, 60, (1, 24))],
+)
+def test_what_is_sampled_at_once_stays_whole_groups_and_divides_the_step(micro_batch, sampling_batch, expected):
+    """30 prompts x 4 completions; with micro-batches of 15 at first, 60 is the half that 5 and 4 divide."""
+    trainer = dataclasses.replace(TRAINER, prompts_per_step=30, micro_batch=micro_batch, sampling_batch=sampling_batch)
+    smaller, _ = smaller_trainer(trainer, 4, "warmup", Shortage(1, 0))
+    assert (smaller.micro_batch, smaller.sampling_batch) == expected

@@ -143,6 +143,7 @@ def test_warmup_of_no_steps_is_allowed() -> None:
     ("overrides", "message"),
     [
         ({"training.micro_batch": 100}, r"training.micro_batch is 100.*96 completions.*12 x .*num_generations 8"),
+        ({"training.sampling_batch": 36}, r"sampling_batch is 36.*micro_batch \(48\).*num_generations \(8\).*the 96"),
         ({"rollouts.num_generations": 3}, "warmup.micro_batch is 64.*24 completions"),
         ({"data.prompt_template": "Solve it."}, r"expected a text with \{prompt\} in it"),
         ({"data.system_prompt": "Be brief.", "data.prompt_format": "plain"}, "system_prompt needs .*chat"),

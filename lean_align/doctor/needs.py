@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lean_align.doctor.records import Machine
-from lean_align.recipe import Recipe, load_recipe, shipped_recipes
+from lean_align.recipe import Recipe, load_recipe
 
 GIB = 2**30
 
@@ -47,14 +47,14 @@ NEEDS = {
 
 
 def recipes_that(condition: Callable[[Needs, Recipe], bool]) -> tuple[str, ...]:
-    """Shipped recipes for which a condition on their needs and their keys holds."""
+    """Recipes of `NEEDS` for which a condition on their needs and their keys holds."""
     return tuple(name for name, recipe in shipped().items() if condition(NEEDS[name], recipe))
 
 
 @cache
 def shipped() -> dict[str, Recipe]:
-    """The shipped recipes, read."""
-    return {name: load_recipe(name) for name in shipped_recipes()}
+    """The recipes of `NEEDS`, read; `lean-align plan` has those for other cards."""
+    return {name: load_recipe(name) for name in NEEDS}
 
 
 def hub_sources(recipe: Recipe) -> tuple[str, ...]:

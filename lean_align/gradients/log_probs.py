@@ -83,9 +83,9 @@ def plain_states(policy: Policy, prompt_ids: Sequence[int], completions: Sequenc
     ids = torch.tensor([row + [policy.pad_token_id] * (width - len(row)) for row in rows], device=policy.device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=policy.device)
     hidden = policy.causal_lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    chosen = mask[:, start:].bool()  # position t of a row predicts token t + 1
-    row = torch.arange(len(rows), device=policy.device)[:, None].expand_as(chosen)[chosen]
-    return TokenStates(hidden[:, start - 1 : -1][chosen], ids[:, start:][chosen], row)
+    row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
+    place = torch.tensor([start + t for c in completions for t in range(len(c.token_ids))], device=policy.device)
+    return TokenStates(hidden[row, place - 1], ids[row, place], row)  # position t of a row predicts token t + 1
 
 
 def run_prompt(policy: Policy, prompt_ids: Sequence[int]) -> tuple[SharedPrompt, torch.Tensor]:

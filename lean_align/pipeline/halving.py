@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Any
 
 from lean_align.artifacts import StageFolder
 from lean_align.errors import OutOfMemoryError
@@ -26,19 +28,27 @@ def recorder(folder: StageFolder, section: str) -> Callable[[Halving], None]:
     return record
 
 
-def smaller_micro_batch(trainer: TrainerRecipe, stage: str, shortage: Shortage) -> TrainerRecipe:
-    """The trainer with the largest smaller micro-batch that divides the one it has.
+def smaller_trainer(
+    trainer: TrainerRecipe, num_generations: int, stage: str, shortage: Shortage
+) -> tuple[TrainerRecipe, list[Halving]]:
+    """The trainer with at most half the micro-batch and half the completions sampled at once, and what changed.
+
+    Both, since either may have been what did not fit.
 
     Raises
     ------
     OutOfMemoryError
-        When it takes one completion at a time already.
+        When it takes and samples as little at a time as it can already.
     """
-    if trainer.micro_batch == 1:
+    step = trainer.prompts_per_step * num_generations
+    micro = next((n for n in range(trainer.micro_batch // 2, 0, -1) if trainer.micro_batch % n == 0), 1)
+    sampled, unit = trainer.sampling_batch or step, math.lcm(micro, num_generations)
+    smaller = next((n for n in range(sampled // 2 // unit * unit, 0, -unit) if step % n == 0), sampled)
+    changes: dict[str, Any] = {"micro_batch": micro} if micro != trainer.micro_batch else {}
+    changes |= {"sampling_batch": smaller} if smaller != sampled else {}
+    if not changes:
         raise OutOfMemoryError(
             f"no memory for the {stage} with one completion at a time ({shortage}). Checkpoints are kept. Lower "
-            f"rollouts.max_new_tokens or {stage}.prompts_per_step (trl samples all completions of a step at once), or "
-            f"set {stage}.gradient_checkpointing=true."
+            f"rollouts.max_new_tokens or rollouts.num_generations, or set {stage}.gradient_checkpointing=true."
         )
-    size = next(n for n in range(trainer.micro_batch // 2, 0, -1) if trainer.micro_batch % n == 0)
-    return replace(trainer, micro_batch=size)
+    return replace(trainer, **changes), [Halving(stage, key, value, shortage) for key, value in changes.items()]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_json
 from lean_align.evaluate import accuracy, paired_difference
+from lean_align.pipeline.planning import planned_peaks
 from lean_align.pipeline.tables import read_scores, read_table
 from lean_align.recipe import Recipe
 from lean_align.report import ReportScores, write_report
@@ -53,7 +54,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
     manifests = {name: read_manifest(run_dir / name) for name in stages}
     found = {name: manifest for name, manifest in manifests.items() if manifest is not None}
     evaluation = read_json(run_dir / "evaluation" / "summary.json")
-    cost = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")
+    cost, planned = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes"), planned_peaks(run_dir)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -68,7 +69,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         "dropped_rows": found["data"]["counts"]["n_dropped"],
         "total_wall_seconds": round(sum(m["wall_seconds"] for m in found.values()), 1),
         "peak_rss_bytes": max(m["peak_rss_bytes"] for m in found.values()),
-        "stages": {name: {key: manifest[key] for key in cost} for name, manifest in found.items()},
+        "stages": {name: {key: m[key] for key in cost} | planned.get(name, {}) for name, m in found.items()},
     }
 
 

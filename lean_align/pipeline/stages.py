@@ -6,7 +6,7 @@ manifest.  Heavy modules are imported by the stages that need them: report and s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,14 @@ from lean_align.artifacts import (
 )
 from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.errors import StageError
-from lean_align.memory import Halving, Shortage, release_memory
+from lean_align.memory import Shortage, release_memory
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.environment import describe, lock
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
-from lean_align.pipeline.halving import recorder, smaller_micro_batch
+from lean_align.pipeline.halving import recorder, smaller_trainer
 from lean_align.pipeline.inputs import policy_at, read_groups, read_prompts, sampling_policy
+from lean_align.pipeline.planning import write_plan
 from lean_align.pipeline.results import accuracy_tree, write_results
 from lean_align.pipeline.score_stage import score_stage
 from lean_align.pipeline.workers import add_workers, run_rows
@@ -97,6 +98,7 @@ def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     write_json(run_dir / "run.json", describe(recipe.seed, str(resolve_device(recipe.model.device))))
     encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
     dropped: list[dict[str, str]] = []
+    splits: list[Sequence[Prompt]] = []
     for split, limit in (("train", recipe.data.limit), ("test", recipe.data.test_limit)):
         source = recipe.data.train_path if split == "train" else recipe.data.test_path
         prepared = prepare_prompts(
@@ -110,12 +112,14 @@ def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         )
         write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
         dropped += prepared.dropped
+        splits.append(prepared.prompts)
         folder.counts[f"n_{split}"] = len(prepared.prompts)
         say(f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out")
     write_jsonl(folder.path / "dropped.jsonl", list(dropped))
     folder.counts["n_dropped"] = len(dropped)
     if recipe.selection.method != "full":
         check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
+    write_plan(recipe, run_dir, encoder, splits)
 
 
 def _warmup(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -146,8 +150,9 @@ def _train_grpo(
         if isinstance(found, Shortage):
             del policy
             release_memory()
-            trainer = smaller_micro_batch(trainer, stage, found)
-            recorder(folder, stage)(Halving(stage, "micro_batch", trainer.micro_batch, found))
+            trainer, halvings = smaller_trainer(trainer, recipe.rollouts.num_generations, stage, found)
+            for halving in halvings:
+                recorder(folder, stage)(halving)
         else:
             log = found
     write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])

@@ -103,6 +103,9 @@ class TrainerRecipe:
     """Prompts a step; each has num_generations completions."""
     micro_batch: int = number(8, 1)
     """Completions a forward and backward pass; divides prompts_per_step x num_generations."""
+    sampling_batch: int | None = number(None, 1)  # type: ignore[arg-type]
+    """Completions sampled at once; a multiple of micro_batch and num_generations that divides those of a step. `null`:
+    all of a step, which is fastest and takes the most memory."""
     learning_rate: float = number(1e-5, 0.0)
     """Peak learning rate of AdamW."""
     lr_scheduler: str = choice("constant", "linear", "cosine")

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 N_CHOSEN_SHOWN = 10
 _SAMPLE_KEYS = ("answer", "completion_base", "reward_base", "completion_trained", "reward_trained")
+_MEMORY = {
+    "peak_rss_bytes": "Peak memory",
+    "planned_rss_bytes": "Planned",
+    "peak_vram_bytes": "Peak GPU memory",
+    "planned_vram_bytes": "Planned for the GPU",
+}
 _STAGE_ORDER = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation")
 # HTML forbids these; a model can emit them all the same.
 _CONTROL_CHARACTERS = dict.fromkeys([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F], "\N{REPLACEMENT CHARACTER}")
@@ -107,7 +113,7 @@ def _sections(
         "rollout_notes": wording.rollout_notes(rollouts),
         "samples": [dict.fromkeys(_SAMPLE_KEYS) | dict(sample) for sample in samples],
         "stages": ordered_stages,
-        "has_vram": any(stage.get("peak_vram_bytes") is not None for stage in ordered_stages.values()),
+        "memory_columns": _memory_columns(ordered_stages),
         "totals": {key: summary.get(key) for key in ("total_wall_seconds", "peak_rss_bytes", "dropped_rows")},
         "plots": _plots(accuracy, scores, rollouts.get("num_generations"), training_log, ordered_stages),
     }
@@ -128,6 +134,12 @@ def _in_order(stages: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: position for position, name in enumerate(_STAGE_ORDER)}
     names = sorted(stages, key=lambda name: known.get(name, len(known)))
     return {name: stages[name] or {} for name in names}
+
+
+def _memory_columns(stages: Mapping[str, Any]) -> dict[str, str]:
+    """Keys and headings of the peaks that some stage has; the process's own always."""
+    found = {key for stage in stages.values() for key, value in stage.items() if value is not None}
+    return {key: label for key, label in _MEMORY.items() if key in found or key == "peak_rss_bytes"}
 
 
 def _agreement(accuracy: Mapping[str, Any]) -> list[tuple[str, int]]:

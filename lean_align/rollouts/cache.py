@@ -182,6 +182,10 @@ class SlotCache(Cache):  # type: ignore[misc]
         """Count the column that every row has written."""
         self._extent.clock += 1
 
+    def skip_to_end(self) -> None:
+        """Move the clock to the last column, as if every row had been decoded so far."""
+        self._extent.clock = self.width - 1
+
     def _shift(self) -> None:
         for layer in self.layers:
             layer.shift()

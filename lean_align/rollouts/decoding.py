@@ -84,7 +84,7 @@ def decode(
     longest = max(len(ids) for ids in encoded) + sampling.max_new_tokens
     check_model(policy.causal_lm, longest)
     policy.model.eval()
-    loop = _Loop(policy, encoded, noise, sampling, longest, advance)
+    loop = DecodeLoop(policy, encoded, noise, sampling, longest, advance)
     # not inference_mode: what a forward makes and keeps there could never be trained
     with torch.no_grad(), grouped_heads(policy.causal_lm):
         loop.run()
@@ -96,7 +96,7 @@ def decode(
 
 
 @dataclass
-class _Row:
+class DecodeRow:
     """A completion in the making."""
 
     prompt: int
@@ -105,7 +105,7 @@ class _Row:
     token_ids: list[int] = field(default_factory=list)
 
 
-class _Loop:
+class DecodeLoop:
     """State of one window: prompts that wait, rows in their slots, completions that ended."""
 
     def __init__(
@@ -121,12 +121,13 @@ class _Loop:
         self.longest, self.advance = longest, advance
         # longest first: the prompt of a row that joins is then no longer than any row's that is there
         self.waiting = deque(sorted(range(len(encoded)), key=lambda i: -len(encoded[i])))
-        self.rows: list[_Row] = []
+        self.rows: list[DecodeRow] = []
         self.ended: dict[tuple[int, int], tuple[int, ...]] = {}
         self.cache: SlotCache | None = None
         self.steps = self.row_steps = self.prefills = 0
 
     def run(self) -> None:
+        """Decode until no prompt waits and no row is left."""
         while self.waiting or self.rows:
             joining = self._prompts_to_join()
             if joining:
@@ -142,7 +143,7 @@ class _Loop:
     def _join(self, prompts: list[int]) -> None:
         logits, prefilled = self._prefill(prompts)
         group = range(self.sampling.num_generations)
-        joined = [_Row(prompt, index, self.noise(prompt, index)) for prompt in prompts for index in group]
+        joined = [DecodeRow(prompt, index, self.noise(prompt, index)) for prompt in prompts for index in group]
         sources = [source for source in range(len(prompts)) for _ in group]
         going_on = self._extend(joined, logits[sources])
         if not going_on:
@@ -190,7 +191,7 @@ class _Loop:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
-    def _extend(self, rows: list[_Row], logits: torch.Tensor) -> list[int]:
+    def _extend(self, rows: list[DecodeRow], logits: torch.Tensor) -> list[int]:
         """Draw a token for each row; return which rows have not ended."""
         uniforms = self._tensor([row.noise[len(row.token_ids)] for row in rows], torch.float64)
         going_on = []

@@ -1,0 +1,107 @@
+"""A step of trl's GRPOTrainer on a policy without numbers: what a plan counts the bytes of.
+
+trl samples all completions of a step in one batch, then takes the loss in micro-batches with the logits of every
+completion token.  Its own function computes the log-probabilities here; sampling and the loss are written out, since
+they read values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from lean_align.policy import Policy
+
+
+def rehearse_sampling(
+    policy: Policy, rows: int, prompt_tokens: int, max_new_tokens: int, after_prompts: Callable[[], None]
+) -> None:
+    """`generate` on all completions of a step: the prompts, then one token with every row at its longest.
+
+    Parameters
+    ----------
+    policy : Policy
+        On torch's `meta` device.
+    rows : int
+        Completions of a step.
+    prompt_tokens, max_new_tokens : int
+    after_prompts : callable
+        Called between the two.
+    """
+    cache = DynamicCache()
+    with torch.no_grad():
+        _draw(_forward(policy, rows, prompt_tokens, prompt_tokens, cache))
+        after_prompts()
+        for layer in cache.layers:  # what the steps between have left there
+            shape = (*layer.keys.shape[:2], prompt_tokens + max_new_tokens - 1, layer.keys.shape[3])
+            layer.keys, layer.values = layer.keys.new_empty(shape), layer.values.new_empty(shape)
+        _draw(_forward(policy, rows, 1, prompt_tokens + max_new_tokens, cache))
+
+
+def rehearse_loss(
+    policy: Policy,
+    rows: int,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    checkpointing: bool,
+    epsilon: float,
+    autocast: bool,
+) -> None:
+    """One micro-batch forward and backward, beside the moments of Adam and the gradients of the one before.
+
+    Parameters
+    ----------
+    policy : Policy
+        On torch's `meta` device; left in training mode.
+    rows : int
+        Completions of a micro-batch.
+    prompt_tokens, max_new_tokens : int
+    checkpointing : bool
+    epsilon : float
+        Of the clipped ratio.
+    autocast : bool
+        Mixed precision, as on a card: accelerate then turns all logits into float32.
+    """
+    from trl import GRPOTrainer
+
+    if checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy.model.train()
+    held = [torch.empty_like(p) for p in policy.lora_parameters.values() for _ in ("exp_avg", "exp_avg_sq")]
+    for parameter in policy.lora_parameters.values():
+        parameter.grad = torch.empty_like(parameter)
+    ids = torch.zeros(rows, prompt_tokens + max_new_tokens, dtype=torch.int64, device=policy.device)
+
+    def model(**inputs: Any) -> Any:
+        output = policy.model(**inputs)
+        return SimpleNamespace(logits=output.logits.float()) if autocast else output
+
+    settings: Any = SimpleNamespace(temperature=1.0, model_kwarg_keys=("logits_to_keep",), _entropy_bonus_enabled=False)
+    log_probs, _, _ = GRPOTrainer._full_logits_logps(
+        settings, model, ids, torch.ones_like(ids), max_new_tokens, compute_entropy=True
+    )
+    ratio = torch.exp(log_probs - log_probs.detach())
+    torch.autograd.backward(torch.min(ratio, ratio.clamp(1 - epsilon, 1 + epsilon)).mean())
+    del held
+
+
+def _forward(policy: Policy, rows: int, tokens: int, width: int, cache: DynamicCache) -> torch.Tensor:
+    output: Any = policy.model(
+        input_ids=torch.zeros(rows, tokens, dtype=torch.int64, device=policy.device),
+        attention_mask=torch.ones(rows, width, dtype=torch.int64, device=policy.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def _draw(logits: torch.Tensor) -> None:
+    """What `generate` makes of the last logits: a float32 copy, the tempered ones, and their probabilities."""
+    scores = logits[:, -1].to(copy=True, dtype=torch.float32)
+    torch.softmax(scores / 1.0, dim=-1)

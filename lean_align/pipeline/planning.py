@@ -1,0 +1,44 @@
+"""The plan of a run, made when its prompts are known and compared with what it took when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lean_align.artifacts import read_json, write_json
+from lean_align.progress import say
+from lean_align.recipe import Recipe
+from lean_align.types import Prompt
+
+if TYPE_CHECKING:
+    from lean_align.policy import PromptEncoder
+
+PLAN = "plan.json"
+
+
+def write_plan(recipe: Recipe, run_dir: Path, encoder: PromptEncoder, splits: Sequence[Sequence[Prompt]]) -> None:
+    """Write `RUN/plan.json` for the prompts that the run has; say so where a stage does not fit as it is.
+
+    A run does not stop for it: stages halve their piece of work where memory runs out.
+    """
+    from lean_align.plan import Pool, plan_run
+
+    longest = max(len(encoder.encode(prompt)) for prompts in splits for prompt in prompts)
+    pool = Pool(len(splits[0]), len(splits[1]), longest, "the run's own")
+    try:
+        plan = plan_run(recipe, pool=pool)
+    except Exception as error:  # whatever a model of an unknown kind does on shapes alone
+        write_json(run_dir / PLAN, {"note": f"no plan: {type(error).__name__}: {error}"})
+        return
+    write_json(run_dir / PLAN, plan.as_json())
+    if not plan.fits:
+        say("\n".join(plan.lines()))
+
+
+def planned_peaks(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """By stage, the planned peak under the name of the measured one; empty for a run without a plan."""
+    path = run_dir / PLAN
+    plan = read_json(path) if path.exists() else {}
+    key = "planned_vram_bytes" if plan.get("device") == "cuda" else "planned_rss_bytes"
+    return {stage["stage"]: {key: stage["peak_bytes"]} for stage in plan.get("stages", [])}

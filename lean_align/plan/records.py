@@ -1,0 +1,135 @@
+"""A plan, as a record, as JSON and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from lean_align.memory import human_bytes
+
+_HEADER = {
+    "cuda": ("stage", "VRAM", "RAM", "tokens", "hours", "disk", ""),
+    "cpu": ("stage", "RAM", "tokens", "hours", "disk", ""),
+}
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What one stage will take.
+
+    Attributes
+    ----------
+    stage : str
+    peak_bytes : int
+        On a card, of torch's allocations there; on a CPU, of the process.
+    ram_bytes : int
+        Of the process; on a CPU the same.
+    work_bytes : int
+        Part of it: tensors beside the loaded weights.
+    tokens : int
+        At most: prompts and completions, each completion at its longest.
+    hours : float
+        For that many tokens.
+    disk_bytes : int
+        What the stage leaves in the run folder.
+    changes : tuple of str
+        Recipe keys and values with which it fits, as `--set` takes them; empty where it fits, or where nothing helps.
+    fits : bool
+    """
+
+    stage: str
+    peak_bytes: int
+    ram_bytes: int
+    work_bytes: int
+    tokens: int
+    hours: float
+    disk_bytes: int
+    changes: tuple[str, ...] = ()
+    fits: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe on a device.
+
+    Attributes
+    ----------
+    recipe, model, device : str
+        `device` is `cuda` or `cpu`.
+    limit_bytes : int
+        Memory of the card, or of the machine.
+    weight_bytes : int
+        Of the loaded model with its adapter.
+    lora_parameters : int
+        P.
+    download_bytes : int
+        Of the model, in 16 bits.
+    stages : tuple of StagePlan
+    assumptions : tuple of str
+        What the figures rest on.
+    """
+
+    recipe: str
+    model: str
+    device: str
+    limit_bytes: int
+    weight_bytes: int
+    lora_parameters: int
+    download_bytes: int
+    stages: tuple[StagePlan, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits as the recipe is."""
+        return all(stage.fits for stage in self.stages)
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """All changes of all stages, each once."""
+        return tuple(dict.fromkeys(change for stage in self.stages for change in stage.changes))
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return {**dataclasses.asdict(self), "fits": self.fits, "changes": list(self.changes)}
+
+    def lines(self) -> list[str]:
+        """The plan for people: a table, what to change, and what it rests on."""
+        where = f"a card of {human_bytes(self.limit_bytes)}" if self.device == "cuda" else "this CPU"
+        rows = [_HEADER[self.device], *(_row(stage, self.device) for stage in self.stages)]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        texts = {0, len(widths) - 1}
+        table = [
+            "  ".join(f"{c:<{w}}" if i in texts else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths)))
+            for row in rows
+        ]
+        return [
+            f"{self.recipe} on {where}: {self.model}, {human_bytes(self.weight_bytes)} loaded, "
+            f"{self.lora_parameters:,} LoRA weights, {human_bytes(self.download_bytes)} to download",
+            *(line.rstrip() for line in table),
+            self._verdict(),
+            *(f"- {assumption}" for assumption in self.assumptions),
+        ]
+
+    def _verdict(self) -> str:
+        hours = sum(stage.hours for stage in self.stages)
+        if self.fits:
+            return f"fits; at most {hours:.1f} hours"
+        if all(stage.fits or stage.changes for stage in self.stages):
+            return f"does not fit as it is; it does with: {' '.join(f'--set {change}' for change in self.changes)}"
+        stuck = [stage.stage for stage in self.stages if not stage.fits and not stage.changes]
+        return f"does not fit, and no key helps ({', '.join(stuck)}): take a smaller model"
+
+
+def _row(stage: StagePlan, device: str) -> tuple[str, ...]:
+    note = "" if stage.fits else "does not fit" + (f"; {', '.join(stage.changes)}" if stage.changes else "")
+    return (
+        stage.stage,
+        human_bytes(stage.peak_bytes),
+        *((human_bytes(stage.ram_bytes),) if device == "cuda" else ()),
+        f"{stage.tokens:,}",
+        f"{stage.hours:.2f}",
+        human_bytes(stage.disk_bytes),
+        note,
+    )

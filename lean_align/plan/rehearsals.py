@@ -1,0 +1,139 @@
+"""Each stage's own code at its largest, on shapes alone: bytes, arithmetic and operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+from lean_align.gradients.rehearsal import rehearse_gradient
+from lean_align.grpo.rehearsal import rehearse_loss, rehearse_sampling
+from lean_align.live_bytes import LiveBytes
+from lean_align.policy import Policy
+from lean_align.policy.shapes import shape_policy
+from lean_align.projection import make_projector
+from lean_align.recipe import GradientRecipe, LoraRecipe, ModelRecipe, RolloutRecipe
+from lean_align.rollouts import Sampling
+from lean_align.rollouts.rehearsal import rehearse_decoding
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a piece of a stage takes.
+
+    Attributes
+    ----------
+    peak_bytes : int
+        Tensors alive at one time, beside the weights.
+    flops, moved_bytes, operations : int
+        Arithmetic; bytes written, and read once; calls of torch.
+    """
+
+    peak_bytes: int
+    flops: int
+    moved_bytes: int
+    operations: int
+
+
+def count(policy: Policy, work: Callable[[Policy], None]) -> Work:
+    """Run some work on a policy of shapes, and count."""
+    with LiveBytes() as live:
+        work(policy)
+    return _work(live)
+
+
+def count_parts(policy: Policy, work: Callable[[Policy, Callable[[], None]], None]) -> tuple[Work, Work]:
+    """The same for work that calls what it is given once, between two parts; each part's own amounts and peak."""
+    found: list[Work] = []
+
+    def between() -> None:
+        found.append(_work(live))
+        live.peak = live.live
+
+    with LiveBytes() as live:
+        work(policy, between)
+    whole, first = _work(live), found[0]
+    second = Work(
+        whole.peak_bytes,
+        whole.flops - first.flops,
+        whole.moved_bytes - first.moved_bytes,
+        whole.operations - first.operations,
+    )
+    return first, second
+
+
+def _work(live: LiveBytes) -> Work:
+    return Work(live.peak, live.flops, 2 * live.written, live.operations)
+
+
+@cache
+def gradient_work(
+    model: ModelRecipe, lora: LoraRecipe, rollouts: RolloutRecipe, settings: GradientRecipe, prompt_tokens: int
+) -> Work:
+    """One group of the gradient stage, with every completion at its longest."""
+    policy = shape_policy(model, lora, prompt_tokens)
+    if settings.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()
+
+    def work(policy: Policy) -> None:
+        sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+        held = [
+            make_projector(settings.projection, sizes, settings.proj_dim, seed, policy.device, settings.sjlt_nonzeros)
+            for seed in range(2 if settings.second_seed else 1)
+            if settings.projection != "trak"
+        ]
+        rehearse_gradient(
+            policy,
+            rollouts.num_generations,
+            rollouts.max_new_tokens,
+            held[0] if held else None,
+            token_budget=settings.token_budget,
+            logprob_chunk=settings.logprob_chunk,
+            loss=settings.loss,
+            rollouts=settings.rollouts,
+            max_new_tokens=rollouts.max_new_tokens,
+            share_prompt=settings.share_prompt,
+        )
+
+    return count(policy, work)
+
+
+@cache
+def decoding_work(
+    model: ModelRecipe, lora: LoraRecipe, n_prompts: int, prompt_tokens: int, sampling: Sampling
+) -> tuple[Work, Work]:
+    """A full batch of rollouts or evaluation: its prompts, and a step with every row at its longest."""
+    policy = shape_policy(model, lora, prompt_tokens)
+    return count_parts(
+        policy, lambda policy, between: rehearse_decoding(policy, n_prompts, prompt_tokens, sampling, between)
+    )
+
+
+@cache
+def sampling_work(
+    model: ModelRecipe, lora: LoraRecipe, rows: int, prompt_tokens: int, max_new_tokens: int
+) -> tuple[Work, Work]:
+    """The same of a training step, as trl samples: all rows at once, beside Adam's moments and the gradients."""
+    policy = shape_policy(model, lora, prompt_tokens)
+    prompts, step = count_parts(
+        policy, lambda policy, between: rehearse_sampling(policy, rows, prompt_tokens, max_new_tokens, between)
+    )
+    held = 12 * sum(p.numel() for p in policy.lora_parameters.values())
+    return tuple(replace(part, peak_bytes=part.peak_bytes + held) for part in (prompts, step))  # type: ignore[return-value]
+
+
+@cache
+def loss_work(
+    model: ModelRecipe,
+    lora: LoraRecipe,
+    rows: int,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    checkpointing: bool,
+    epsilon: float,
+    autocast: bool,
+) -> Work:
+    """One micro-batch of a training's loss."""
+    options = (rows, prompt_tokens, max_new_tokens, checkpointing, epsilon, autocast)
+    return count(shape_policy(model, lora, prompt_tokens), lambda policy: rehearse_loss(policy, *options))

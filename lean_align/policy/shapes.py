@@ -1,0 +1,156 @@
+"""A policy of the right shapes and types that holds no numbers: what planning runs the stages' code on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from bitsandbytes.nn.modules import Linear4bit, Params4bit
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from lean_align.errors import ModelError
+from lean_align.policy.adapters import add_adapter
+from lean_align.policy.known_models import KNOWN_MODELS
+from lean_align.policy.loading import Policy, keep_head_contiguous
+from lean_align.policy.sources import load_part, model_path
+from lean_align.recipe import LoraRecipe, ModelRecipe
+from lean_align.types import Prompt
+
+_BLOCK, _OUTER_BLOCK = 64, 256  # weights that share a scale, and scales that share one, in NF4 with double quantisation
+
+
+@dataclass(frozen=True)
+class LengthEncoder:
+    """Stands for a tokenizer where only the number of tokens matters: every prompt has `n_tokens`."""
+
+    n_tokens: int
+    tokenizer: ClassVar[Any] = SimpleNamespace(pad_token_id=0)
+
+    def encode(self, prompt: Prompt) -> Sequence[int]:
+        """As many zeros as the prompt has tokens."""
+        return [0] * self.n_tokens
+
+
+def model_config(model: ModelRecipe) -> Any:
+    """The configuration of a recipe's model, without any of its weights.
+
+    A shipped recipe's model is known to the package, so that nothing is downloaded; of others, a local folder's or
+    the hub's config.json is read.
+
+    Raises
+    ------
+    ModelError
+        When there is none.
+    """
+    known = KNOWN_MODELS.get(model.name)
+    return load_part(AutoConfig, model) if known is None else AutoConfig.for_model(**known)
+
+
+def is_local(model: ModelRecipe) -> bool:
+    """Whether the model lies on this disk, so that its tokenizer can be read."""
+    return Path(model_path(model.name)).is_dir()
+
+
+def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int) -> Policy:
+    """A policy on torch's `meta` device: operations give shapes and types, and take no memory.
+
+    Parameters
+    ----------
+    model : ModelRecipe
+    lora : LoraRecipe or None
+        Without it the base is bare.
+    prompt_tokens : int
+        Length of every prompt.
+
+    Returns
+    -------
+    Policy
+        Linear layers as `load_policy` would hold them; with `nf4` each makes its weights anew, in the type of the
+        activations, for every forward and backward pass, as bitsandbytes does.
+
+    Raises
+    ------
+    ModelError
+        When the model is no causal language model, or its configuration cannot be found.
+    """
+    config, dtype = model_config(model), getattr(torch, model.dtype)
+    try:
+        with torch.device("meta"):
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            if model.quantization == "nf4":
+                _quantise(base, dtype)
+            keep_head_contiguous(base)
+            base.requires_grad_(False)
+            shaped = add_adapter(base, lora, None, 0)
+    except ValueError as error:
+        raise ModelError(f"{model.name} cannot be planned: {str(error).splitlines()[0]}") from error
+    for parameter in shaped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    encoder: Any = LengthEncoder(prompt_tokens)
+    return Policy(shaped.eval(), encoder, torch.device("meta"), (0,))
+
+
+def with_prompt_length(policy: Policy, prompt_tokens: int) -> Policy:
+    """The policy with prompts of a fixed length in the place of its tokenizer."""
+    encoder: Any = LengthEncoder(prompt_tokens)
+    return replace(policy, encoder=encoder)
+
+
+def weight_bytes(policy: Policy) -> int:
+    """Bytes of all parameters and buffers, shared ones once."""
+    tensors = [*policy.model.parameters(), *policy.model.buffers()]
+    return sum({id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def _quantise(base: Any, dtype: torch.dtype) -> None:
+    """Put a stand-in in the place of every linear layer but the output layer, as transformers does."""
+    head = base.get_output_embeddings()
+    for parent in list(base.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is torch.nn.Linear and child is not head:
+                setattr(parent, name, _ShapeLinear4bit(child, dtype))
+    base.is_loaded_in_4bit = True  # peft asks, and then wraps each as it wraps bitsandbytes' own
+
+
+class _ShapeLinear4bit(Linear4bit):
+    """The bytes of a 4-bit layer: packed weights, their scales, and the whole weights while a product is taken."""
+
+    def __init__(self, linear: torch.nn.Linear, dtype: torch.dtype) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_features, self.out_features, self.compute_dtype = linear.in_features, linear.out_features, dtype
+        n = linear.weight.numel()
+        self.weight = Params4bit(
+            torch.empty((n + 1) // 2, 1, dtype=torch.uint8, device="meta"),
+            requires_grad=False,
+            compress_statistics=True,
+            quant_type="nf4",
+            bnb_quantized=True,
+        )
+        self.bias = linear.bias
+        self.register_buffer("scales", torch.empty(-(-n // _BLOCK), dtype=torch.uint8, device="meta"))
+        outer = -(-n // (_BLOCK * _OUTER_BLOCK)) + _OUTER_BLOCK + 16  # and the two code books
+        self.register_buffer("outer_scales", torch.empty(outer, dtype=torch.float32, device="meta"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        before = x.dtype
+        out: torch.Tensor = _ShapeProduct.apply(x.to(self.compute_dtype), self.out_features)  # type: ignore[no-untyped-call]
+        return (out if self.bias is None else out + self.bias.to(out.dtype)).to(before)
+
+
+class _ShapeProduct(torch.autograd.Function):
+    """x W^T with a W that exists during the product alone; autograd keeps nothing of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, out_features: int) -> torch.Tensor:
+        ctx.shape = out_features, x.shape[-1]
+        return torch.nn.functional.linear(x, x.new_empty(ctx.shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (gradient,) = gradients
+        return gradient @ gradient.new_empty(ctx.shape), None

@@ -1,0 +1,236 @@
+"""Bytes counted on shapes alone against real tensors, and the plans made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lean_align.cli import main
+from lean_align.errors import RecipeError
+from lean_align.gradients.rehearsal import rehearse_gradient
+from lean_align.live_bytes import LiveBytes
+from lean_align.plan import Plan, Pool, Speed, StagePlan, plan_run, pool_of
+from lean_align.plan.making import with_key
+from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
+from lean_align.policy import load_policy
+from lean_align.policy.known_models import KNOWN_MODELS
+from lean_align.policy.shapes import shape_policy, weight_bytes, with_prompt_length
+from lean_align.recipe import load_recipe, shipped_recipes
+
+SPEED = Speed(1e12, 1e11, 1e-6, "made up")
+GIB = 2**30
+WORKS = (gradient_work, decoding_work, sampling_work, loss_work)
+
+
+@pytest.fixture
+def few_layers(monkeypatch):
+    """The known models with two layers each: the same code in a fraction of the time."""
+    small = {name: config | {"num_hidden_layers": 2} for name, config in KNOWN_MODELS.items()}
+    monkeypatch.setattr("lean_align.policy.shapes.KNOWN_MODELS", small)
+    for work in WORKS:
+        work.cache_clear()
+    yield
+    for work in WORKS:
+        work.cache_clear()
+
+
+# --- counting
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_bytes_by_hand(device):
+    with LiveBytes() as count:
+        a = torch.empty(10, device=device)  # 40 bytes
+        b = a + 1  # 80
+        view = b[2:].reshape(2, 4)  # no more
+        assert (count.live, count.peak) == (80, 80)
+        del a
+        assert count.live == 40
+        c = torch.cat([b, b])  # 40 + 80
+        del b, c
+        assert (count.live, count.peak, count.written) == (40, 120, 160)  # the view keeps b
+        del view
+        assert count.live == 0
+
+
+def test_arithmetic_by_hand():
+    """A (2, 3) by (3, 5) product takes 2 x 2 x 3 x 5 operations."""
+    with LiveBytes() as count:
+        torch.ones(2, 3, device="meta") @ torch.ones(3, 5, device="meta")
+    assert count.flops == 60
+
+
+def test_what_was_there_before_is_not_counted():
+    weight = torch.empty(1000)
+    with LiveBytes() as count:
+        weight.mul_(2)
+        weight[3:7]
+    assert (count.live, count.peak) == (0, 0)
+
+
+def test_a_value_asked_of_shapes_is_false():
+    with LiveBytes():
+        assert not torch.ones(3, dtype=torch.bool, device="meta").all()
+
+
+# --- shapes against loaded models
+
+
+@pytest.mark.parametrize(
+    ("model", "millions"),
+    [("Qwen/Qwen2.5-1.5B-Instruct", 18.5), ("Qwen/Qwen2.5-3B-Instruct", 29.9), ("Qwen/Qwen2.5-7B-Instruct", 40.4)],
+)
+def test_lora_weights_of_known_models(model, millions):
+    recipe = load_recipe("gsm8k", {"model.name": model})
+    policy = shape_policy(recipe.model, recipe.lora, 10)
+    n = sum(p.numel() for p in policy.lora_parameters.values())
+    assert round(n / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_weights_take_the_bytes_of_a_loaded_model(quantization):
+    recipe = load_recipe("demo", {"model.quantization": quantization})
+    loaded = load_policy(recipe.model, recipe.data, recipe.lora)
+    states = [m.weight.quant_state for m in loaded.model.modules() if type(m).__name__ == "Linear4bit"]
+    quantised = [t for s in states for t in (s.absmax, s.code, s.state2.absmax, s.state2.code, s.offset)]
+    tensors = [*loaded.model.parameters(), *loaded.model.buffers(), *quantised]
+    real = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    assert weight_bytes(shape_policy(recipe.model, recipe.lora, 10)) == pytest.approx(real, rel=0.02)
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_a_gradient_of_shapes_counts_what_a_real_one_takes(share_prompt, checkpointing):
+    recipe = load_recipe("demo", {"model.quantization": "none"})
+    options = {"loss": "grpo", "rollouts": "all", "max_new_tokens": 30, "share_prompt": share_prompt}
+    peaks = []
+    for policy in (
+        shape_policy(recipe.model, recipe.lora, 20),
+        with_prompt_length(load_policy(recipe.model, recipe.data, recipe.lora), 20),
+    ):
+        if checkpointing:
+            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            policy.model.train()
+        work = functools.partial(rehearse_gradient, n_completions=4, completion_tokens=30, token_budget=100, **options)
+        peaks.append(count(policy, functools.partial(work, logprob_chunk=16)).peak_bytes)
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.15)  # shapes take another attention kernel
+    assert peaks[0] > 100_000
+
+
+def peak_of(**settings) -> int:
+    recipe = load_recipe("gsm8k-cpu", settings)
+    return gradient_work(recipe.model, recipe.lora, recipe.rollouts, recipe.gradients, 40).peak_bytes
+
+
+POOL = Pool(64, 64, 40, "made up")
+
+
+def test_the_gradient_stage_takes_less_with_checkpointing_with_a_smaller_budget_and_with_smaller_chunks(few_layers):
+    whole = peak_of()
+    assert peak_of(**{"gradients.gradient_checkpointing": True}) < whole
+    assert peak_of(**{"gradients.token_budget": 320}) < whole
+    assert peak_of(**{"gradients.logprob_chunk": 64}) < whole
+
+
+# --- plans
+
+
+def test_every_shipped_recipe_can_be_planned(few_layers):
+    for name in shipped_recipes():
+        plan = plan_run(load_recipe(name), 24 * GIB, speed=SPEED)
+        assert [stage.stage for stage in plan.stages] == ["warmup", "rollouts", "gradients", "training", "evaluation"]
+        assert all(s.peak_bytes > s.work_bytes > 0 and s.hours > 0 and s.disk_bytes > 0 for s in plan.stages)
+        assert all(s.tokens > 0 for s in plan.stages)
+
+
+def test_a_plan_for_a_small_card_says_what_to_change_and_with_it_the_recipe_fits(few_layers):
+    recipe = load_recipe("gsm8k", {"gradients.gradient_checkpointing": False})
+    limit = 4 * GIB
+    plan = plan_run(recipe, limit, POOL, SPEED)
+    assert not plan.fits
+    assert plan.changes
+    changed = recipe
+    for change in plan.changes:
+        key, value = change.split("=")
+        changed = with_key(changed, key, True if value == "true" else int(value))
+    assert plan_run(changed, limit, POOL, SPEED).fits
+    assert f"--set {plan.changes[0]}" in "\n".join(plan.lines())
+
+
+def test_where_no_key_helps_the_plan_says_so():
+    plan = plan_run(load_recipe("demo", {"selection.method": "random"}), GIB // 2, POOL, SPEED)
+    assert not plan.fits
+    assert plan.changes == ()
+    assert "take a smaller model" in "\n".join(plan.lines())
+
+
+def test_a_baseline_needs_no_gradients(few_layers):
+    recipe = load_recipe("gsm8k", {"selection.method": "random"})
+    assert [s.stage for s in plan_run(recipe, 24 * GIB, POOL, SPEED).stages] == ["training", "evaluation"]
+
+
+def test_hours_follow_from_speed_and_amounts():
+    """One second of arithmetic, one of traffic, and the starting of operations: the longer one and the last count."""
+    assert Speed(10.0, 5.0, 0.1, "").seconds(20, 15, 2) == pytest.approx(3 + 0.2)
+    assert Speed(10.0, 5.0, 0.1, "").seconds(50, 15, 2) == pytest.approx(5 + 0.2)
+
+
+def test_the_pool_is_counted_where_data_and_tokenizer_are_at_hand():
+    recipe = load_recipe("demo", {"data.demo_train": 12, "data.demo_test": 7, "data.limit": 5})
+    pool = pool_of(recipe)
+    assert (pool.n_train, pool.n_test) == (5, 7)
+    assert 10 < pool.longest_prompt < 100
+
+
+def test_data_that_nobody_has_counted_are_refused():
+    recipe = load_recipe("gsm8k", {"data.train_path": "someone/else"})
+    with pytest.raises(RecipeError, match=r"data\.train_path is 'someone/else'.*Give a local file"):
+        pool_of(recipe)
+
+
+def test_lines_by_hand():
+    stages = (
+        StagePlan("rollouts", 3 * GIB, 5 * GIB, GIB, 1000, 1.5, 2048),
+        StagePlan("gradients", 9 * GIB, 5 * GIB, 7 * GIB, 2000, 0.5, 4096, ("gradients.token_budget=512",), False),
+    )
+    plan = Plan("r", "m", "cuda", 8 * GIB, 2 * GIB, 1000, 3 * GIB, stages, ("it is made up",))
+    assert plan.lines() == [
+        "r on a card of 8.0 GiB: m, 2.0 GiB loaded, 1,000 LoRA weights, 3.0 GiB to download",
+        "stage         VRAM      RAM  tokens  hours     disk",
+        "rollouts   3.0 GiB  5.0 GiB   1,000   1.50  2.0 KiB",
+        "gradients  9.0 GiB  5.0 GiB   2,000   0.50  4.0 KiB  does not fit; gradients.token_budget=512",
+        "does not fit as it is; it does with: --set gradients.token_budget=512",
+        "- it is made up",
+    ]
+    on_cpu = dataclasses.replace(plan, device="cpu").lines()
+    assert on_cpu[1:3] == [
+        "stage          RAM  tokens  hours     disk",
+        "rollouts   3.0 GiB   1,000   1.50  2.0 KiB",
+    ]
+    fitting = dataclasses.replace(plan, stages=stages[:1])
+    assert fitting.lines()[-2] == "fits; at most 1.5 hours"
+
+
+# --- the command
+
+
+def test_the_command_prints_a_table_or_json():
+    arguments = ["plan", "demo", "--vram", "24GiB"]
+    table = CliRunner().invoke(main, arguments)
+    assert table.exit_code == 0, table.output
+    assert "gradients" in table.stdout
+    found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert found["limit_bytes"] == 24 * GIB
+    assert {stage["stage"] for stage in found["stages"]} >= {"rollouts", "gradients", "training"}
+
+
+@pytest.mark.parametrize("size", ["24", "0GiB", "many", "-3GiB"])
+def test_a_size_without_sense_is_wrong_usage(size):
+    done = CliRunner().invoke(main, ["plan", "demo", "--vram", size])
+    assert done.exit_code == 2
+    assert "24GiB" in done.output
