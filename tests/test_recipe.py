@@ -143,7 +143,6 @@ def test_warmup_of_no_steps_is_allowed() -> None:
     ("overrides", "message"),
     [
         ({"training.micro_batch": 100}, r"training.micro_batch is 100.*96 completions.*12 x .*num_generations 8"),
-        ({"training.sampling_batch": 36}, r"sampling_batch is 36.*micro_batch \(48\).*num_generations \(8\).*the 96"),
         ({"rollouts.num_generations": 3}, "warmup.micro_batch is 64.*24 completions"),
         ({"data.prompt_template": "Solve it."}, r"expected a text with \{prompt\} in it"),
         ({"data.system_prompt": "Be brief.", "data.prompt_format": "plain"}, "system_prompt needs .*chat"),
@@ -228,3 +227,16 @@ def test_loading_with_overrides_leaves_the_overrides_alone() -> None:
 def test_a_key_without_its_section_is_found():
     with pytest.raises(RecipeError, match=r"unknown recipe key 'proj_dim'; did you mean 'gradients\.proj_dim'"):
         load_recipe("demo", {"proj_dim": 3})
+
+
+@pytest.mark.parametrize(
+    ("prompts_per_step", "micro_batch", "sampling_batch", "expected"),
+    [(48, 8, 128, 128), (3, 4, 128, 24), (24, 8, 128, 96), (48, 12, 20, 24), (48, 8, None, 384), (5, 8, 20, 8)],
+)
+def test_a_training_samples_whole_groups_and_micro_batches_that_divide_a_step(
+    prompts_per_step: int, micro_batch: int, sampling_batch: int | None, expected: int
+) -> None:
+    """Groups of 8: 24 prompts are 192 completions, which 96 divides; micro-batches of 12 and groups share 24."""
+    recipe = load_recipe("gsm8k", {"training.prompts_per_step": prompts_per_step, "training.micro_batch": micro_batch})
+    trainer = dataclasses.replace(recipe.training, sampling_batch=sampling_batch)
+    assert trainer.sampled_at_once(8) == expected

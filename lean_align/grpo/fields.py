@@ -33,7 +33,7 @@ def trainer_fields(
         "per_device_train_batch_size": trainer.micro_batch,
         "gradient_accumulation_steps": completions // trainer.micro_batch,
         "generation_batch_size": None,
-        "steps_per_generation": (trainer.sampling_batch or completions) // trainer.micro_batch,
+        "steps_per_generation": trainer.sampled_at_once(rollouts.num_generations) // trainer.micro_batch,
         "num_iterations": 1,
         "num_generations": rollouts.num_generations,
         "max_completion_length": rollouts.max_new_tokens,

@@ -42,7 +42,7 @@ def smaller_trainer(
     """
     step = trainer.prompts_per_step * num_generations
     micro = next((n for n in range(trainer.micro_batch // 2, 0, -1) if trainer.micro_batch % n == 0), 1)
-    sampled, unit = trainer.sampling_batch or step, math.lcm(micro, num_generations)
+    sampled, unit = trainer.sampled_at_once(num_generations), math.lcm(micro, num_generations)
     smaller = next((n for n in range(sampled // 2 // unit * unit, 0, -unit) if step % n == 0), sampled)
     changes: dict[str, Any] = {"micro_batch": micro} if micro != trainer.micro_batch else {}
     changes |= {"sampling_batch": smaller} if smaller != sampled else {}

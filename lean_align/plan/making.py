@@ -189,7 +189,7 @@ def _trainer_cost(name: str) -> Callable[[Recipe, Pool, _Place, int], Cost]:
         rows, longest = trainer.prompts_per_step * recipe.rollouts.num_generations, recipe.rollouts.max_new_tokens
         lengths = pool.longest_prompt, longest
         settings = trainer.gradient_checkpointing, trainer.epsilon, place.device == "cuda"
-        at_once = trainer.sampling_batch or rows
+        at_once = trainer.sampled_at_once(recipe.rollouts.num_generations)
         sampling = sampling_work(recipe.model, recipe.lora, at_once, *lengths)
         loss = loss_work(recipe.model, recipe.lora, trainer.micro_batch, *lengths, *settings)
         sampled = _decoding_cost(sampling, rows / at_once, longest, place, loaded)
@@ -265,7 +265,7 @@ def _candidates(name: str, recipe: Recipe) -> Iterator[tuple[str, Any]]:
 def _smaller_batches(name: str, trainer: TrainerRecipe, num_generations: int) -> Iterator[tuple[str, Any]]:
     """First what is sampled at once, down to the larger of a micro-batch and a group; then the micro-batch."""
     step = trainer.prompts_per_step * num_generations
-    unit, at_once = math.lcm(trainer.micro_batch, num_generations), trainer.sampling_batch or step
+    unit, at_once = math.lcm(trainer.micro_batch, num_generations), trainer.sampled_at_once(num_generations)
     for _, size in _halves("", at_once, unit):
         fitting = next(n for n in range(size // unit * unit, 0, -unit) if step % n == 0)
         yield f"{name}.sampling_batch", fitting

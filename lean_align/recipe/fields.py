@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,8 +105,8 @@ class TrainerRecipe:
     micro_batch: int = number(8, 1)
     """Completions a forward and backward pass; divides prompts_per_step x num_generations."""
     sampling_batch: int | None = number(None, 1)  # type: ignore[arg-type]
-    """Completions sampled at once; a multiple of micro_batch and num_generations that divides those of a step. `null`:
-    all of a step, which is fastest and takes the most memory."""
+    """Completions sampled at once, at most; whole groups and micro-batches that divide a step. `null`: all of a step,
+    which is fastest and takes the most memory."""
     learning_rate: float = number(1e-5, 0.0)
     """Peak learning rate of AdamW."""
     lr_scheduler: str = choice("constant", "linear", "cosine")
@@ -126,6 +127,12 @@ class TrainerRecipe:
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: int = number(10, 1)
     """Steps between checkpoints; a killed run loses at most so many."""
+
+    def sampled_at_once(self, num_generations: int) -> int:
+        """Completions that are sampled in one batch: the largest size that `sampling_batch` allows."""
+        step, unit = self.prompts_per_step * num_generations, math.lcm(self.micro_batch, num_generations)
+        most = max(unit, min(self.sampling_batch or step, step))
+        return next((n for n in range(most // unit * unit, 0, -unit) if step % n == 0), unit)
 
 
 @dataclass(frozen=True)

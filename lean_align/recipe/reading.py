@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from lean_align.errors import RecipeError
-from lean_align.recipe.fields import Recipe, TrainerRecipe
+from lean_align.recipe.fields import Recipe
 
 
 def recipe_folder() -> Path:
@@ -192,7 +192,6 @@ def _check(recipe: Recipe) -> None:
                 f"{name}.micro_batch is {trainer.micro_batch}, which does not divide the {completions} completions of "
                 f"a step ({name}.prompts_per_step {trainer.prompts_per_step} x rollouts.num_generations {generations})."
             )
-        _check_sampling_batch(name, trainer, generations)
     if "{prompt}" not in recipe.data.prompt_template:
         raise RecipeError(
             f"data.prompt_template is {recipe.data.prompt_template!r}; expected a text with {{prompt}} in it."
@@ -223,13 +222,4 @@ def _check_gradients(recipe: Recipe) -> None:
         raise RecipeError(
             f"gradients.sjlt_nonzeros is {gradients.sjlt_nonzeros} with gradients.projection {gradients.projection} "
             f"and gradients.proj_dim {gradients.proj_dim}; expected 1, or a divisor of proj_dim with sjlt."
-        )
-
-
-def _check_sampling_batch(name: str, trainer: TrainerRecipe, generations: int) -> None:
-    size, completions = trainer.sampling_batch, trainer.prompts_per_step * generations
-    if size is not None and (size % trainer.micro_batch or size % generations or completions % size):
-        raise RecipeError(
-            f"{name}.sampling_batch is {size}; expected a multiple of {name}.micro_batch ({trainer.micro_batch}) and "
-            f"of rollouts.num_generations ({generations}) that divides the {completions} completions of a step."
         )
