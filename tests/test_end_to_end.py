@@ -62,6 +62,9 @@ def comparable(run_dir: Path) -> dict[str, object]:
             manifest = {k: v for k, v in json.loads(path.read_text()).items() if k not in MEASURED}
             manifest["outputs"].pop("index.html", None)
             files[name] = manifest
+        elif name == "plan.json":  # the rest rests on a second of timing, and on this process's memory
+            planned = ("stage", "work_bytes", "tokens", "disk_bytes")
+            files[name] = [{key: stage[key] for key in planned} for stage in json.loads(path.read_text())["stages"]]
         elif name == "summary.json":
             summary = json.loads(path.read_text())
             files[name] = {k: v for k, v in summary.items() if k not in ("stages", "total_wall_seconds", *MEASURED)}
@@ -83,6 +86,7 @@ def test_the_run_folder_holds_what_it_should(whole):
     for name in (
         "recipe.yaml",
         "run.json",
+        "plan.json",
         "summary.json",
         "rollouts/rollouts.jsonl",
         "gradients/projected.npy",
