@@ -4,6 +4,10 @@ BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 SEED ?= 0
 STAMP := $(VENV)/.lean_align_ready
+STACK_VENV ?= .venv-stack
+STACK_BIN := $(STACK_VENV)/bin
+STACK_PIP := $(STACK_BIN)/python -m pip install --quiet --disable-pip-version-check
+STACK_STAMP := $(STACK_VENV)/.lean_align_ready
 
 .PHONY: setup demo test test-stack check bench bench-full bench-peers docs demo-model lock clean
 
@@ -21,8 +25,16 @@ demo: setup  ## run the whole method on the embedded model
 test: setup  ## tests, under 10 minutes on 2 cores
 	$(BIN)/python -m pytest
 
-test-stack: setup  ## slow tests on real models
-	$(BIN)/python -m pytest -m stack
+$(STACK_STAMP): requirements/cpu.txt requirements/stack.txt pyproject.toml
+	@{ $(PYTHON) -m venv $(STACK_VENV) && \
+	$(STACK_PIP) -r requirements/cpu.txt && \
+	$(STACK_PIP) --no-deps -r requirements/stack.txt && \
+	$(STACK_PIP) --no-deps --editable . && \
+	$(STACK_BIN)/python -c "import unsloth" && $(STACK_BIN)/python -c "import vllm" && touch $@; } || \
+	{ echo "test-stack FAILED: its environment, $(STACK_VENV), could not be built (see above); no test was run" >&2; exit 1; }
+
+test-stack: $(STACK_STAMP)  ## slow tests on real models, with Unsloth and vLLM in an environment of their own
+	$(STACK_BIN)/python -m pytest -m stack
 
 check: setup  ## lint, types, layers
 	$(BIN)/ruff check .
@@ -49,4 +61,4 @@ lock: setup  ## lock every version again
 	$(BIN)/python -m pip freeze --exclude-editable > requirements/cpu.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(STACK_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,7 +13,7 @@ import torch
 from bench.cases import Case, demo_case, real_or_demo
 from bench.measure import Row, Settings, Timing, in_turn, spread
 from lean_align.policy import Policy, seeded
-from lean_align.rollouts import Sampling, generate_batch
+from lean_align.rollouts import Sampling, TransformersEngine, generate_batch
 from lean_align.types import Prompt
 
 BATCH = 64
@@ -39,7 +39,10 @@ def _compare(case: Case, settings: Settings) -> Iterator[Row]:
         return lambda: tokens.setdefault(name, []).append(work())
 
     def ours() -> int:
-        return sum(c.n_tokens for c in generate_batch(policy, case.prompts, sampling, lambda gold, text: 0.0))
+        return sum(
+            c.n_tokens
+            for c in generate_batch(TransformersEngine(policy), case.prompts, sampling, lambda gold, text: 0.0)
+        )
 
     def plain(at_a_time: int) -> int:
         batches = [case.prompts[i : i + at_a_time] for i in range(0, len(case.prompts), at_a_time)]

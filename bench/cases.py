@@ -22,7 +22,7 @@ from lean_align.data import load_rows, prepare_prompts
 from lean_align.pipeline.inputs import read_groups
 from lean_align.policy import Policy, load_policy, save_adapter
 from lean_align.recipe import Recipe, load_recipe
-from lean_align.rollouts import Sampling, generate_batch, group_completions, read_completions
+from lean_align.rollouts import Sampling, TransformersEngine, generate_batch, group_completions, read_completions
 from lean_align.types import Completion, Group, Prompt
 from lean_align.verify import parse_gold
 
@@ -82,7 +82,7 @@ class Case:
         sampling = Sampling(count, rollouts.temperature, rollouts.max_new_tokens, count, 0, "bench")
         with path.open("a") as file:
             for prompt in prompts:
-                found = generate_batch(policy, [prompt], sampling, lambda gold, text: 0.0)
+                found = generate_batch(TransformersEngine(policy), [prompt], sampling, lambda gold, text: 0.0)
                 sampled += [replace(c, reward=float(c.index % 2)) for c in found]
                 file.writelines(json.dumps(asdict(c)) + "\n" for c in sampled[-count:])
                 file.flush()

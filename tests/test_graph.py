@@ -111,7 +111,7 @@ def test_inputs_name_keys_files_and_stages(tmp_path: Path) -> None:
     assert set(data["data_files"]) == {str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")}
     warmup = stage_inputs(BY_FOLDER["warmup"], recipe, tmp_path / "run")
     assert set(warmup["stages"]) == {"data"}
-    assert warmup["recipe"]["rollouts"]["num_generations"] == recipe.rollouts.num_generations
+    assert warmup["recipe"]["rollouts.num_generations"] == recipe.rollouts.num_generations
     assert "data_files" not in warmup
 
 
@@ -137,6 +137,13 @@ def test_a_changed_key_is_refused_by_the_first_stage_that_reads_it(tmp_path: Pat
     assert is_finished(BY_FOLDER["data"], changed, run_dir)
     with pytest.raises(StaleStageError, match=r"warmup was made from.*\n  recipe.rollouts.temperature: 1.0 -> 0.8"):
         check_run(changed, run_dir)
+
+
+def test_another_engine_leaves_the_trainings_alone() -> None:
+    for command in ("warmup", "train"):
+        assert not any(key.startswith("rollouts.engine") or key == "rollouts" for key in BY_COMMAND[command].keys)
+    assert "rollouts" in BY_COMMAND["rollout"].keys
+    assert "rollouts.engine" in BY_COMMAND["evaluate"].keys
 
 
 def test_a_key_of_a_later_stage_leaves_finished_ones_alone(tmp_path: Path) -> None:

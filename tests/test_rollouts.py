@@ -10,6 +10,7 @@ import pytest
 from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.rollouts import (
     Sampling,
+    TransformersEngine,
     complete,
     generate_batch,
     group_completions,
@@ -30,7 +31,7 @@ def reward(gold: str, completion: str) -> float:
 
 
 def write(policy, path, prompts=PROMPTS, sampling=SAMPLING) -> None:
-    complete(policy, prompts, path, sampling, reward, lambda path: contextlib.nullcontext())
+    complete(TransformersEngine(policy), prompts, path, sampling, reward, lambda path: contextlib.nullcontext())
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +97,9 @@ def test_a_window_that_is_whole_is_kept_and_only_the_rest_is_made(policy, whole,
     path, made = tmp_path / "r.jsonl", []
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[:8]))  # a window and a third
 
-    def spy(policy, window, *rest):
+    def spy(engine, window, *rest):
         made.append([prompt.prompt_id for prompt in window])
-        return generate_batch(policy, window, *rest)
+        return generate_batch(engine, window, *rest)
 
     monkeypatch.setattr("lean_align.rollouts.files.generate_batch", spy)
     write(policy, path)
@@ -109,7 +110,7 @@ def test_a_window_that_is_whole_is_kept_and_only_the_rest_is_made(policy, whole,
 
 def test_progress_goes_on_inside_a_window(policy):
     ended = []
-    generate_batch(policy, PROMPTS, SAMPLING, reward, ended.append)
+    generate_batch(TransformersEngine(policy), PROMPTS, SAMPLING, reward, ended.append)
     assert sum(ended) == 12
     assert len(ended) > 2
 
@@ -132,7 +133,7 @@ def test_completions_of_another_run_are_refused(policy, whole, tmp_path):
 def test_samples_differ_by_seed_and_by_stage(policy):
     def texts(seed: int, stage: str) -> list[str]:
         sampling = Sampling(8, 1.0, 16, 8, seed, stage)
-        return [c.completion for c in generate_batch(policy, PROMPTS[:1], sampling, reward)]
+        return [c.completion for c in generate_batch(TransformersEngine(policy), PROMPTS[:1], sampling, reward)]
 
     assert texts(0, "a") == texts(0, "a")
     assert texts(0, "a") != texts(1, "a")
@@ -140,7 +141,9 @@ def test_samples_differ_by_seed_and_by_stage(policy):
 
 
 def test_temperature_zero_is_greedy(policy):
-    first, second = (generate_batch(policy, PROMPTS, Sampling(1, 0.0, 12, 4, s, "g"), reward) for s in (0, 1))
+    first, second = (
+        generate_batch(TransformersEngine(policy), PROMPTS, Sampling(1, 0.0, 12, 4, s, "g"), reward) for s in (0, 1)
+    )
     assert first == second
 
 
@@ -181,7 +184,9 @@ def test_a_window_that_does_not_fit_is_decoded_in_smaller_batches(policy, whole,
     monkeypatch.setattr(files, "generate_batch", limited)
     path = tmp_path / "r.jsonl"
     large = dataclasses.replace(SAMPLING, batch_size=16)
-    complete(policy, PROMPTS, path, large, reward, lambda path: contextlib.nullcontext(), halvings.append)
+    complete(
+        TransformersEngine(policy), PROMPTS, path, large, reward, lambda path: contextlib.nullcontext(), halvings.append
+    )
     assert path.read_bytes() == whole
     assert tried[:3] == [16, 8, 4]
     assert set(tried[3:]) == {4}  # later windows do not try again

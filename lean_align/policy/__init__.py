@@ -10,6 +10,7 @@ configuration is put in order, so that equal adapters are equal files.
 from __future__ import annotations
 
 from lean_align.policy.adapters import adapter_kept, save_adapter, seeded
+from lean_align.policy.dense import save_dense
 from lean_align.policy.encoding import PromptEncoder, load_encoder
 from lean_align.policy.loading import Policy, load_policy, resolve_device
 from lean_align.policy.sources import DEMO_MODEL, context_length, model_path
@@ -25,5 +26,6 @@ __all__ = [
     "model_path",
     "resolve_device",
     "save_adapter",
+    "save_dense",
     "seeded",
 ]

@@ -104,7 +104,7 @@ def load_policy(
     base = _load_base(model, device)
     base.requires_grad_(False)
     policy_model = add_adapter(base, lora, adapter, seed)
-    return Policy(policy_model.eval(), encoder, device, _eos_token_ids(base, encoder.tokenizer))
+    return Policy(policy_model.eval(), encoder, device, end_tokens(base, encoder.tokenizer))
 
 
 def _load_base(model: ModelRecipe, device: torch.device) -> Any:
@@ -155,7 +155,8 @@ def _check_widths(model: ModelRecipe) -> None:
             )
 
 
-def _eos_token_ids(base: Any, tokenizer: Any) -> tuple[int, ...]:
+def end_tokens(base: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids that end a completion: the tokenizer's, then those that the model declares."""
     declared = base.generation_config.eos_token_id
     declared = [declared] if isinstance(declared, int) else list(declared or [])
     own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]

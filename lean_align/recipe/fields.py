@@ -92,12 +92,21 @@ class RolloutRecipe:
     window: int = number(512, 1)
     """Completions that share a continuous batch and are written together: what a killed run loses at most. The batch
     runs empty at the end of each, so it should be several times batch_size."""
+    engine: str = choice("auto", "transformers", "vllm")
+    """What samples rollouts and evaluation. `auto`: vllm where there is a card and it is installed."""
+    vllm_adapter: str = choice("auto", "merged", "request")
+    """vllm reads whole weights in the place of 4-bit ones. `merged`: the adapter is added to them, in float32;
+    `request`: it stays beside them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests are
+    slow."""
 
 
 @dataclass(frozen=True)
 class TrainerRecipe:
-    """GRPO by trl, for the warm-up and for the final training."""
+    """GRPO by trl or Unsloth, for the warm-up and for the final training."""
 
+    backend: str = choice("auto", "trl", "unsloth")
+    """What trains. `auto`: unsloth where there is a card and it is installed. On a card Unsloth samples with vllm,
+    unless rollouts.engine is transformers."""
     steps: int = number(100, 1)
     """Optimiser steps."""
     prompts_per_step: int = number(48, 1)

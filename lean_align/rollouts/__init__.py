@@ -28,6 +28,7 @@ run is that of an uninterrupted one, byte for byte, rounding included.
 from __future__ import annotations
 
 from lean_align.rollouts.decoding import Decoded, decode
+from lean_align.rollouts.engines import Engine, TransformersEngine, choose_engine
 from lean_align.rollouts.files import (
     Reward,
     complete,
@@ -39,8 +40,11 @@ from lean_align.rollouts.windows import Sampling, make_windows
 
 __all__ = [
     "Decoded",
+    "Engine",
     "Reward",
     "Sampling",
+    "TransformersEngine",
+    "choose_engine",
     "complete",
     "decode",
     "generate_batch",

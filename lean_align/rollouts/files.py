@@ -11,9 +11,8 @@ from pathlib import Path
 
 from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
-from lean_align.policy import Policy
 from lean_align.progress import Progress
-from lean_align.rollouts.decoding import decode
+from lean_align.rollouts.engines import Engine
 from lean_align.rollouts.windows import Sampling, make_windows
 from lean_align.types import Completion, Group, Prompt
 
@@ -21,7 +20,7 @@ Reward = Callable[[str, str], float]
 
 
 def generate_batch(
-    policy: Policy,
+    engine: Engine,
     batch: Sequence[Prompt],
     sampling: Sampling,
     reward: Reward,
@@ -31,7 +30,7 @@ def generate_batch(
 
     Parameters
     ----------
-    policy : Policy
+    engine : Engine
     batch : sequence of Prompt
     sampling : Sampling
         `window` is not read.
@@ -48,19 +47,17 @@ def generate_batch(
     Raises
     ------
     ModelError
-        When the model is of a kind that `decode` does not serve.
+        When the model is of a kind that the engine does not serve.
     """
-    encoded = [policy.encoder.encode(prompt) for prompt in batch]
-    decoded = decode(policy, encoded, lambda p, g: sampling.noise(batch[p].prompt_id, g), sampling, advance)
     return [
-        _completion(policy, prompt, index, token_ids, reward)
-        for prompt, group in zip(batch, decoded.token_ids)
+        _completion(engine, prompt, index, token_ids, reward)
+        for prompt, group in zip(batch, engine.sample(batch, sampling, advance))
         for index, token_ids in enumerate(group)
     ]
 
 
 def complete(
-    policy: Policy,
+    engine: Engine,
     prompts: Sequence[Prompt],
     path: Path,
     sampling: Sampling,
@@ -72,7 +69,7 @@ def complete(
 
     Parameters
     ----------
-    policy : Policy
+    engine : Engine
     prompts : sequence of Prompt
     path : Path
         A JSONL file; a window that is not there whole is made again.
@@ -92,13 +89,13 @@ def complete(
     OutOfMemoryError
         When the completions of a single prompt do not fit into memory.
     """
-    windows = make_windows(prompts, [len(policy.encoder.encode(prompt)) for prompt in prompts], sampling)
+    windows = make_windows(prompts, [len(engine.encoder.encode(prompt)) for prompt in prompts], sampling)
     done = _truncate_to_windows(path, windows, sampling.num_generations)
     total = len(prompts) * sampling.num_generations
     finished = sum(len(window) for window in windows[:done]) * sampling.num_generations
     with guard(path), path.open("a", encoding="utf-8") as file, Progress(sampling.stage, total, finished) as progress:
         for window in windows[done:]:
-            while isinstance(found := _try(policy, window, sampling, reward, progress), Shortage):
+            while isinstance(found := _try(engine, window, sampling, reward, progress), Shortage):
                 release_memory()
                 sampling = _halved(sampling, found)
                 on_halving(Halving(sampling.stage, "batch_size", sampling.batch_size, found))
@@ -109,11 +106,11 @@ def complete(
 
 
 def _try(
-    policy: Policy, window: Sequence[Prompt], sampling: Sampling, reward: Reward, progress: Progress
+    engine: Engine, window: Sequence[Prompt], sampling: Sampling, reward: Reward, progress: Progress
 ) -> list[Completion] | Shortage:
     """The window's completions, or what was lacking; progress is then where it was before."""
     before = progress.done
-    found = within_memory(lambda: generate_batch(policy, window, sampling, reward, progress.advance))
+    found = within_memory(lambda: generate_batch(engine, window, sampling, reward, progress.advance))
     if isinstance(found, Shortage):
         progress.advance(before - progress.done)
     return found
@@ -155,8 +152,8 @@ def group_completions(prompts: Sequence[Prompt], completions: Iterator[Completio
     return [Group(p, tuple(sorted(members[p.prompt_id], key=lambda c: c.index))) for p in prompts]
 
 
-def _completion(policy: Policy, prompt: Prompt, index: int, token_ids: tuple[int, ...], reward: Reward) -> Completion:
-    text = policy.encoder.decode(token_ids)
+def _completion(engine: Engine, prompt: Prompt, index: int, token_ids: tuple[int, ...], reward: Reward) -> Completion:
+    text = engine.encoder.decode(token_ids)
     return Completion(
         prompt_id=prompt.prompt_id,
         index=index,
@@ -164,7 +161,7 @@ def _completion(policy: Policy, prompt: Prompt, index: int, token_ids: tuple[int
         token_ids=token_ids,
         n_tokens=len(token_ids),
         reward=reward(prompt.answer, text),
-        finished=token_ids[-1] in policy.eos_token_ids,
+        finished=token_ids[-1] in engine.eos_token_ids,
     )
 
 

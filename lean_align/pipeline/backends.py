@@ -1,0 +1,139 @@
+"""The trainer behind a training: trl's, or Unsloth's, which must be there before trl, transformers and peft are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lean_align.artifacts import StageFolder, read_json, write_json
+from lean_align.errors import MissingPackageError, StageError
+from lean_align.pipeline.inputs import policy_at
+from lean_align.progress import say
+from lean_align.recipe import Recipe, TrainerRecipe
+from lean_align.types import Prompt
+
+if TYPE_CHECKING:
+    from lean_align.policy import Policy
+
+BACKEND = "backend.json"
+CACHE = ".unsloth_compiled_cache"
+_PATCHED = ("trl", "transformers", "peft")
+
+
+def choose_backend(backend: str) -> str:
+    """`trl` or `unsloth`: what a recipe's `backend` means on this machine.  Imports torch only.
+
+    Parameters
+    ----------
+    backend : str
+        `auto` takes unsloth where there is a card and it is installed.
+
+    Raises
+    ------
+    MissingPackageError
+        When unsloth is asked for and is not installed.
+    """
+    installed = find_spec("unsloth") is not None
+    if backend == "unsloth" and not installed:
+        raise MissingPackageError(
+            "training.backend or warmup.backend is unsloth, which is not installed. Install it "
+            "(pip install lean-align[gpu]; without a card see the README), or set it to trl."
+        )
+    if backend == "auto":
+        import torch
+
+        return "unsloth" if installed and torch.cuda.is_available() else "trl"
+    return backend
+
+
+@contextmanager
+def training_backend(
+    recipe: Recipe, trainer: TrainerRecipe, run_dir: Path, folder: StageFolder
+) -> Iterator[dict[str, Any]]:
+    """Choose the backend, or hold to the one with which an earlier attempt began, and import it where it must be first.
+
+    Yields
+    ------
+    dict
+        backend, version; of unsloth also fast_inference, as the manifest keeps them.  What Unsloth prints goes to
+        stderr while the block runs.
+
+    Raises
+    ------
+    MissingPackageError
+        When it is not installed.
+    StageError
+        When what it patches was imported before it.
+    """
+    path = folder.path / BACKEND
+    begun = read_json(path) if path.exists() else None
+    name = choose_backend(begun["backend"] if begun else trainer.backend)
+    chosen: dict[str, Any] = {"backend": name, "version": version(name)}
+    if name == "unsloth":
+        chosen["fast_inference"] = _fast_inference(recipe)
+    chosen = begun or chosen
+    write_json(path, chosen)
+    folder.counts["backend"] = chosen
+    if name == "trl":
+        yield chosen
+        return
+    early = [module for module in _PATCHED if module in sys.modules]
+    if early and "unsloth" not in sys.modules:
+        raise StageError(
+            f"{', '.join(early)} had been imported when Unsloth was to be: it must be the first. Run the stage in a "
+            "process of its own, as lean-align run does, or set its backend to trl."
+        )
+    with redirect_stdout(sys.stderr):
+        os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str((run_dir / CACHE).resolve()))
+        if chosen["fast_inference"]:
+            os.environ.setdefault("UNSLOTH_VLLM_STANDBY", "1")
+        import unsloth  # noqa: F401
+
+        faster = ", sampling with vLLM" if chosen["fast_inference"] else ""
+        say(f"{folder.final.name}: Unsloth {chosen['version']}{faster}")
+        yield chosen
+
+
+def policy_to_train(
+    recipe: Recipe,
+    trainer: TrainerRecipe,
+    run_dir: Path,
+    start: str | None,
+    prompts: Sequence[Prompt],
+    chosen: dict[str, Any],
+) -> Policy:
+    """The policy that a training begins with, as the backend loads it: a finished stage's adapter or a fresh one."""
+    if chosen["backend"] == "trl":
+        return policy_at(recipe, run_dir, start, fresh=start is None)
+    from lean_align.policy import load_encoder
+    from lean_align.policy.unsloth import load_unsloth_policy
+
+    encoder = load_encoder(recipe.model, recipe.data)
+    return load_unsloth_policy(
+        recipe.model,
+        recipe.data,
+        recipe.lora,
+        max(len(encoder.encode(prompt)) for prompt in prompts) + recipe.rollouts.max_new_tokens,
+        run_dir / start / "adapter" if start else None,
+        recipe.seed,
+        trainer.gradient_checkpointing,
+        chosen["fast_inference"],
+    )
+
+
+def _fast_inference(recipe: Recipe) -> bool:
+    """Whether Unsloth samples with vLLM: where there is a card and the rollouts would too."""
+    import torch
+
+    return (
+        torch.cuda.is_available()
+        and recipe.model.device != "cpu"
+        and recipe.rollouts.engine != "transformers"
+        and find_spec("vllm") is not None
+    )

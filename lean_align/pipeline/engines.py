@@ -1,0 +1,113 @@
+"""The engine that samples a stage's completions: chosen once a stage, kept beside its completions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lean_align.artifacts import StageFolder, read_json, write_json
+from lean_align.memory import release_memory
+from lean_align.pipeline.inputs import policy_at
+from lean_align.progress import say
+from lean_align.recipe import Recipe
+from lean_align.types import Prompt
+
+if TYPE_CHECKING:
+    from lean_align.rollouts import Engine
+
+ENGINE = "engine.json"
+DENSE = "dense"
+
+
+def begin_engine(recipe: Recipe, folder: StageFolder) -> dict[str, Any]:
+    """Choose the engine, or hold to the one with which an earlier attempt began: one file holds one engine's lines.
+
+    Returns
+    -------
+    dict
+        engine, version; of vllm also adapter (`merged` or `request`) and dtype, as the manifest keeps them.
+
+    Raises
+    ------
+    MissingPackageError
+        When it is not installed.
+    """
+    from lean_align.policy import resolve_device
+    from lean_align.rollouts import choose_engine
+
+    path = folder.path / ENGINE
+    begun = read_json(path) if path.exists() else None
+    name = choose_engine(begun["engine"] if begun else recipe.rollouts.engine)
+    chosen: dict[str, Any] = {"engine": name, "version": version("transformers")}
+    if name == "vllm":
+        from lean_align.rollouts.vllm import vllm_version
+
+        adapter = recipe.rollouts.vllm_adapter
+        if adapter == "auto":
+            adapter = "request" if resolve_device(recipe.model.device).type == "cuda" else "merged"
+        dtype = "float32" if adapter == "merged" else recipe.model.dtype
+        chosen = {"engine": name, "version": vllm_version(), "adapter": adapter, "dtype": dtype}
+    if begun is None:
+        write_json(path, chosen)
+    folder.counts["engine"] = begun or chosen
+    return begun or chosen
+
+
+@contextmanager
+def sampling_engine(
+    recipe: Recipe,
+    run_dir: Path,
+    folder: StageFolder,
+    adapter_from: str | None,
+    prompts: Sequence[Prompt],
+    batch_size: int,
+    max_new_tokens: int,
+) -> Iterator[Engine]:
+    """The stage's engine on the base with the adapter of a finished stage, or without one.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run_dir : Path
+    folder : StageFolder
+        For vllm it holds a copy of the model in whole weights, `dense/`, while the block runs.
+    adapter_from : str or None
+        Folder of the stage.
+    prompts : sequence of Prompt
+    batch_size, max_new_tokens : int
+        What vllm holds keys and values for.
+    """
+    from lean_align.rollouts import TransformersEngine
+
+    chosen = begin_engine(recipe, folder)
+    if chosen["engine"] == "transformers":
+        yield TransformersEngine(policy_at(recipe, run_dir, adapter_from))
+        return
+    import torch
+
+    from lean_align.policy import save_dense
+    from lean_align.rollouts.vllm import vllm_engine
+
+    merged, dtype = chosen["adapter"] == "merged", getattr(torch, chosen["dtype"])
+    how = "without an adapter" if adapter_from is None else f"adapter {'merged' if merged else 'as a LoRA request'}"
+    say(f"{folder.final.name}: vLLM {chosen['version']}, {chosen['dtype']}, {how}")
+    dense = folder.path / DENSE
+    shutil.rmtree(dense, ignore_errors=True)
+    policy = policy_at(recipe, run_dir, adapter_from if merged else None)
+    save_dense(policy, dense, dtype)
+    encoder, eos_token_ids, device = policy.encoder, policy.eos_token_ids, policy.device
+    del policy
+    release_memory()
+    longest = max(len(encoder.encode(prompt)) for prompt in prompts) + max_new_tokens
+    adapter = run_dir / adapter_from / "adapter" if adapter_from and not merged else None
+    try:
+        with vllm_engine(
+            dense, encoder, eos_token_ids, batch_size, longest, dtype, device, adapter, recipe.threads
+        ) as engine:
+            yield engine
+    finally:
+        shutil.rmtree(dense)

@@ -1,0 +1,112 @@
+"""Which engine samples and which backend trains, and that a stage holds to the one with which it began."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lean_align.artifacts import StageFolder
+from lean_align.errors import MissingPackageError, StageError
+from lean_align.pipeline import backends
+from lean_align.pipeline.backends import choose_backend, training_backend
+from lean_align.pipeline.engines import begin_engine
+from lean_align.policy import load_policy
+from lean_align.policy.unsloth import draw_adapter
+from lean_align.recipe import load_recipe
+from lean_align.rollouts import choose_engine, engines
+
+DEMO = load_recipe("demo")
+
+
+@pytest.fixture
+def folder(tmp_path) -> StageFolder:
+    partial = tmp_path / "stage.partial"
+    partial.mkdir()
+    return StageFolder(partial, tmp_path / "stage", {}, 0.0)
+
+
+def pretend(monkeypatch, installed: bool, card: bool) -> None:
+    for module in (engines, backends):
+        monkeypatch.setattr(module, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
+
+
+@pytest.mark.parametrize(("installed", "card"), [(False, False), (False, True), (True, False), (True, True)])
+def test_auto_takes_what_is_faster_where_there_is_a_card_and_it_is_installed(monkeypatch, installed, card):
+    pretend(monkeypatch, installed, card)
+    assert choose_engine("auto") == ("vllm" if installed and card else "transformers")
+    assert choose_backend("auto") == ("unsloth" if installed and card else "trl")
+
+
+def test_what_is_asked_for_is_taken_whatever_the_machine(monkeypatch):
+    pretend(monkeypatch, installed=True, card=False)
+    assert (choose_engine("vllm"), choose_backend("unsloth")) == ("vllm", "unsloth")
+    assert (choose_engine("transformers"), choose_backend("trl")) == ("transformers", "trl")
+
+
+def test_what_is_asked_for_and_not_installed_is_refused_with_the_key_to_set(monkeypatch):
+    pretend(monkeypatch, installed=False, card=True)
+    with pytest.raises(MissingPackageError, match=r"rollouts\.engine=transformers"):
+        choose_engine("vllm")
+    with pytest.raises(MissingPackageError, match=r"lean-align\[gpu\].*set it to trl"):
+        choose_backend("unsloth")
+
+
+def test_a_stage_begun_with_transformers_goes_on_with_it_where_vllm_was_installed_since(monkeypatch, folder):
+    begun = begin_engine(DEMO, folder)
+    assert begun["engine"] == "transformers"
+    pretend(monkeypatch, installed=True, card=True)
+    assert choose_engine(DEMO.rollouts.engine) == "vllm"
+    assert begin_engine(DEMO, folder) == begun == folder.counts["engine"]
+
+
+def test_a_stage_begun_with_vllm_is_not_continued_without_it(monkeypatch, folder):
+    (folder.path / "engine.json").write_text(json.dumps({"engine": "vllm"}))
+    pretend(monkeypatch, installed=False, card=False)
+    with pytest.raises(MissingPackageError):
+        begin_engine(DEMO, folder)
+
+
+def test_a_training_holds_to_its_backend_too(monkeypatch, tmp_path, folder):
+    with training_backend(DEMO, DEMO.training, tmp_path, folder) as first:
+        assert first["backend"] == "trl"
+    pretend(monkeypatch, installed=True, card=True)
+    with training_backend(DEMO, DEMO.training, tmp_path, folder) as again:
+        assert again == first == folder.counts["backend"]
+
+
+def test_unsloth_is_refused_in_a_process_that_imported_what_it_patches(monkeypatch, tmp_path, folder):
+    import transformers  # noqa: F401
+
+    pretend(monkeypatch, installed=True, card=False)
+    monkeypatch.setattr(backends, "version", lambda name: "0")
+    recipe = load_recipe("demo", {"training.backend": "unsloth"})
+    with (
+        pytest.raises(StageError, match=r"transformers.*process of its own"),
+        training_backend(recipe, recipe.training, tmp_path, folder),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_an_adapter_drawn_anew_is_the_one_that_load_policy_draws(quantization):
+    recipe = load_recipe("demo", {"model.quantization": quantization})
+    policy, other = (load_policy(recipe.model, recipe.data, recipe.lora, seed=seed) for seed in (3, 4))
+    expected = {name: parameter.clone() for name, parameter in policy.lora_parameters.items()}
+    assert not all(torch.equal(other.lora_parameters[name], value) for name, value in expected.items())
+    draw_adapter(other.model, 3)
+    assert all(torch.equal(other.lora_parameters[name], value) for name, value in expected.items())
+
+
+def test_keys_and_values_by_hand(tmp_path):
+    """2 (K, V) x 3 layers x 2 heads x 8 wide x 4 bytes = 384 a token; 5 x ceil(129 / 128) + 1 blocks of 128."""
+    from transformers import LlamaConfig
+
+    from lean_align.rollouts.vllm import kv_cache_bytes
+
+    LlamaConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3).save_pretrained(
+        tmp_path
+    )
+    assert kv_cache_bytes(tmp_path, 5, 129, torch.float32) == 384 * 128 * 11
