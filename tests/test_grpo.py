@@ -120,8 +120,11 @@ class _Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp_path, quantization):
+@pytest.mark.parametrize(("quantization", "beta"), [("none", 0.0), ("nf4", 0.0), ("nf4", 0.04)])
+def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp_path, quantization, beta):
+    """With beta > 0 too, where a checkpoint holds the reference adapter beside the trained one."""
+    trainer = dataclasses.replace(TRAINER, beta=beta)
+
     def train(folder, stop_at=None):
         policy, calls = make_policy(quantization), [0]
 
@@ -131,7 +134,7 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp
                 raise _Killed
             return reward(gold, completion)
 
-        return train_grpo(policy, PROMPTS, TRAINER, ROLLOUTS, counted, folder, 7, "tests")
+        return train_grpo(policy, PROMPTS, trainer, ROLLOUTS, counted, folder, 7, "tests")
 
     log = train(tmp_path / "whole")
     with pytest.raises(_Killed):

@@ -30,6 +30,7 @@ from lean_align.rng import rng_for, seed_for
 from lean_align.types import Prompt
 
 COMPLETE = "complete"
+REFERENCE = "ref"
 LOGGED = {
     "reward": "reward",
     "reward_std": "reward_std",
@@ -102,6 +103,10 @@ def train_grpo(
     callback = _StepCallback(seed, stage, trainer.steps)
     grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, _reward_function(reward), callback)
     resume = last_checkpoint(checkpoints)
+    if resume is not None:
+        # With beta > 0 a checkpoint holds the reference adapter too, in a folder of its own; transformers then loads
+        # that one alone, and would go on from the first weights.  The trainer has made it anew, from the same start.
+        shutil.rmtree(resume / REFERENCE, ignore_errors=True)
     callback.progress = Progress(stage, trainer.steps, int(resume.name.split("-")[1]) if resume else 0, 0.0)
     with callback.progress:
         ended = within_memory(lambda: grpo.train(resume_from_checkpoint=str(resume) if resume else None))
