@@ -9,7 +9,7 @@ STACK_BIN := $(STACK_VENV)/bin
 STACK_PIP := $(STACK_BIN)/python -m pip install --quiet --disable-pip-version-check
 STACK_STAMP := $(STACK_VENV)/.lean_align_ready
 
-.PHONY: setup demo test test-stack check bench bench-full bench-peers docs demo-model lock clean
+.PHONY: setup demo test test-stack check bench bench-full bench-peers docs demo-model lock lock-gpu clean
 
 $(STAMP): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,12 @@ demo-model: setup  ## train the embedded model again (about 25 minutes on 2 core
 
 lock: setup  ## lock every version again
 	$(BIN)/python -m pip freeze --exclude-editable > requirements/cpu.txt
+
+lock-gpu: $(STACK_STAMP)  ## lock lean-align[gpu] again, with the versions of cpu.txt where they fit
+	grep --invert-match --extended-regexp '^(#|numpy|torch|certifi|setuptools)' requirements/cpu.txt > $(STACK_VENV)/constraints.txt
+	{ grep '^#' requirements/gpu.txt; $(STACK_BIN)/uv pip compile --quiet --no-header --no-annotate --python-version 3.11 \
+	--python-platform x86_64-manylinux_2_28 --extra gpu --constraint $(STACK_VENV)/constraints.txt pyproject.toml; } > $(STACK_VENV)/gpu.txt
+	mv $(STACK_VENV)/gpu.txt requirements/gpu.txt
 
 clean:
 	rm -rf $(VENV) $(STACK_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -122,7 +122,9 @@ class _Bytes(click.ParamType[Any]):
 
 @main.command()
 @click.argument("recipe")
-@click.option("--vram", type=_Bytes(), help="Memory of the card to plan for; that of this machine when not given.")
+@click.option(
+    "--vram", type=_Bytes(), help="Memory of the card to plan for, such as 24GiB; that of this machine when not given."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool) -> None:
@@ -164,6 +166,44 @@ def doctor(as_json: bool) -> None:
         click.echo("\n".join(diagnosis.lines()))
     if not diagnosis.can_run[MAIN_RECIPE]:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("recipe", default="demo")
+@click.option(
+    "--prompts", "n_prompts", type=click.IntRange(1), default=16, show_default=True, help="Prompts to sample."
+)
+@click.option(
+    "--steps", type=click.IntRange(2), default=3, show_default=True, help="Training steps; the first warms up."
+)
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="lean_align_bench.json",
+    show_default=True,
+    help="Where to write the figures, to paste into an issue.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(recipe: str, n_prompts: int, steps: int, settings: tuple[str, ...], output: Path, as_json: bool) -> None:
+    """Measure this machine on RECIPE: rollouts, gradients and training steps, with peak memory.
+
+    transformers beside vllm and trl beside unsloth, each in a process of its own; loading is not counted.
+
+    Example:
+
+        lean-align bench gsm8k --prompts 64
+    """
+    from lean_align.artifacts import write_json
+    from lean_align.throughput import measure_throughput
+
+    found = measure_throughput(recipe, _overrides(settings), n_prompts, steps)
+    write_json(output, found.as_json())
+    if as_json:
+        _show(found.as_json())
+    else:
+        click.echo("\n".join([*found.lines(), f"written to {output}"]))
 
 
 def _overrides(settings: tuple[str, ...]) -> dict[str, str]:

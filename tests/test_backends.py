@@ -100,13 +100,11 @@ def test_an_adapter_drawn_anew_is_the_one_that_load_policy_draws(quantization):
     assert all(torch.equal(other.lora_parameters[name], value) for name, value in expected.items())
 
 
-def test_keys_and_values_by_hand(tmp_path):
+def test_keys_and_values_by_hand():
     """2 (K, V) x 3 layers x 2 heads x 8 wide x 4 bytes = 384 a token; 5 x ceil(129 / 128) + 1 blocks of 128."""
     from transformers import LlamaConfig
 
     from lean_align.rollouts.vllm import kv_cache_bytes
 
-    LlamaConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3).save_pretrained(
-        tmp_path
-    )
-    assert kv_cache_bytes(tmp_path, 5, 129, torch.float32) == 384 * 128 * 11
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
+    assert kv_cache_bytes(config, 5, 129, torch.float32) == 384 * 128 * 11

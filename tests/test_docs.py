@@ -77,3 +77,13 @@ def test_the_wheel_and_the_package_agree_on_what_ships():
     text = (ROOT / "pyproject.toml").read_text()
     assert 'recipes = "lean_align/shipped_recipes"' in text
     assert (ROOT / "lean_align" / "demo" / "model" / "model.safetensors").stat().st_size < 8e6
+
+
+def test_what_the_dockerfile_copies_is_there():
+    text = (ROOT / "Dockerfile").read_text()
+    copied = [name for line in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE) for name in line.split()]
+    assert len(copied) >= 6
+    assert all((ROOT / name).exists() for name in copied)
+    build = re.search(r'requires = \["(hatchling==[^"]+)"\]', (ROOT / "pyproject.toml").read_text())
+    assert build
+    assert build[1] in text

@@ -26,6 +26,7 @@ LAYERS = {
     5.0: ("evaluate", "plan"),
     6.0: ("report",),
     7.0: ("pipeline",),
+    7.5: ("throughput",),
     8.0: ("cli",),
     9.0: ("__main__",),
 }

@@ -234,3 +234,24 @@ def test_a_size_without_sense_is_wrong_usage(size):
     done = CliRunner().invoke(main, ["plan", "demo", "--vram", size])
     assert done.exit_code == 2
     assert "24GiB" in done.output
+
+
+def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
+    """2 layers of Qwen2.5-1.5B in 16 bits: 2 (K, V) x 2 layers x 2 heads x 128 x 2 bytes = 2,048 bytes a token."""
+    plain, recipe = (load_recipe("gsm8k", {"rollouts.engine": engine}) for engine in ("transformers", "vllm"))
+    pool = Pool(100, 100, 128, "made up")
+    plan, other = (plan_run(r, 24 * GIB, pool, SPEED) for r in (recipe, plain))
+    stage = next(stage for stage in plan.stages if stage.stage == "rollouts")
+    model = dataclasses.replace(recipe.model, quantization="none")
+    weights = weight_bytes(shape_policy(model, None, 1))
+    assert stage.peak_bytes == weights + 2048 * 128 * (128 * 5 + 1) + 2 * GIB
+    assert any("vLLM" in line for line in plan.assumptions)
+    assert not any("vLLM" in line for line in other.assumptions)
+    assert stage.peak_bytes != next(stage for stage in other.stages if stage.stage == "rollouts").peak_bytes
+    kept = ("warmup", "gradients", "training")
+    assert [s for s in plan.stages if s.stage in kept] == [s for s in other.stages if s.stage in kept]
+
+
+def test_a_card_s_recipe_planned_for_a_cpu_says_how_to_plan_for_a_card(few_layers):
+    plan = plan_run(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
+    assert any("--vram 24GiB" in line for line in plan.assumptions)

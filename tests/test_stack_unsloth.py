@@ -150,3 +150,15 @@ def test_a_whole_run_with_both(tmp_path, capfd):
     with capfd.disabled():
         base, trained = accuracy["base"]["accuracy"], accuracy["trained"]["accuracy"]
         print(f"\nwhole run with Unsloth and vLLM: {base:.3f} -> {trained:.3f} in {summary['total_wall_seconds']} s")
+
+
+def test_bench_measures_both_ways_of_both(tmp_path):
+    output = tmp_path / "figures.json"
+    small = {"rollouts.max_new_tokens": 24, "training.prompts_per_step": 4, "training.micro_batch": 16}
+    done = lean_align("bench", "demo", "--prompts", "4", "--steps", "2", "-o", output, settings=small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(output.read_text())
+    assert [row.get("note") for row in found["rows"]] == [None] * 5
+    assert set(found["ratios"]) == {"vllm / transformers", "unsloth / trl"}
+    assert all(ratio > 0 for ratio in found["ratios"].values())
+    assert [row["chosen"]["version"] for row in found["rows"] if "chosen" in row][1] == "2026.10.9"

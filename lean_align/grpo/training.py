@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,6 @@ def train_grpo(
         lacking when memory ran out: checkpoints are kept, and a call with a fresh policy and a smaller
         `trainer.micro_batch` goes on from them.
     """
-    warnings.filterwarnings("ignore", category=UserWarning, module="(trl|peft|torch).*")
     from trl import GRPOConfig
 
     rows = training_order(prompts, trainer.steps * trainer.prompts_per_step, seed, stage)

@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 
+from lean_align.memory import human_bytes
 from lean_align.plan.pool import Pool, pool_of
 from lean_align.plan.process import ProcessBytes, process_bytes
 from lean_align.plan.records import Plan, StagePlan
 from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.plan.speed import CARD, Speed, measured_speed
-from lean_align.policy.shapes import shape_policy, weight_bytes
+from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
+from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
-from lean_align.rollouts import Sampling
+from lean_align.rollouts import Sampling, choose_engine
+from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
 from lean_align.selection import NEEDS_SCORES
 
 CONTEXT_BYTES = 600 * 2**20
@@ -45,6 +48,7 @@ class _Place:
     limit_bytes: int
     process: ProcessBytes
     speed: Speed
+    vllm: bool = False
 
     def fits(self, stage: str, tensor_bytes: int) -> bool:
         if self.device == "cuda":
@@ -98,12 +102,14 @@ def plan_run(
 
 def _place(recipe: Recipe, vram_bytes: int | None, speed: Speed | None) -> _Place:
     here, process = recipe.model.device != "cpu" and torch.cuda.is_available(), process_bytes()
+    engine = recipe.rollouts.engine  # of another machine, what auto would mean is not known
+    vllm = engine == "vllm" or (here and vram_bytes is None and choose_engine(engine) == "vllm")
     if vram_bytes is not None:
-        return _Place("cuda", vram_bytes, process, speed or CARD)
+        return _Place("cuda", vram_bytes, process, speed or CARD, vllm)
     found = speed or measured_speed(getattr(torch, recipe.model.dtype), torch.device("cuda" if here else "cpu"))
     if here:
-        return _Place("cuda", torch.cuda.get_device_properties(0).total_memory, process, found)
-    return _Place("cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), process, found)
+        return _Place("cuda", torch.cuda.get_device_properties(0).total_memory, process, found, vllm)
+    return _Place("cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), process, found, vllm)
 
 
 def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
@@ -112,12 +118,17 @@ def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
         f"{pool.longest_prompt} tokens ({pool.source}), so tokens and hours are upper ends",
         place.speed.source,
     ]
+    if place.vllm:
+        found.append("rollouts and evaluation are vLLM's: whole weights, keys and values, and 2 GiB of workspace")
     if place.device == "cuda":
+        found.append("trainings are trl's; Unsloth's take less, how much less has not been measured")
         found.append(
             f"a stage fits when its peak, {ALLOCATOR_SHARE:.0%} more for gaps and {CONTEXT_BYTES / 2**30:.1f} GiB for "
             "CUDA itself are within the card"
         )
         found.append("RAM is that of the libraries, without CUDA's own, and of the checkpoint's pages that were read")
+    elif recipe.model.device != "cpu":
+        found.append("there is no card here, so this is for the CPU; for a card give its memory, as in --vram 24GiB")
     return tuple(found)
 
 
@@ -136,6 +147,8 @@ def _plan_stage(name: str, recipe: Recipe, pool: Pool, place: _Place, loaded: in
 
     found = cost(recipe)
     fits = place.fits(name, loaded + found.peak_bytes)
+    if not fits:
+        say(f"plan: {name} takes {human_bytes(loaded + found.peak_bytes)}; looking for keys with which it fits")
     changes = () if fits else _changes(name, recipe, lambda r: place.fits(name, loaded + cost(r).peak_bytes))
     tokens, disk = _size(name, recipe, pool)
     peak, process = loaded + found.peak_bytes, place.process.of(name)
@@ -159,7 +172,8 @@ def _rollouts_cost(recipe: Recipe, pool: Pool, place: _Place, loaded: int) -> Co
     sampling = Sampling(count, settings.temperature, longest, settings.batch_size, 0, "", 0)
     n_prompts = min(pool.n_train, max(1, settings.window // count))
     fills = pool.n_train * count / max(settings.batch_size, count)
-    return _decoding_cost(_decoding(recipe, n_prompts, pool, sampling), fills, longest, place, loaded)
+    cost = _decoding_cost(_decoding(recipe, n_prompts, pool, sampling), fills, longest, place, loaded)
+    return _with_engine(cost, recipe, place, loaded, sampling.slots, pool.longest_prompt + longest)
 
 
 def _evaluation_cost(recipe: Recipe, pool: Pool, place: _Place, loaded: int) -> Cost:
@@ -168,7 +182,22 @@ def _evaluation_cost(recipe: Recipe, pool: Pool, place: _Place, loaded: int) -> 
     sampling = Sampling(1, 0.0, longest, settings.batch_size, 0, "", 0)
     fills = 2 * pool.n_test / settings.batch_size  # the base and the trained model
     work = _decoding(recipe, min(pool.n_test, settings.window), pool, sampling)
-    return _decoding_cost(work, fills, longest, place, loaded)
+    cost = _decoding_cost(work, fills, longest, place, loaded)
+    return _with_engine(cost, recipe, place, loaded, settings.batch_size, pool.longest_prompt + longest)
+
+
+def _with_engine(cost: Cost, recipe: Recipe, place: _Place, loaded: int, batch_size: int, longest: int) -> Cost:
+    """The same, with vLLM's peak where vLLM samples: whole weights in the place of the loaded ones."""
+    if not place.vllm:
+        return cost
+    whole = (
+        place.device == "cpu" if recipe.rollouts.vllm_adapter == "auto" else recipe.rollouts.vllm_adapter == "merged"
+    )
+    dtype = torch.float32 if whole else getattr(torch, recipe.model.dtype)
+    model = replace(recipe.model, quantization="none", dtype=str(dtype).removeprefix("torch."))
+    held = kv_cache_bytes(model_config(recipe.model), batch_size, longest, dtype)
+    workspace = WORKSPACE_BYTES if place.device == "cuda" else 0
+    return replace(cost, peak_bytes=weight_bytes(shape_policy(model, None, 1)) + held + workspace - loaded)
 
 
 def _decoding(recipe: Recipe, n_prompts: int, pool: Pool, sampling: Sampling) -> tuple[Work, Work]:

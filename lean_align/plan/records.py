@@ -119,7 +119,7 @@ class Plan:
         if all(stage.fits or stage.changes for stage in self.stages):
             return f"does not fit as it is; it does with: {' '.join(f'--set {change}' for change in self.changes)}"
         stuck = [stage.stage for stage in self.stages if not stage.fits and not stage.changes]
-        return f"does not fit, and no key helps ({', '.join(stuck)}): take a smaller model"
+        return f"does not fit, and no key helps ({', '.join(stuck)}): take a smaller model, such as that of gsm8k-8gb"
 
 
 def _row(stage: StagePlan, device: str) -> tuple[str, ...]:

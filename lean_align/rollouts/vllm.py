@@ -39,7 +39,7 @@ from lean_align.rollouts.windows import Sampling
 from lean_align.types import Prompt
 
 _BLOCK = 128  # tokens whose keys and values vLLM keeps together on a CPU; fewer on a card
-_WORKSPACE_BYTES = 2 * 2**30  # activations and captured graphs of vLLM on a card
+WORKSPACE_BYTES = 2 * 2**30  # activations and captured graphs of vLLM on a card
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def vllm_engine(
     OutOfMemoryError
         When weights, keys and values do not fit.
     """
-    held = kv_cache_bytes(model, batch_size, longest, dtype)
+    held = kv_cache_bytes(AutoConfig.from_pretrained(model), batch_size, longest, dtype)
     options = _options(model, batch_size, longest, dtype, device, held, adapter)
     _set_environment(threads)
     loaded = within_memory(lambda: _load(options))
@@ -157,9 +157,9 @@ def vllm_engine(
         release_memory()
 
 
-def kv_cache_bytes(model: Path, batch_size: int, longest: int, dtype: torch.dtype) -> int:
+def kv_cache_bytes(config: Any, batch_size: int, longest: int, dtype: torch.dtype) -> int:
     """Bytes of keys and values of `batch_size` completions at their longest: whole blocks, and one more."""
-    config = AutoConfig.from_pretrained(model).get_text_config()
+    config = config.get_text_config()
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head * dtype.itemsize
     blocks = batch_size * -(-longest // _BLOCK) + 1
@@ -205,7 +205,7 @@ def _share(model: Path, held: int) -> float:
     """The share of a card that vLLM checks to be free before it begins."""
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     total = torch.cuda.get_device_properties(0).total_memory
-    return min(0.95, (weights + held + _WORKSPACE_BYTES) / total)
+    return min(0.95, (weights + held + WORKSPACE_BYTES) / total)
 
 
 def _set_environment(threads: int | None) -> None:

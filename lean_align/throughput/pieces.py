@@ -1,0 +1,170 @@
+"""What is timed, each in a process of its own: `python -m lean_align.throughput.pieces NAME JSON` prints JSON, last.
+
+Every piece is the pipeline's own code on a prepared run folder.  Loading is timed apart, and each piece does a little
+of its work once before it is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import StageFolder
+from lean_align.memory import peak_rss_bytes, peak_vram_bytes
+from lean_align.pipeline.backends import policy_to_train, training_backend
+from lean_align.pipeline.engines import sampling_engine
+from lean_align.pipeline.graph import stored_recipe
+from lean_align.pipeline.inputs import policy_at, read_prompts
+from lean_align.recipe import Recipe
+
+TRAINED = "training-trl"
+SAMPLED = "rollouts-transformers"
+COMPLETIONS = "completions.jsonl"
+
+
+def training(run_dir: Path, way: str, steps: int) -> dict[str, Any]:
+    """Training steps an hour: the median time from one step's rewards to the next one's."""
+    recipe = stored_recipe(run_dir)
+    trainer = replace(recipe.training, backend=way, steps=steps, save_steps=steps)
+    prompts, rewards = read_prompts(run_dir, "train"), trainer.prompts_per_step * recipe.rollouts.num_generations
+    given: list[float] = []
+
+    def reward(gold: str, completion: str) -> float:
+        given.append(time.perf_counter())
+        return float(len(given) % 2)  # every group has something to learn
+
+    folder = _folder(run_dir, f"training-{way}")
+    with training_backend(recipe, trainer, run_dir, folder) as chosen:
+        from lean_align.grpo import train_grpo
+
+        began = time.perf_counter()
+        policy = policy_to_train(recipe, trainer, run_dir, None, prompts, chosen)
+        loaded = time.perf_counter() - began
+        log = train_grpo(policy, prompts, trainer, recipe.rollouts, reward, folder.path, recipe.seed, "bench")
+    if not isinstance(log, list):
+        raise MemoryError(f"a training step does not fit: {log}")
+    seconds = statistics.median(later - earlier for earlier, later in pairwise(given[::rewards]))
+    tokens = statistics.mean(row["mean_tokens"] for row in log) * rewards
+    return {
+        "load_seconds": loaded,
+        "steps_per_hour": 3600 / seconds,
+        "completion_tokens_per_second": tokens / seconds,
+        "chosen": chosen,
+    }
+
+
+def rollouts(run_dir: Path, way: str) -> dict[str, Any]:
+    """Completion tokens a second of an engine on the trained adapter."""
+    from lean_align.rollouts import Sampling, complete, generate_batch, read_completions
+
+    recipe, prompts, folder = (
+        stored_recipe(run_dir),
+        read_prompts(run_dir, "train"),
+        _folder(run_dir, f"rollouts-{way}"),
+    )
+    settings = recipe.rollouts
+    chosen = replace(recipe, rollouts=replace(settings, engine=way))
+    sampling = Sampling(
+        settings.num_generations,
+        settings.temperature,
+        settings.max_new_tokens,
+        settings.batch_size,
+        recipe.seed,
+        "bench",
+    )
+    path, began = folder.path / COMPLETIONS, time.perf_counter()
+    with sampling_engine(chosen, run_dir, folder, TRAINED, prompts, sampling.slots, settings.max_new_tokens) as engine:
+        loaded = time.perf_counter() - began
+        generate_batch(engine, prompts[:1], replace(sampling, max_new_tokens=4, stage="before"), lambda *_: 0.0)
+        began = time.perf_counter()
+        complete(engine, prompts, path, sampling, lambda *_: 0.0, _unguarded)
+        seconds = time.perf_counter() - began
+    tokens = sum(completion.n_tokens for completion in read_completions(path))
+    return {
+        "load_seconds": loaded,
+        "completion_tokens_per_second": tokens / seconds,
+        "completion_tokens": tokens,
+        "chosen": folder.counts["engine"],
+    }
+
+
+def gradients(run_dir: Path, way: str) -> dict[str, Any]:
+    """Tokens a second of the gradient stage, prompts counted once, on the completions that the decode loop sampled."""
+    from lean_align.gradients import prompt_gradients
+    from lean_align.projection import make_projector
+    from lean_align.rollouts import group_completions, read_completions
+
+    recipe, prompts = stored_recipe(run_dir), read_prompts(run_dir, "train")
+    settings, began = recipe.gradients, time.perf_counter()
+    policy = policy_at(recipe, run_dir, TRAINED)
+    if settings.gradient_checkpointing:
+        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        policy.model.train()  # without dropout this turns on nothing else
+    loaded = time.perf_counter() - began
+    found = (replace(c, reward=float(c.index % 2)) for c in read_completions(run_dir / SAMPLED / COMPLETIONS))
+    groups = group_completions(prompts, found)
+    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+    project = make_projector(
+        settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device, settings.sjlt_nonzeros
+    )
+
+    def work(some: list[Any]) -> float:
+        began = time.perf_counter()
+        for _ in prompt_gradients(
+            policy,
+            some,
+            project,
+            temperature=recipe.rollouts.temperature,
+            token_budget=settings.token_budget,
+            logprob_chunk=settings.logprob_chunk,
+        ):
+            pass
+        return time.perf_counter() - began
+
+    work(groups[:1])
+    seconds = work(groups)
+    tokens = sum(len(policy.encoder.encode(g.prompt)) + sum(c.n_tokens for c in g.completions) for g in groups)
+    return {"load_seconds": loaded, "tokens_per_second": tokens / seconds, "tokens": tokens}
+
+
+@contextmanager
+def _unguarded(path: Path) -> Iterator[None]:
+    yield
+
+
+def _folder(run_dir: Path, name: str) -> StageFolder:
+    path = run_dir / name
+    path.mkdir(exist_ok=True)
+    return StageFolder(path, path, {}, 0.0)
+
+
+PIECES: dict[str, Callable[..., dict[str, Any]]] = {"training": training, "rollouts": rollouts, "gradients": gradients}
+
+
+def set_threads(recipe: Recipe) -> None:
+    """As a stage does."""
+    if recipe.threads is not None:
+        import torch
+
+        torch.set_num_threads(recipe.threads)
+
+
+def main() -> None:
+    """The child: time the piece that the first argument names."""
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    run_dir = Path(arguments.pop("run_dir"))
+    set_threads(stored_recipe(run_dir))
+    row = PIECES[name](run_dir, **arguments)
+    print("\n" + json.dumps(row | {"peak_rss_bytes": peak_rss_bytes(), "peak_vram_bytes": peak_vram_bytes()}))
+
+
+if __name__ == "__main__":
+    main()

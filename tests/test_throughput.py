@@ -1,0 +1,70 @@
+"""The figures of `lean-align bench`: its table, its ratios, and what it writes; the stack tests run it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+
+from lean_align.cli import main
+from lean_align.throughput import Throughput, measuring
+
+MACHINE = {"device": "cpu", "versions": {}, "host": {}}
+PEAKS = {"load_seconds": 1.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
+ROWS = (
+    {"work": "training", "way": "trl", "steps_per_hour": 100.0, **PEAKS},
+    {"work": "training", "way": "unsloth", "note": "not installed"},
+    {"work": "rollouts", "way": "transformers", "completion_tokens_per_second": 150.0, **PEAKS},
+    {"work": "rollouts", "way": "vllm", "completion_tokens_per_second": 300.0, **PEAKS, "peak_vram_bytes": 2**31},
+    {"work": "gradients", "way": "", "tokens_per_second": 50.0, **PEAKS},
+)
+
+
+def test_ratios_are_of_ways_that_both_ran():
+    found = Throughput(MACHINE, "demo", {}, 4, 3, ROWS)
+    assert found.ratios() == {"vllm / transformers": 2.0}
+    assert found.as_json()["ratios"] == found.ratios()
+
+
+def test_the_table_names_rates_units_peaks_and_what_did_not_run():
+    text = "\n".join(Throughput(MACHINE, "demo", {}, 4, 3, ROWS).lines())
+    assert "100.0 steps an hour" in text
+    assert "300.0 tokens a second peak RAM 1.0 GiB, VRAM 2.0 GiB" in text
+    assert "unsloth       not installed" in text
+
+
+@pytest.fixture
+def children(monkeypatch):
+    """The pieces' processes, replaced: the decode loop fails, the others print their row last."""
+    rates = {"training": "steps_per_hour", "rollouts": "completion_tokens_per_second", "gradients": "tokens_per_second"}
+
+    def child(command, **options):
+        _, _, _, work, arguments = command
+        assert set(json.loads(arguments)) == {"run_dir", "way"} | ({"steps"} if work == "training" else set())
+        if json.loads(arguments)["way"] == "transformers":
+            return subprocess.CompletedProcess(command, 1, "", "Traceback\nMemoryError: too much\n\n")
+        return subprocess.CompletedProcess(command, 0, f"a library's word\n{json.dumps({rates[work]: 5.0, **PEAKS})}\n")
+
+    monkeypatch.setattr(measuring.subprocess, "run", child)
+    monkeypatch.setattr(measuring, "find_spec", lambda name: None)
+    monkeypatch.setattr(measuring, "run", lambda *arguments, **options: {})
+    monkeypatch.setattr(measuring, "read_json", lambda path: MACHINE)
+
+
+def test_the_command_prints_and_writes_every_way_and_a_way_that_fails_is_a_row(children, tmp_path):
+    output = tmp_path / "figures.json"
+    done = CliRunner().invoke(main, ["bench", "demo", "--prompts", "4", "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    written = json.loads(output.read_text())
+    notes = {(row["work"], row["way"]): row.get("note") for row in written["rows"]}
+    assert notes == {
+        ("training", "trl"): None,
+        ("training", "unsloth"): "not installed",
+        ("rollouts", "transformers"): "failed: MemoryError: too much",
+        ("rollouts", "vllm"): "not installed",
+        ("gradients", ""): None,
+    }
+    assert "failed: MemoryError: too much" in done.output
+    assert written["settings"]["data.limit"] == 4
