@@ -108,3 +108,38 @@ def test_keys_and_values_by_hand():
 
     config = LlamaConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=3)
     assert kv_cache_bytes(config, 5, 129, torch.float32) == 384 * 128 * 11
+
+
+def test_vllm_that_does_not_fit_is_loaded_for_half_as_many_completions(monkeypatch, make_policy, tmp_path):
+    from types import SimpleNamespace
+
+    from lean_align.errors import OutOfMemoryError
+    from lean_align.policy import save_dense
+    from lean_align.rollouts import vllm
+
+    policy, tried, halvings, ended = make_policy(), [], [], []
+    save_dense(policy, tmp_path, torch.float32)
+    core = SimpleNamespace(shutdown=lambda: ended.append(True))
+
+    def load(options):
+        tried.append((options["max_num_seqs"], options["kv_cache_memory_bytes"]))
+        if options["max_num_seqs"] > fitting:
+            raise MemoryError("Free memory on device is less than desired")
+        return SimpleNamespace(llm_engine=SimpleNamespace(engine_core=core))
+
+    monkeypatch.setattr(vllm, "_load", load)
+    monkeypatch.setattr(vllm, "_set_environment", lambda threads: None)
+    common = (tmp_path, policy.encoder, policy.eos_token_ids, 16, 64, torch.float32, policy.device)
+    fitting = 4
+    with vllm.vllm_engine(*common, on_halving=halvings.append) as engine:
+        assert engine.eos_token_ids == policy.eos_token_ids
+    assert [size for size, _ in tried] == [16, 8, 4]
+    assert tried[0][1] > tried[1][1] > tried[2][1]
+    assert [(h.key, h.value) for h in halvings] == [("batch_size", 8), ("batch_size", 4)]
+    assert ended == [True]
+    fitting = 0
+    with (
+        pytest.raises(OutOfMemoryError, match=r"one completion.*rollouts\.engine=transformers"),
+        vllm.vllm_engine(*common),
+    ):
+        pass

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, read_json, write_json
-from lean_align.memory import release_memory
+from lean_align.memory import Halving, release_memory
 from lean_align.pipeline.inputs import policy_at
 from lean_align.progress import say
 from lean_align.recipe import Recipe
@@ -66,6 +66,7 @@ def sampling_engine(
     prompts: Sequence[Prompt],
     batch_size: int,
     max_new_tokens: int,
+    on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> Iterator[Engine]:
     """The stage's engine on the base with the adapter of a finished stage, or without one.
 
@@ -80,6 +81,8 @@ def sampling_engine(
     prompts : sequence of Prompt
     batch_size, max_new_tokens : int
         What vllm holds keys and values for.
+    on_halving : callable
+        Told when they did not fit.
     """
     from lean_align.rollouts import TransformersEngine
 
@@ -106,7 +109,7 @@ def sampling_engine(
     adapter = run_dir / adapter_from / "adapter" if adapter_from and not merged else None
     try:
         with vllm_engine(
-            dense, encoder, eos_token_ids, batch_size, longest, dtype, device, adapter, recipe.threads
+            dense, encoder, eos_token_ids, batch_size, longest, dtype, device, adapter, recipe.threads, on_halving
         ) as engine:
             yield engine
     finally:

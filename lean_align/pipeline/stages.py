@@ -181,7 +181,7 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained
     start = "warmup" if recipe.warmup.steps > 0 else None
     sizes = sampling.slots, settings.max_new_tokens
-    with sampling_engine(recipe, run_dir, folder, start, prompts, *sizes) as engine:
+    with sampling_engine(recipe, run_dir, folder, start, prompts, *sizes, record) as engine:
         complete(engine, prompts, path, sampling, _reward, disk_errors, record)
     groups = read_groups(run_dir, path)
     facts = rollout_facts(groups)
@@ -228,8 +228,9 @@ def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, stage, settings.window)
         path = folder.path / model / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        with sampling_engine(recipe, run_dir, folder, adapter_from, prompts, settings.batch_size, limit) as engine:
-            complete(engine, prompts, path, sampling, _reward, disk_errors, recorder(folder, "evaluation"))
+        sizes, record = (settings.batch_size, limit), recorder(folder, "evaluation")
+        with sampling_engine(recipe, run_dir, folder, adapter_from, prompts, *sizes, record) as engine:
+            complete(engine, prompts, path, sampling, _reward, disk_errors, record)
     tree = accuracy_tree(folder.path, name)
     write_json(folder.path / "summary.json", {"benchmark": name, **tree})
     folder.counts |= {"benchmark": name, "n_problems": len(prompts)}

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from lean_align.errors import OutOfMemoryError
-from lean_align.memory import Shortage, release_memory, within_memory
+from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import PromptEncoder
 from lean_align.rng import seed_for
 from lean_align.rollouts.engines import Groups
@@ -111,6 +111,7 @@ def vllm_engine(
     device: torch.device,
     adapter: Path | None = None,
     threads: int | None = None,
+    on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> Iterator[VllmEngine]:
     """Load vLLM, and give its memory back when the block ends.
 
@@ -132,22 +133,30 @@ def vllm_engine(
         A peft adapter, for a LoRA request.
     threads : int, optional
         CPU threads; all of this process when not given.
+    on_halving : callable
+        Told when weights, keys and values did not fit, and `batch_size` was halved.
 
     Raises
     ------
     OutOfMemoryError
-        When weights, keys and values do not fit.
+        When they do not fit with one completion at a time.
     """
-    held = kv_cache_bytes(AutoConfig.from_pretrained(model), batch_size, longest, dtype)
-    options = _options(model, batch_size, longest, dtype, device, held, adapter)
     _set_environment(threads)
-    loaded = within_memory(lambda: _load(options))
-    if isinstance(loaded, Shortage):
-        raise OutOfMemoryError(
-            f"no memory for vLLM with {batch_size} completions of up to {longest} tokens at a time, whose keys and "
-            f"values take {held / 2**30:.1f} GiB ({loaded}). Lower batch_size or max_new_tokens, or set "
-            "rollouts.engine=transformers."
-        )
+    config = AutoConfig.from_pretrained(model)
+    while True:
+        held = kv_cache_bytes(config, batch_size, longest, dtype)
+        options = _options(model, batch_size, longest, dtype, device, held, adapter)
+        loaded = within_memory(lambda options=options: _load(options))  # type: ignore[misc]
+        if not isinstance(loaded, Shortage):
+            break
+        if batch_size == 1:
+            raise OutOfMemoryError(
+                f"no memory for vLLM with one completion of up to {longest} tokens at a time ({loaded}). Lower "
+                "rollouts.max_new_tokens, or set rollouts.engine=transformers."
+            )
+        release_memory()
+        batch_size //= 2
+        on_halving(Halving("loading vLLM", "batch_size", batch_size, loaded))
     try:
         yield VllmEngine(loaded, _lora_request(adapter), encoder, eos_token_ids)
     finally:
@@ -220,7 +229,12 @@ def _set_environment(threads: int | None) -> None:
 def _load(options: dict[str, Any]) -> Any:
     from vllm import LLM
 
-    return LLM(**options)
+    try:
+        return LLM(**options)
+    except ValueError as error:  # vLLM's own check of what is free
+        if "memory" not in str(error).lower():
+            raise
+        raise MemoryError(str(error)) from error
 
 
 def _lora_request(adapter: Path | None) -> Any:
