@@ -9,7 +9,7 @@ STACK_BIN := $(STACK_VENV)/bin
 STACK_PIP := $(STACK_BIN)/python -m pip install --quiet --disable-pip-version-check
 STACK_STAMP := $(STACK_VENV)/.lean_align_ready
 
-.PHONY: setup demo test test-stack check bench bench-full bench-peers docs demo-model lock lock-gpu clean
+.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers docs demo-model lock lock-gpu clean
 
 $(STAMP): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,8 @@ $(STACK_STAMP): requirements/cpu.txt requirements/stack.txt pyproject.toml
 	$(STACK_PIP) --no-deps --editable . && \
 	$(STACK_BIN)/python -c "import unsloth" && $(STACK_BIN)/python -c "import vllm" && touch $@; } || \
 	{ echo "test-stack FAILED: its environment, $(STACK_VENV), could not be built (see above); no test was run" >&2; exit 1; }
+
+setup-stack: $(STACK_STAMP)  ## make the environment with Unsloth and vLLM's CPU build
 
 test-stack: $(STACK_STAMP)  ## slow tests on real models, with Unsloth and vLLM in an environment of their own
 	$(STACK_BIN)/python -m pytest -m stack

@@ -69,8 +69,15 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         "dropped_rows": found["data"]["counts"]["n_dropped"],
         "total_wall_seconds": round(sum(m["wall_seconds"] for m in found.values()), 1),
         "peak_rss_bytes": max(m["peak_rss_bytes"] for m in found.values()),
-        "stages": {name: {key: m[key] for key in cost} | planned.get(name, {}) for name, m in found.items()},
+        "stages": {
+            name: {key: m[key] for key in cost} | planned.get(name, {}) | _what_ran(m) for name, m in found.items()
+        },
     }
+
+
+def _what_ran(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The backend that trained, or the engine that sampled, of a stage that did."""
+    return {key: manifest["counts"][key] for key in ("backend", "engine") if key in manifest["counts"]}
 
 
 def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:

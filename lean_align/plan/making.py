@@ -119,7 +119,15 @@ def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
         place.speed.source,
     ]
     if place.vllm:
-        found.append("rollouts and evaluation are vLLM's: whole weights, keys and values, and 2 GiB of workspace")
+        found.append(
+            "rollouts and evaluation are vLLM's: whole weights, keys and values, and 2 GiB of workspace; while one "
+            "of them runs, the whole weights also lie on the disk once more"
+        )
+    elif place.device == "cuda" and recipe.rollouts.engine == "auto":
+        found.append(
+            "rollouts and evaluation are those of our own decode loop; where vLLM is installed beside the card, auto "
+            "takes it: --set rollouts.engine=vllm plans that"
+        )
     if place.device == "cuda":
         found.append("trainings are trl's; Unsloth's take less, how much less has not been measured")
         found.append(
@@ -129,6 +137,7 @@ def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
         found.append("RAM is that of the libraries, without CUDA's own, and of the checkpoint's pages that were read")
     elif recipe.model.device != "cpu":
         found.append("there is no card here, so this is for the CPU; for a card give its memory, as in --vram 24GiB")
+        found.append("a recipe for a card takes far too long on a CPU; those for a CPU are demo and gsm8k-cpu")
     return tuple(found)
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn.modules import Linear4bit
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 
@@ -55,6 +53,9 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
 
 def _weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and value of every weight of the base, adapters merged; those that the model ties to another left out."""
+    from bitsandbytes.functional import dequantize_4bit  # after `loading` has told its log to be quiet
+    from bitsandbytes.nn.modules import Linear4bit
+
     seen: set[int] = set()
     for name, module in model.named_modules():
         if ".lora_" in name or name.endswith(".base_layer"):
