@@ -7,9 +7,11 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 
 from lean_align.artifacts import disk_errors
 from lean_align.errors import DiskFullError, LeanAlignError, StoreError
+from lean_align.pipeline.gradient_stage import check_projection
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 IDS = ["a", "b", "c"]
@@ -211,6 +214,7 @@ def test_a_full_disk_is_met_when_the_store_is_made(tmp_path, monkeypatch):
 FILL = """
 import sys, time
 import numpy as np
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from lean_align.store import StoreWriter
 folder, start, stop, ids, hold = Path(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5])
@@ -400,3 +404,23 @@ def test_a_damaged_finished_store_is_to_be_deleted_as_a_whole(tmp_path):
 def test_a_folder_that_is_no_store_says_where_one_lies(tmp_path):
     with pytest.raises(StoreError, match=r"is no gradient store.*RUN/gradients"):
         open_store(tmp_path)
+
+
+def test_workers_that_begin_together_keep_one_projection(tmp_path):
+    """Eight at once, half of another seed: the first to come is kept, and only those unlike it are refused."""
+
+    def begin(seed: int) -> str:
+        barrier.wait()
+        try:
+            check_projection(tmp_path, path, {"projection": {"seed": seed}})
+        except StoreError:
+            return "refused"
+        return "taken"
+
+    seeds = [0, 1] * 4
+    for attempt in range(20):
+        path, barrier = tmp_path / f"projection-{attempt}.json", threading.Barrier(len(seeds))
+        with ThreadPoolExecutor(len(seeds)) as workers:
+            came = list(workers.map(begin, seeds))
+        kept = json.loads(path.read_text())["projection"]["seed"]
+        assert came == ["taken" if seed == kept else "refused" for seed in seeds]

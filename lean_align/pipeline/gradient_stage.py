@@ -15,6 +15,7 @@ from lean_align.artifacts import StageFolder, changes, read_json, write_json
 from lean_align.errors import NothingToLearnError, RecipeError, StoreError
 from lean_align.memory import Halving
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
+from lean_align.pipeline.environment import turn
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.inputs import read_groups, sampling_policy
 from lean_align.progress import Progress
@@ -138,7 +139,7 @@ def _write_open_rows(
     check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
     projector, fingerprints = make_projectors(recipe, policy)
     folder.counts |= fingerprints
-    check_projection(folder.path / PROJECTION, fingerprints)
+    check_projection(run_dir, folder.path / PROJECTION, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
     gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, recorder(folder, "gradients"))
     with Progress("gradients", writable, writable - len(open_rows)) as progress:
@@ -167,19 +168,21 @@ def make_projectors(recipe: Recipe, policy: Policy) -> tuple[Projector, dict[str
     return projectors[0] if len(projectors) == 1 else StackedProjector(projectors), fingerprints
 
 
-def check_projection(path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
+def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
     """Keep the fingerprints beside the rows, or refuse rows that another projection made.
 
     The recipe does not tell all: `trak` has another projector on another device or in another release.
+    Workers that begin together come here together, so they do it in turn.
 
     Raises
     ------
     StoreError
         With what differs.
     """
-    if not path.exists():
-        write_json(path, fingerprints)
-    differences = changes(read_json(path), fingerprints)
+    with turn(run_dir):
+        if not path.exists():
+            write_json(path, fingerprints)
+        differences = changes(read_json(path), fingerprints)
     if differences:
         raise StoreError(
             f"{path.parent} holds rows of another projection:\n  "
