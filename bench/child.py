@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from lean_align.memory import human_bytes, peak_rss_bytes
+from lean_align.memory import allocator_environment, human_bytes, peak_rss_bytes
 
 CAP_BYTES = 20 * 2**30
 ROOT = Path(__file__).parent.parent
@@ -42,7 +43,8 @@ def in_child(
     """
     command = [str(interpreter), "-m", "bench.child", target, json.dumps(arguments)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT)
+        environment = allocator_environment(os.environ)  # as in a stage's process
+        process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT, env=environment)
         reason = _watch(process, cap_bytes, timeout)
         output.seek(0), errors.seek(0)
         if reason or process.returncode:

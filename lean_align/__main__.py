@@ -1,5 +1,21 @@
 """`python -m lean_align` is the command `lean-align`."""
 
-from lean_align.cli import main
+from __future__ import annotations
 
-main()
+import os
+import sys
+
+from lean_align.cli import main
+from lean_align.memory import allocator_environment
+
+
+def start() -> None:
+    """Run the command, begun anew where the environment lacks the allocator's settings: they are read at the start."""
+    environment = allocator_environment(os.environ)
+    if environment != dict(os.environ):
+        os.execve(sys.executable, sys.orig_argv, environment)
+    main()
+
+
+if __name__ == "__main__":
+    start()

@@ -1,12 +1,13 @@
-"""Peak memory of this process in bytes, and what an out-of-memory error says."""
+"""Peak memory of this process in bytes, what keeps it low, and what an out-of-memory error says."""
 
 from __future__ import annotations
 
 import gc
+import os
 import re
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
+_TUNABLES, _KEPT_APART = "GLIBC_TUNABLES", ("glibc.malloc.tcache_count", "glibc.malloc.mxfast")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 _ASKED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) (bytes|[KMGTP]iB)", re.IGNORECASE)
 _FREE = re.compile(r"of which ([\d.]+) (bytes|[KMGTP]iB) is free")
@@ -64,6 +66,39 @@ def within_memory(work: Callable[[], T]) -> T | Shortage:
         if shortage is None:
             raise
         return shortage
+
+
+def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which glibc's malloc joins every freed block with its neighbours at once.
+
+    By default it keeps small freed blocks apart for later.  Among the tensors of a training step they stay as
+    pins, and the next tensors find no hole of their size: peaks up to 1.7 times as large, at no gain in speed
+    (docs/results.md).  Read when a process starts.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        Tunables that it holds are left as they are.
+
+    Returns
+    -------
+    dict of str to str
+        The same without glibc.
+    """
+    found = dict(environment)
+    if _has_glibc():
+        set_already = found.get(_TUNABLES, "")
+        missing = [f"{name}=0" for name in _KEPT_APART if f"{name}=" not in set_already]
+        if missing:
+            found[_TUNABLES] = ":".join([*filter(None, [set_already]), *missing])
+    return found
+
+
+def _has_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def release_memory() -> None:

@@ -1,13 +1,19 @@
-"""What an out-of-memory error says, in the words of torch and NumPy."""
+"""What an out-of-memory error says, in the words of torch and NumPy, and what the allocator is told."""
 
 from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
+from lean_align import memory
 from lean_align.errors import OutOfMemoryError
-from lean_align.memory import Shortage, shortage_of
+from lean_align.memory import Shortage, allocator_environment, shortage_of
 
 CARD = (
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 23.64 GiB of which 15.50 MiB is "
@@ -44,3 +50,33 @@ def test_other_errors_are_none(error):
 
 def test_what_is_not_known_is_said():
     assert str(Shortage(None, 3 * 2**30)) == "unknown more needed, 3.0 GiB free"
+
+
+def test_the_allocator_is_told_to_keep_no_freed_blocks_apart(monkeypatch):
+    monkeypatch.setattr(memory, "_has_glibc", lambda: True)
+    told = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
+    assert allocator_environment({"A": "b"}) == {"A": "b", "GLIBC_TUNABLES": told}
+    assert allocator_environment({"GLIBC_TUNABLES": told}) == {"GLIBC_TUNABLES": told}
+    own = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3"}
+    assert allocator_environment(own) == {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3:glibc.malloc.mxfast=0"}
+    assert own == {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3"}
+
+
+def test_another_c_library_is_told_nothing(monkeypatch):
+    monkeypatch.setattr(memory, "_has_glibc", lambda: False)
+    assert allocator_environment({"A": "b"}) == {"A": "b"}
+
+
+def test_the_command_begins_anew_with_it_once(tmp_path):
+    """Its arguments, and what Python itself was given, come along."""
+    code = (
+        "import json, os, sys; from lean_align import __main__ as command; "
+        "command.main = lambda: print(json.dumps([os.getpid(), sys.argv[1:], sys.flags.dev_mode, dict(os.environ)])); "
+        "command.start()"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    command = [sys.executable, "-X", "dev", "-W", "ignore", "-c", code, "a b", "--c"]
+    process = subprocess.Popen(command, env=plain, stdout=subprocess.PIPE, text=True)
+    pid, arguments, dev_mode, environment = json.loads(process.communicate()[0])
+    assert (pid, arguments, dev_mode) == (process.pid, ["a b", "--c"], True)
+    assert environment == allocator_environment(plain)

@@ -16,6 +16,7 @@ from typing import Any
 
 from lean_align.artifacts import disk_errors, read_json, write_text
 from lean_align.errors import RecipeError, StageError
+from lean_align.memory import allocator_environment
 from lean_align.pipeline.graph import BY_COMMAND, BY_FOLDER, Stage, check_run, is_finished, needed_stages
 from lean_align.progress import say
 from lean_align.recipe import Recipe, dump_recipe
@@ -78,7 +79,8 @@ def _last_stage(recipe: Recipe, stop_after: str | None) -> Stage | None:
 def _run_in_child(stage: Stage, run_dir: Path) -> None:
     say(f"{stage.folder}: starting")
     command = [sys.executable, "-m", "lean_align", stage.command, str(run_dir)]
-    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **os.environ}
+    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment |= allocator_environment(os.environ)
     done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, preexec_fn=_die_with_parent, check=False)
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name

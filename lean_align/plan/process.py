@@ -9,29 +9,36 @@ from lean_align.memory import peak_rss_bytes
 from lean_align.policy import load_policy
 from lean_align.policy.shapes import with_prompt_length
 from lean_align.recipe import load_recipe
+from lean_align.rollouts import Sampling
+from lean_align.rollouts.rehearsal import rehearse_decoding
 
-_TOKENS = 64
-_TRAININGS = ("warmup", "training")
+_TOKENS, _COMPLETIONS = 64, 8
 
 
 @dataclass(frozen=True)
 class ProcessBytes:
-    """Resident bytes of a stage's process without the recipe's model: of most stages, and of those that train."""
+    """Resident bytes of a stage's process without the recipe's model, by what it does there."""
 
-    most: int
+    decoding: int
+    gradients: int
     training: int
 
     def of(self, stage: str) -> int:
         """Those of a stage."""
-        return self.training if stage in _TRAININGS else self.most
+        if stage in ("rollouts", "evaluation"):
+            return self.decoding
+        return self.gradients if stage == "gradients" else self.training
 
 
 def process_bytes() -> ProcessBytes:
-    """Measured in this process: after a backward pass through the embedded 4-bit model, and with trl beside it."""
+    """Measured in this process on the embedded 4-bit model: after decoding, a backward pass, and with trl beside it."""
     recipe = load_recipe("demo", {"model.device": "cpu"})
-    policy = load_policy(recipe.model, recipe.data, recipe.lora)
-    rehearse_gradient(with_prompt_length(policy, _TOKENS), 8, _TOKENS)
-    most = peak_rss_bytes()
+    policy = with_prompt_length(load_policy(recipe.model, recipe.data, recipe.lora), _TOKENS)
+    sampling = Sampling(_COMPLETIONS, 1.0, _TOKENS, _COMPLETIONS, 0, "", 0)
+    rehearse_decoding(policy, 1, _TOKENS, sampling, lambda: None)
+    decoding = peak_rss_bytes()
+    rehearse_gradient(policy, _COMPLETIONS, _TOKENS)
+    gradients = peak_rss_bytes()
     from trl import GRPOTrainer  # noqa: F401
 
-    return ProcessBytes(most, max(most, peak_rss_bytes()))
+    return ProcessBytes(decoding, gradients, peak_rss_bytes())
