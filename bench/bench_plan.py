@@ -1,6 +1,7 @@
 """Planned peaks of memory against measured ones, on this CPU: the stages of two runs, and a group of two large shapes.
 
-A run's peaks are those of its manifests; the plan has its own prompts' lengths. `ratio` is planned over measured.
+A run's peaks are those of its manifests; the plan has its own prompts' lengths. `ratio` is planned over measured, of
+the whole process; of a group, the work's own bytes and what it added to the loaded model stand beside it.
 """
 
 from __future__ import annotations
@@ -82,18 +83,22 @@ def planned(folder: str) -> Row:
 
 
 def _against_group(options: Row) -> Row:
-    planned_bytes = in_child("bench_plan:planned_group", **options)["work_bytes"]
-    measured = in_child("bench_memory:group", **options)["added_bytes"]
-    return {
-        "planned_bytes": planned_bytes,
+    planned = in_child("bench_plan:planned_group", **options)
+    found = in_child("bench_memory:group", **options)
+    measured = found["loaded_bytes"] + found["added_bytes"]
+    return planned | {
         "measured_bytes": measured,
-        "ratio": planned_bytes / measured,
+        "ratio": planned["planned_bytes"] / measured,
         "target": TARGET,
+        "added_bytes": found["added_bytes"],
     }
 
 
 def planned_group(model: str, budget: int, checkpointing: bool, completion_tokens: int) -> Row:
+    """Planned peak of a process that takes one group's gradient, as `plan` makes it up; and the work's part of it."""
+    from lean_align.plan.process import process_bytes
     from lean_align.plan.rehearsals import gradient_work
+    from lean_align.policy.shapes import shape_policy, weight_bytes
     from lean_align.recipe import load_recipe
 
     recipe = load_recipe(
@@ -107,5 +112,7 @@ def planned_group(model: str, budget: int, checkpointing: bool, completion_token
             "gradients.second_seed": False,
         },
     )
-    work = gradient_work(recipe.model, recipe.lora, recipe.rollouts, recipe.gradients, PROMPT_TOKENS)
-    return {"work_bytes": work.peak_bytes}
+    process = process_bytes().gradients  # before the rehearsal, which adds to this process
+    loaded = weight_bytes(shape_policy(recipe.model, recipe.lora, PROMPT_TOKENS))
+    work = gradient_work(recipe.model, recipe.lora, recipe.rollouts, recipe.gradients, PROMPT_TOKENS).peak_bytes
+    return {"planned_bytes": process + loaded + work, "work_bytes": work}
