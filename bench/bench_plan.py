@@ -21,9 +21,9 @@ from lean_align.pipeline.graph import stored_recipe
 
 TARGET = "0.85 to 1.15"
 SMALL = {  # the recipe gsm8k-cpu, with fewer steps and prompts
-    "data.limit": 16,
+    "data.limit": 32,
     "data.test_limit": 64,
-    "rollouts.max_new_tokens": 64,
+    "rollouts.max_new_tokens": 96,
     "warmup.n_prompts": 8,
     "warmup.steps": 1,
     "training.steps": 1,
