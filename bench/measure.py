@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import time
@@ -149,11 +148,11 @@ def save(name: str, rows: list[Row], settings: Settings, folder: Path = RESULTS,
 def machine(seed: int, device: str) -> Row:
     import torch
 
-    from lean_align.pipeline.environment import describe
+    from lean_align.pipeline.environment import describe, processor
 
     found = describe(seed, device)
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -192,9 +191,3 @@ def _cuda() -> Any:
     import torch
 
     return torch.cuda if torch.cuda.is_available() else None
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())

@@ -176,6 +176,9 @@ def doctor(as_json: bool) -> None:
 @click.option(
     "--steps", type=click.IntRange(2), default=3, show_default=True, help="Training steps; the first warms up."
 )
+@click.option(
+    "--turns", type=click.IntRange(1), default=1, show_default=True, help="How often each is timed; the median counts."
+)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
 @click.option(
     "-o",
@@ -186,7 +189,9 @@ def doctor(as_json: bool) -> None:
     help="Where to write the figures, to paste into an issue.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def bench(recipe: str, n_prompts: int, steps: int, settings: tuple[str, ...], output: Path, as_json: bool) -> None:
+def bench(
+    recipe: str, n_prompts: int, steps: int, turns: int, settings: tuple[str, ...], output: Path, as_json: bool
+) -> None:
     """Measure this machine on RECIPE: rollouts, gradients and training steps, with peak memory.
 
     transformers beside vllm and trl beside unsloth, each in a process of its own; loading is not counted.
@@ -198,7 +203,7 @@ def bench(recipe: str, n_prompts: int, steps: int, settings: tuple[str, ...], ou
     from lean_align.artifacts import write_json
     from lean_align.throughput import measure_throughput
 
-    found = measure_throughput(recipe, _overrides(settings), n_prompts, steps)
+    found = measure_throughput(recipe, _overrides(settings), n_prompts, steps, turns)
     write_json(output, found.as_json())
     if as_json:
         _show(found.as_json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import re
@@ -15,6 +16,8 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
+_MAPPINGS, _MADV_DONTNEED = Path("/proc/self/smaps"), 4
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)")
 _TUNABLES, _KEPT_APART = "GLIBC_TUNABLES", ("glibc.malloc.tcache_count", "glibc.malloc.mxfast")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 _ASKED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) (bytes|[KMGTP]iB)", re.IGNORECASE)
@@ -91,6 +94,37 @@ def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
         missing = [f"{name}=0" for name in _KEPT_APART if f"{name}=" not in set_already]
         if missing:
             found[_TUNABLES] = ":".join([*filter(None, [set_already]), *missing])
+    return found
+
+
+def forget_mapped_files(ending: str) -> None:
+    """Give back the pages of mapped files that were read and not written; who reads them again gets them again.
+
+    A tensor that still lies in a checkpoint's file keeps the whole file mapped, and with it every page that was read
+    to make 4-bit weights.  Linux; elsewhere nothing happens.
+
+    Parameters
+    ----------
+    ending : str
+        Of the files' names.
+    """
+    if not _MAPPINGS.exists():
+        return
+    library = ctypes.CDLL(None)
+    library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for start, stop in _clean_mappings(_MAPPINGS.read_text(), ending):
+        library.madvise(start, stop - start, _MADV_DONTNEED)
+
+
+def _clean_mappings(text: str, ending: str) -> list[tuple[int, int]]:
+    """First and last address of the mappings of such files that hold no page of their own, from /proc/PID/smaps."""
+    found: list[tuple[int, int]] = []
+    here: tuple[int, int] | None = None
+    for line in text.splitlines():
+        if (header := _MAPPING.match(line)) is not None:
+            here = (int(header[1], 16), int(header[2], 16)) if header[3].endswith(ending) else None
+        elif here is not None and line.startswith("Anonymous:") and line.split()[1] == "0":
+            found.append(here)
     return found
 
 

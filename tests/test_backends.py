@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from lean_align import choices
 from lean_align.artifacts import StageFolder
 from lean_align.errors import MissingPackageError, StageError
 from lean_align.pipeline import backends
@@ -15,7 +16,7 @@ from lean_align.pipeline.engines import begin_engine
 from lean_align.policy import load_policy
 from lean_align.policy.unsloth import draw_adapter
 from lean_align.recipe import load_recipe
-from lean_align.rollouts import choose_engine, engines
+from lean_align.rollouts import choose_engine
 
 DEMO = load_recipe("demo")
 
@@ -28,8 +29,7 @@ def folder(tmp_path) -> StageFolder:
 
 
 def pretend(monkeypatch, installed: bool, card: bool) -> None:
-    for module in (engines, backends):
-        monkeypatch.setattr(module, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(choices, "find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
 
 
@@ -50,7 +50,7 @@ def test_what_is_asked_for_and_not_installed_is_refused_with_the_key_to_set(monk
     pretend(monkeypatch, installed=False, card=True)
     with pytest.raises(MissingPackageError, match=r"rollouts\.engine=transformers"):
         choose_engine("vllm")
-    with pytest.raises(MissingPackageError, match=r"lean-align\[gpu\].*set it to trl"):
+    with pytest.raises(MissingPackageError, match=r"lean-align\[gpu\].*set training\.backend=trl"):
         choose_backend("unsloth")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +81,26 @@ def test_the_command_begins_anew_with_it_once(tmp_path):
     pid, arguments, dev_mode, environment = json.loads(process.communicate()[0])
     assert (pid, arguments, dev_mode) == (process.pid, ["a b", "--c"], True)
     assert environment == allocator_environment(plain)
+
+
+@pytest.mark.skipif(not memory._MAPPINGS.exists(), reason="Linux tells of its mappings")
+def test_pages_of_a_mapped_file_that_were_only_read_are_given_back_and_come_again(tmp_path):
+    """Two files of 32 MiB: one is read, of the other a page is written, which must not be lost."""
+    arrays = []
+    for name in ("read", "written"):
+        np.full(32 * 2**20, 7, np.uint8).tofile(tmp_path / f"{name}.weights")
+        arrays.append(np.memmap(tmp_path / f"{name}.weights", np.uint8, mode="c"))
+    read, written = arrays
+    written[5] = 9
+    assert int(read.sum()) == int(written.sum()) - 2
+
+    before = resident_bytes()
+    memory.forget_mapped_files(".weights")
+    assert 30 * 2**20 < before - resident_bytes() < 40 * 2**20
+    assert written[5] == 9
+    assert int(read.sum()) == 32 * 2**20 * 7
+
+
+def resident_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:"))

@@ -19,7 +19,7 @@ from lean_align.plan.making import with_key
 from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy import load_policy
 from lean_align.policy.known_models import KNOWN_MODELS
-from lean_align.policy.shapes import shape_policy, weight_bytes, with_prompt_length
+from lean_align.policy.shapes import loading_bytes, shape_policy, weight_bytes, with_prompt_length
 from lean_align.recipe import load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")
@@ -245,6 +245,7 @@ def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
     model = dataclasses.replace(recipe.model, quantization="none")
     weights = weight_bytes(shape_policy(model, None, 1))
     assert stage.peak_bytes == weights + 2048 * 128 * (128 * 5 + 1) + 2 * GIB
+    assert stage.disk_bytes == weights + next(s for s in other.stages if s.stage == "rollouts").disk_bytes
     assert any("vLLM" in line for line in plan.assumptions)
     assert not any("vLLM" in line for line in other.assumptions)
     assert stage.peak_bytes != next(stage for stage in other.stages if stage.stage == "rollouts").peak_bytes
@@ -255,3 +256,19 @@ def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
 def test_a_card_s_recipe_planned_for_a_cpu_says_how_to_plan_for_a_card(few_layers):
     plan = plan_run(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
     assert any("--vram 24GiB" in line for line in plan.assumptions)
+
+
+def test_a_plan_of_more_hours_than_anyone_waits_for_says_so(few_layers):
+    plan = plan_run(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
+    slower = dataclasses.replace(
+        plan, stages=tuple(dataclasses.replace(s, hours=300.0, fits=True) for s in plan.stages)
+    )
+    assert "may take 1,500 hours: too many to be of use on this CPU" in "\n".join(slower.lines())
+
+
+def test_loading_on_a_cpu_is_planned_with_the_pages_of_the_layers_that_are_made_4_bit(few_layers):
+    """A layer of Qwen2.5-1.5B has 46,792,704 such weights: 2 bytes each in the file, then half a byte and scales."""
+    recipe = load_recipe("gsm8k")
+    found = loading_bytes(shape_policy(recipe.model, recipe.lora, 1))
+    assert 2 * 46_792_704 * 2.5 < found < 2 * 46_792_704 * 2.53
+    assert loading_bytes(shape_policy(dataclasses.replace(recipe.model, quantization="none"), None, 1)) == 0

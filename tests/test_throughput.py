@@ -9,9 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from lean_align.cli import main
+from lean_align.errors import StageError
 from lean_align.throughput import Throughput, measuring
 
 MACHINE = {"device": "cpu", "versions": {}, "host": {}}
+SIZES = {"n_prompts": 4, "steps": 3, "max_new_tokens": 64, "num_generations": 8}
+ABOUT = {"machine": MACHINE, "recipe": "demo", "model": "demo", "settings": {}, "date": "", "command": "", **SIZES}
 PEAKS = {"load_seconds": 1.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
 ROWS = (
     {"work": "training", "way": "trl", "steps_per_hour": 100.0, **PEAKS},
@@ -23,13 +26,13 @@ ROWS = (
 
 
 def test_ratios_are_of_ways_that_both_ran():
-    found = Throughput(MACHINE, "demo", {}, 4, 3, ROWS)
+    found = Throughput(**ABOUT, turns=1, rows=ROWS)
     assert found.ratios() == {"vllm / transformers": 2.0}
     assert found.as_json()["ratios"] == found.ratios()
 
 
 def test_the_table_names_rates_units_peaks_and_what_did_not_run():
-    text = "\n".join(Throughput(MACHINE, "demo", {}, 4, 3, ROWS).lines())
+    text = "\n".join(Throughput(**ABOUT, turns=1, rows=ROWS).lines())
     assert "100.0 steps an hour" in text
     assert "300.0 tokens a second peak RAM 1.0 GiB, VRAM 2.0 GiB" in text
     assert "unsloth       not installed" in text
@@ -67,4 +70,39 @@ def test_the_command_prints_and_writes_every_way_and_a_way_that_fails_is_a_row(c
         ("gradients", ""): None,
     }
     assert "failed: MemoryError: too much" in done.output
-    assert written["settings"]["data.limit"] == 4
+    assert written["settings"] == {}
+    assert (written["n_prompts"], written["turns"], written["max_new_tokens"]) == (4, 1, 64)
+
+
+def test_turns_are_timed_one_after_the_other_and_the_table_shows_their_spread(children, monkeypatch, tmp_path):
+    """Planted: the rates of each way are 1, 2, 6 in turn."""
+    child, calls = measuring.subprocess.run, []
+
+    def in_turn(command, **options):
+        calls.append(command[3])
+        done = child(command, **options)
+        rate = (1.0, 2.0, 6.0)[calls.count(command[3]) - 1] if command[3] == "gradients" else 5.0
+        return subprocess.CompletedProcess(command, done.returncode, done.stdout.replace("5.0", str(rate)), done.stderr)
+
+    monkeypatch.setattr(measuring.subprocess, "run", in_turn)
+    output = tmp_path / "figures.json"
+    done = CliRunner().invoke(main, ["bench", "demo", "--turns", "3", "--set", "seed=4", "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    assert calls == ["training", "rollouts", "gradients"] * 3
+    written = json.loads(output.read_text())
+    gradients = next(row for row in written["rows"] if row["work"] == "gradients")
+    assert (gradients["tokens_per_second"], gradients["rates"]) == (2.0, [1.0, 2.0, 6.0])
+    assert "2.0 tokens a second (1.0 to 6.0) peak" in done.output
+    assert written["settings"] == {"seed": "4"}
+
+
+def test_a_recipe_that_cannot_be_prepared_says_that_nothing_was_measured(monkeypatch, tmp_path):
+    def fail(*arguments, **options):
+        raise StageError("the prepare stage failed (see above). What was finished before is kept in /tmp/x.")
+
+    monkeypatch.setattr(measuring, "run", fail)
+    done = CliRunner().invoke(main, ["bench", "demo", "-o", str(tmp_path / "figures.json")])
+    assert done.exit_code == 1
+    assert "nothing was measured" in done.output
+    assert "kept in" not in done.output
+    assert not (tmp_path / "figures.json").exists()

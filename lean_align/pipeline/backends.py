@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, read_json, write_json
-from lean_align.errors import MissingPackageError, StageError
+from lean_align.choices import choose
+from lean_align.errors import StageError
 from lean_align.pipeline.inputs import policy_at
 from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
@@ -26,30 +27,9 @@ CACHE = ".unsloth_compiled_cache"
 _PATCHED = ("trl", "transformers", "peft")
 
 
-def choose_backend(backend: str) -> str:
-    """`trl` or `unsloth`: what a recipe's `backend` means on this machine.  Imports torch only.
-
-    Parameters
-    ----------
-    backend : str
-        `auto` takes unsloth where there is a card and it is installed.
-
-    Raises
-    ------
-    MissingPackageError
-        When unsloth is asked for and is not installed.
-    """
-    installed = find_spec("unsloth") is not None
-    if backend == "unsloth" and not installed:
-        raise MissingPackageError(
-            "training.backend or warmup.backend is unsloth, which is not installed. Install it "
-            "(pip install lean-align[gpu]; without a card see the README), or set it to trl."
-        )
-    if backend == "auto":
-        import torch
-
-        return "unsloth" if installed and torch.cuda.is_available() else "trl"
-    return backend
+def choose_backend(backend: str, stage: str = "training") -> str:
+    """`trl` or `unsloth`: what a stage's `backend` means on this machine; see `choose`."""
+    return choose(f"{stage}.backend", backend, "trl", "unsloth")
 
 
 @contextmanager
@@ -73,7 +53,7 @@ def training_backend(
     """
     path = folder.path / BACKEND
     begun = read_json(path) if path.exists() else None
-    name = choose_backend(begun["backend"] if begun else trainer.backend)
+    name = choose_backend(begun["backend"] if begun else trainer.backend, folder.final.name)
     chosen: dict[str, Any] = {"backend": name, "version": version(name)}
     if name == "unsloth":
         chosen["fast_inference"] = _fast_inference(recipe)

@@ -38,10 +38,23 @@ def describe(seed: int, device: str) -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "git_commit": git_commit(),
-        "host": {"system": platform.platform(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        "host": {
+            "system": platform.platform(),
+            "machine": platform.machine(),
+            "processor": processor(),
+            "cpus": os.cpu_count(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        },
         "device": device,
         "seed": seed,
     }
+
+
+def processor() -> str:
+    """The processor's name as it is sold, where the system tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def git_commit() -> str | None:

@@ -17,7 +17,7 @@ from lean_align.plan.process import ProcessBytes, process_bytes
 from lean_align.plan.records import Plan, StagePlan
 from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.plan.speed import CARD, Speed, measured_speed
-from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
+from lean_align.policy.shapes import loading_bytes, model_config, shape_policy, weight_bytes
 from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.rollouts import Sampling, choose_engine
@@ -86,7 +86,8 @@ def plan_run(
     policy = shape_policy(recipe.model, recipe.lora, pool.longest_prompt)
     loaded = weight_bytes(policy)
     download = weight_bytes(shape_policy(replace(recipe.model, quantization="none", dtype="bfloat16"), None, 1))
-    stages = tuple(_plan_stage(name, recipe, pool, place, loaded, download) for name in _stages(recipe))
+    loading = loading_bytes(policy)
+    stages = tuple(_plan_stage(name, recipe, pool, place, loaded, loading, download) for name in _stages(recipe))
     return Plan(
         recipe.name,
         recipe.model.name,
@@ -120,9 +121,10 @@ def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
     ]
     if place.vllm:
         found.append(
-            "rollouts and evaluation are vLLM's: whole weights, keys and values, and 2 GiB of workspace; while one "
-            "of them runs, the whole weights also lie on the disk once more"
+            "rollouts and evaluation are vLLM's: whole weights, keys and values, and on a card 2 GiB of workspace; "
+            "while one of them runs, the whole weights also lie on the disk, and are counted there"
         )
+        found.append("their hours are those of our own decode loop: vLLM's are not planned")
     elif place.device == "cuda" and recipe.rollouts.engine == "auto":
         found.append(
             "rollouts and evaluation are those of our own decode loop; where vLLM is installed beside the card, auto "
@@ -150,7 +152,9 @@ def _stages(recipe: Recipe) -> Iterator[str]:
     yield from ("training", "evaluation")
 
 
-def _plan_stage(name: str, recipe: Recipe, pool: Pool, place: _Place, loaded: int, download: int) -> StagePlan:
+def _plan_stage(
+    name: str, recipe: Recipe, pool: Pool, place: _Place, loaded: int, loading: int, download: int
+) -> StagePlan:
     def cost(changed: Recipe) -> Cost:
         return _COSTS[name](changed, pool, place, loaded)
 
@@ -160,9 +164,11 @@ def _plan_stage(name: str, recipe: Recipe, pool: Pool, place: _Place, loaded: in
         say(f"plan: {name} takes {human_bytes(loaded + found.peak_bytes)}; looking for keys with which it fits")
     changes = () if fits else _changes(name, recipe, lambda r: place.fits(name, loaded + cost(r).peak_bytes))
     tokens, disk = _size(name, recipe, pool)
+    if place.vllm and name in ("rollouts", "evaluation"):
+        disk += _vllm_weights(recipe, place)
     peak, process = loaded + found.peak_bytes, place.process.of(name)
     on_card = place.device == "cuda"  # then the checkpoint is read through the machine's memory
-    ram = process + (download if on_card else peak)
+    ram = process + (download if on_card else max(peak, loading))
     return StagePlan(
         name, peak if on_card else ram, ram, found.peak_bytes, tokens, found.seconds / 3600, disk, changes, fits
     )
@@ -199,14 +205,22 @@ def _with_engine(cost: Cost, recipe: Recipe, place: _Place, loaded: int, batch_s
     """The same, with vLLM's peak where vLLM samples: whole weights in the place of the loaded ones."""
     if not place.vllm:
         return cost
-    whole = (
-        place.device == "cpu" if recipe.rollouts.vllm_adapter == "auto" else recipe.rollouts.vllm_adapter == "merged"
-    )
-    dtype = torch.float32 if whole else getattr(torch, recipe.model.dtype)
-    model = replace(recipe.model, quantization="none", dtype=str(dtype).removeprefix("torch."))
-    held = kv_cache_bytes(model_config(recipe.model), batch_size, longest, dtype)
+    held = kv_cache_bytes(model_config(recipe.model), batch_size, longest, _vllm_dtype(recipe, place))
     workspace = WORKSPACE_BYTES if place.device == "cuda" else 0
-    return replace(cost, peak_bytes=weight_bytes(shape_policy(model, None, 1)) + held + workspace - loaded)
+    return replace(cost, peak_bytes=_vllm_weights(recipe, place) + held + workspace - loaded)
+
+
+def _vllm_dtype(recipe: Recipe, place: _Place) -> torch.dtype:
+    """Of vLLM's weights, keys and values: float32 where the adapter is merged."""
+    adapter = recipe.rollouts.vllm_adapter
+    merged = place.device == "cpu" if adapter == "auto" else adapter == "merged"
+    return torch.float32 if merged else getattr(torch, recipe.model.dtype)
+
+
+def _vllm_weights(recipe: Recipe, place: _Place) -> int:
+    """Bytes of the whole weights that vLLM reads."""
+    dtype = str(_vllm_dtype(recipe, place)).removeprefix("torch.")
+    return weight_bytes(shape_policy(replace(recipe.model, quantization="none", dtype=dtype), None, 1))
 
 
 def _decoding(recipe: Recipe, n_prompts: int, pool: Pool, sampling: Sampling) -> tuple[Work, Work]:

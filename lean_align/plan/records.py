@@ -13,6 +13,8 @@ _HEADER = {
     "cpu": ("stage", "RAM", "tokens", "hours", "disk", ""),
 }
 
+TOO_MANY_HOURS = 1000
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -114,6 +116,8 @@ class Plan:
 
     def _verdict(self) -> str:
         hours = sum(stage.hours for stage in self.stages)
+        if self.fits and self.device == "cpu" and hours > TOO_MANY_HOURS:
+            return f"fits the memory, but may take {hours:,.0f} hours: too many to be of use on this CPU"
         if self.fits:
             return f"fits; at most {hours:.1f} hours"
         if all(stage.fits or stage.changes for stage in self.stages):

@@ -9,11 +9,15 @@ configuration is put in order, so that equal adapters are equal files.
 
 from __future__ import annotations
 
-from lean_align.policy.adapters import adapter_kept, save_adapter, seeded
-from lean_align.policy.dense import save_dense
-from lean_align.policy.encoding import PromptEncoder, load_encoder
-from lean_align.policy.loading import Policy, load_policy, resolve_device
-from lean_align.policy.sources import DEMO_MODEL, context_length, model_path
+import logging
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # when first imported it warns of a kernel not used here
+
+from lean_align.policy.adapters import adapter_kept, save_adapter, seeded  # noqa: E402
+from lean_align.policy.dense import save_dense  # noqa: E402
+from lean_align.policy.encoding import PromptEncoder, load_encoder  # noqa: E402
+from lean_align.policy.loading import Policy, load_policy, resolve_device  # noqa: E402
+from lean_align.policy.sources import DEMO_MODEL, context_length, model_path  # noqa: E402
 
 __all__ = [
     "DEMO_MODEL",

@@ -49,6 +49,14 @@ def adapter_kept(model: Any) -> Iterator[None]:
             parameter.data = kept[name]
 
 
+def adapter_shape(lora: LoraRecipe) -> dict[str, Any]:
+    """A recipe's adapter in peft's words: r, lora_alpha and target_modules."""
+    targets: str | list[str] = lora.target_modules
+    if targets != "all-linear":
+        targets = sorted(name.strip() for name in lora.target_modules.split(","))
+    return {"r": lora.r, "lora_alpha": lora.alpha, "target_modules": targets}
+
+
 def add_adapter(base: Any, lora: LoraRecipe | None, adapter: Path | None, seed: int) -> Any:
     """The base with the adapter of a folder, trainable; else with a fresh one; else as it is."""
     from peft import LoraConfig, PeftModel, get_peft_model
@@ -57,11 +65,6 @@ def add_adapter(base: Any, lora: LoraRecipe | None, adapter: Path | None, seed: 
         return PeftModel.from_pretrained(base, adapter, is_trainable=True)
     if lora is None:
         return base
-    targets: str | list[str] = lora.target_modules
-    if targets != "all-linear":
-        targets = sorted(name.strip() for name in lora.target_modules.split(","))
-    config = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=0.0, bias="none", target_modules=targets, task_type="CAUSAL_LM"
-    )
+    config = LoraConfig(**adapter_shape(lora), lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
     with seeded(seed_for(seed, "lora")):
         return get_peft_model(base, config)

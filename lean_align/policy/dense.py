@@ -37,7 +37,7 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
     """
     folder.mkdir(parents=True, exist_ok=True)
     names: dict[str, str] = {}
-    total, count = 0, 0
+    total = 0
     for count, shard in enumerate(_shards(_weights(policy.causal_lm, dtype), shard_bytes), start=1):
         file = f"model-{count:05}.safetensors"
         save_file(shard, folder / file, metadata={"format": "pt"})
@@ -53,7 +53,7 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
 
 def _weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and value of every weight of the base, adapters merged; those that the model ties to another left out."""
-    from bitsandbytes.functional import dequantize_4bit  # after `loading` has told its log to be quiet
+    from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit
 
     seen: set[int] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from lean_align.errors import ModelError
+from lean_align.memory import forget_mapped_files
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.encoding import PromptEncoder, load_encoder
 from lean_align.policy.sources import load_part
 from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
-
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of an inference kernel that is not used here
 
 _BLOCK = 64  # weights that share a scale in NF4
 
@@ -122,6 +120,8 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
     base = load_part(
         AutoModelForCausalLM, model, dtype=dtype, quantization_config=quantization, device_map={"": device.type}
     )
+    if quantization is not None and device.type == "cpu":
+        forget_mapped_files(".safetensors")
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -107,6 +107,16 @@ def weight_bytes(policy: Policy) -> int:
     return sum({id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
+def loading_bytes(policy: Policy) -> int:
+    """Bytes while 4-bit weights are made on a CPU: the file's pages of those layers in 16 bits, and what they become.
+
+    0 without quantisation: the weights are then the file's own pages.
+    """
+    layers = [module for module in policy.model.modules() if isinstance(module, _ShapeLinear4bit)]
+    packed = sum(t.nbytes for layer in layers for t in (layer.weight, layer.scales, layer.outer_scales))
+    return packed + sum(2 * layer.in_features * layer.out_features for layer in layers)
+
+
 def _quantise(base: Any, dtype: torch.dtype) -> None:
     """Put a stand-in in the place of every linear layer but the output layer, as transformers does."""
     head = base.get_output_embeddings()
@@ -119,6 +129,9 @@ def _quantise(base: Any, dtype: torch.dtype) -> None:
 
 class _ShapeLinear4bit(Linear4bit):
     """The bytes of a 4-bit layer: packed weights, their scales, and the whole weights while a product is taken."""
+
+    scales: torch.Tensor
+    outer_scales: torch.Tensor
 
     def __init__(self, linear: torch.nn.Linear, dtype: torch.dtype) -> None:
         torch.nn.Module.__init__(self)

@@ -16,7 +16,7 @@ from peft import set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 
-from lean_align.policy.adapters import seeded
+from lean_align.policy.adapters import adapter_shape, seeded
 from lean_align.policy.encoding import load_encoder
 from lean_align.policy.loading import Policy, end_tokens, resolve_device
 from lean_align.policy.sources import model_path
@@ -113,7 +113,4 @@ def _shape(lora: LoraRecipe, adapter: Path | None) -> dict[str, Any]:
     if adapter is not None:
         config = json.loads((adapter / "adapter_config.json").read_text())
         return {"r": config["r"], "lora_alpha": config["lora_alpha"], "target_modules": config["target_modules"]}
-    targets: str | list[str] = lora.target_modules
-    if targets != "all-linear":
-        targets = sorted(name.strip() for name in lora.target_modules.split(","))
-    return {"r": lora.r, "lora_alpha": lora.alpha, "target_modules": targets}
+    return adapter_shape(lora)

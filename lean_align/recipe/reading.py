@@ -177,7 +177,8 @@ def _words() -> list[str]:
 
 def _nearest(word: str, valid: Iterable[str]) -> str:
     choices = list(valid)
-    same = [choice for choice in choices if choice.rpartition(".")[2] == word]  # its section was left out
+    # its section was left out, or its case is another
+    same = [choice for choice in choices if choice.rpartition(".")[2] == word or choice.lower() == word.lower()]
     near = same[:1] or difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else "."
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lean_align.memory import human_bytes
 
@@ -94,6 +95,12 @@ def memory(n_bytes: float | None, missing: str = MISSING) -> str:
     return human_bytes(round(n_bytes))
 
 
+def what_ran(stage: Mapping[str, Any]) -> str:
+    """What trained or sampled in a stage, with its version: `trl 1.14.2`, or nothing."""
+    found = stage.get("backend") or stage.get("engine") or {}
+    return " ".join(str(found[key]) for key in ("backend", "engine", "version") if key in found)
+
+
 FOR_PAGE: tuple[Callable[..., str], ...] = (
     count,
     duration,
@@ -105,5 +112,6 @@ FOR_PAGE: tuple[Callable[..., str], ...] = (
     points,
     shorten,
     signed,
+    what_ran,
 )
 """Functions that the template uses by name."""

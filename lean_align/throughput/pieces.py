@@ -7,6 +7,7 @@ of its work once before it is timed.
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import sys
 import time
@@ -142,7 +143,8 @@ def _unguarded(path: Path) -> Iterator[None]:
 
 def _folder(run_dir: Path, name: str) -> StageFolder:
     path = run_dir / name
-    path.mkdir(exist_ok=True)
+    shutil.rmtree(path, ignore_errors=True)  # of the turn before
+    path.mkdir()
     return StageFolder(path, path, {}, 0.0)
 
 
