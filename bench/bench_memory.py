@@ -98,7 +98,8 @@ def random_group(policy: Policy, completion_tokens: int) -> Group:
     while len(policy.encoder.encode(prompt)) < PROMPT_TOKENS:
         prompt = replace(prompt, prompt=prompt.prompt + "Ann finds 2 apples. ")
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(1000, 150_000, (COMPLETIONS, completion_tokens), generator=generator).tolist()
+    vocabulary = policy.causal_lm.config.vocab_size
+    ids = torch.randint(1000, min(150_000, vocabulary), (COMPLETIONS, completion_tokens), generator=generator).tolist()
     first = Completion("p", 0, "", (), completion_tokens, 0.0, True)
     rows = [replace(first, index=i, token_ids=tuple(row), reward=float(i % 2)) for i, row in enumerate(ids)]
     return Group(prompt, tuple(rows))

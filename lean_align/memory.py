@@ -97,6 +97,12 @@ def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def return_freed_blocks() -> None:
+    """Give the pages of freed blocks back to the system, before work whose blocks are far larger than they; glibc's."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def forget_mapped_files(ending: str) -> None:
     """Give back the pages of mapped files that were read and not written; who reads them again gets them again.
 

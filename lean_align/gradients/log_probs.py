@@ -15,6 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lean_align.gradients.shared_prompt import SharedPrompt
+from lean_align.memory import return_freed_blocks
 from lean_align.policy import Policy
 from lean_align.types import Completion
 
@@ -63,6 +64,8 @@ def backward_tokens(
         Tokens whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes for a
         bfloat16 model.
     """
+    if tokens.states.device.type == "cpu":
+        return_freed_blocks()  # of the layers' forward pass: logits are far larger, and would lie beside them
     gradients = []
     for states, targets, w in zip(
         torch.split(tokens.states, logprob_chunk),
