@@ -6,12 +6,51 @@ Tensors that were there before the block are not counted.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
+
+
+@contextmanager
+def fused_attention() -> Iterator[None]:
+    """Attention on the `meta` device by the kernel that real devices take, which holds no matrix of scores.
+
+    torch's own choice there is the plain product of matrices, whose scores and their softmax autograd keeps: without
+    checkpointing a third too much.  A mode of torch functions would not do: it is off in a backward pass.
+    """
+    functional, plain = torch.nn.functional, torch.nn.functional.scaled_dot_product_attention
+
+    def attention(query: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        return (_fused if query.is_meta else plain)(query, *arguments, **options)
+
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = plain
+
+
+def _fused(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # as torch does before the kernel
+        attn_mask = torch.empty(attn_mask.shape, dtype=query.dtype, device=query.device)
+    output: torch.Tensor = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+    )[0]
+    return output
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from lean_align.errors import ModelError
@@ -127,7 +126,8 @@ def _sdpa(
     if not causal:
         ones = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
         mask = ones.tril(key.shape[2] - query.shape[2])
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    return attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
 
 
 def _refuse_unknown(options: dict[str, Any], prompt: SharedPrompt) -> None:
