@@ -1,10 +1,20 @@
-"""A recipe's choice between what is always there and what is faster on a card, such as trl and unsloth."""
+"""A recipe's choice between what is always there and what is faster on a card: the engine, and the backend."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
 from lean_align.errors import MissingPackageError
+
+
+def choose_engine(engine: str) -> str:
+    """`transformers` or `vllm`: what `rollouts.engine` means on this machine; see `choose`."""
+    return choose("rollouts.engine", engine, "transformers", "vllm")
+
+
+def choose_backend(backend: str, stage: str = "training") -> str:
+    """`trl` or `unsloth`: what a training stage's `backend` means on this machine; see `choose`."""
+    return choose(f"{stage}.backend", backend, "trl", "unsloth")
 
 
 def choose(key: str, setting: str, plain: str, faster: str) -> str:
@@ -32,8 +42,8 @@ def choose(key: str, setting: str, plain: str, faster: str) -> str:
     installed = find_spec(faster) is not None
     if setting == faster and not installed:
         raise MissingPackageError(
-            f"{key} is {faster}, which is not installed. Install it (with a card: pip install 'lean-align[gpu]'; on a "
-            f"CPU: make setup-stack, see the README), or set {key}={plain}."
+            f"{key} is {faster}, which is not installed. Install it (in a checkout, with a card: pip install '.[gpu]'; "
+            f"on a CPU: make setup-stack, see the README), or set {key}={plain}."
         )
     if setting == "auto":
         import torch

@@ -9,14 +9,14 @@ import torch
 
 from lean_align import choices
 from lean_align.artifacts import StageFolder
+from lean_align.choices import choose_backend, choose_engine
 from lean_align.errors import MissingPackageError, StageError
-from lean_align.pipeline import backends
-from lean_align.pipeline.backends import choose_backend, training_backend
+from lean_align.pipeline import backends, run
+from lean_align.pipeline.backends import training_backend
 from lean_align.pipeline.engines import begin_engine
 from lean_align.policy import load_policy
 from lean_align.policy.unsloth import draw_adapter
 from lean_align.recipe import load_recipe
-from lean_align.rollouts import choose_engine
 
 DEMO = load_recipe("demo")
 
@@ -50,7 +50,7 @@ def test_what_is_asked_for_and_not_installed_is_refused_with_the_key_to_set(monk
     pretend(monkeypatch, installed=False, card=True)
     with pytest.raises(MissingPackageError, match=r"rollouts\.engine=transformers"):
         choose_engine("vllm")
-    with pytest.raises(MissingPackageError, match=r"lean-align\[gpu\].*set training\.backend=trl"):
+    with pytest.raises(MissingPackageError, match=r"\.\[gpu\].*set training\.backend=trl"):
         choose_backend("unsloth")
 
 
@@ -143,3 +143,12 @@ def test_vllm_that_does_not_fit_is_loaded_for_half_as_many_completions(monkeypat
         vllm.vllm_engine(*common),
     ):
         pass
+
+
+@pytest.mark.parametrize("key", ["rollouts.engine=vllm", "warmup.backend=unsloth", "training.backend=unsloth"])
+def test_a_run_is_refused_before_its_first_stage_when_a_later_one_lacks_its_package(monkeypatch, tmp_path, key):
+    pretend(monkeypatch, installed=False, card=False)
+    name, _, value = key.partition("=")
+    with pytest.raises(MissingPackageError, match=name.replace(".", r"\.")):
+        run(load_recipe("demo", {name: value}), tmp_path / "run")
+    assert not (tmp_path / "run" / "data").exists()

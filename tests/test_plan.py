@@ -204,7 +204,7 @@ def test_lines_by_hand():
         "stage         VRAM      RAM  tokens  hours     disk",
         "rollouts   3.0 GiB  5.0 GiB   1,000   1.50  2.0 KiB",
         "gradients  9.0 GiB  5.0 GiB   2,000   0.50  4.0 KiB  does not fit; gradients.token_budget=512",
-        "does not fit as it is; it does with: --set gradients.token_budget=512",
+        "does not fit as it is (at most 2.0 hours); it does with: --set gradients.token_budget=512",
         "- it is made up",
     ]
     on_cpu = dataclasses.replace(plan, device="cpu").lines()
@@ -212,6 +212,7 @@ def test_lines_by_hand():
         "stage          RAM  tokens  hours     disk",
         "rollouts   3.0 GiB   1,000   1.50  2.0 KiB",
     ]
+    assert dataclasses.replace(plan, download_bytes=0).lines()[0].endswith("nothing to download")
     fitting = dataclasses.replace(plan, stages=stages[:1])
     assert fitting.lines()[-2] == "fits; at most 1.5 hours"
 

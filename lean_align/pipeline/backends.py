@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, read_json, write_json
-from lean_align.choices import choose
+from lean_align.choices import choose_backend
 from lean_align.errors import StageError
 from lean_align.pipeline.inputs import policy_at
 from lean_align.progress import say
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 BACKEND = "backend.json"
 CACHE = ".unsloth_compiled_cache"
 _PATCHED = ("trl", "transformers", "peft")
-
-
-def choose_backend(backend: str, stage: str = "training") -> str:
-    """`trl` or `unsloth`: what a stage's `backend` means on this machine; see `choose`."""
-    return choose(f"{stage}.backend", backend, "trl", "unsloth")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, read_json, write_json
+from lean_align.choices import choose_engine
 from lean_align.memory import Halving, release_memory
 from lean_align.pipeline.inputs import policy_at
 from lean_align.progress import say
@@ -37,7 +38,6 @@ def begin_engine(recipe: Recipe, folder: StageFolder) -> dict[str, Any]:
         When it is not installed.
     """
     from lean_align.policy import resolve_device
-    from lean_align.rollouts import choose_engine
 
     path = folder.path / ENGINE
     begun = read_json(path) if path.exists() else None

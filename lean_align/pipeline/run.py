@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.artifacts import disk_errors, read_json, write_text
+from lean_align.choices import choose_backend, choose_engine
 from lean_align.errors import RecipeError, StageError
 from lean_align.memory import allocator_environment
 from lean_align.pipeline.graph import BY_COMMAND, BY_FOLDER, Stage, check_run, is_finished, needed_stages
@@ -44,6 +45,8 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
     ------
     StaleStageError
         When the folder holds stages made from another recipe, other files or another model.
+    MissingPackageError
+        When an engine or a backend is asked for and is not installed.
     StageError
         When a stage failed; its own message went to stderr.
     """
@@ -51,6 +54,7 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         check_run(recipe, run_dir)
+        _check_packages(recipe, run_dir)
         write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
     finished = []
     for stage in needed_stages(recipe):
@@ -63,6 +67,19 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
             return {"run_dir": str(run_dir), "finished": finished}
     say(f"report: {run_dir / 'report' / 'index.html'}")
     return dict(read_json(run_dir / "summary.json"))
+
+
+def _check_packages(recipe: Recipe, run_dir: Path) -> None:
+    """Refuse now what a stage hours later would: an engine or a backend that was asked for and is not installed."""
+    for stage in needed_stages(recipe):
+        if (run_dir / stage.folder).exists():
+            continue
+        if stage.folder in ("warmup", "training"):
+            backend = getattr(recipe, stage.folder).backend
+            if backend != "auto":  # that takes what there is, and only a stage has torch to ask
+                choose_backend(backend, stage.folder)
+        elif stage.folder in ("rollouts", "evaluation") and recipe.rollouts.engine != "auto":
+            choose_engine(recipe.rollouts.engine)
 
 
 def _last_stage(recipe: Recipe, stop_after: str | None) -> Stage | None:

@@ -11,16 +11,17 @@ from typing import Any
 
 import torch
 
+from lean_align.choices import choose_engine
 from lean_align.memory import human_bytes
 from lean_align.plan.pool import Pool, pool_of
 from lean_align.plan.process import ProcessBytes, process_bytes
 from lean_align.plan.records import Plan, StagePlan
 from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.plan.speed import CARD, Speed, measured_speed
-from lean_align.policy.shapes import loading_bytes, model_config, shape_policy, weight_bytes
+from lean_align.policy.shapes import is_local, loading_bytes, model_config, shape_policy, weight_bytes
 from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
-from lean_align.rollouts import Sampling, choose_engine
+from lean_align.rollouts import Sampling
 from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
 from lean_align.selection import NEEDS_SCORES
 
@@ -95,7 +96,7 @@ def plan_run(
         place.limit_bytes,
         loaded,
         sum(p.numel() for p in policy.lora_parameters.values()),
-        download,
+        0 if is_local(recipe.model) else download,
         stages,
         _assumptions(recipe, pool, place),
     )
@@ -139,7 +140,6 @@ def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
         found.append("RAM is that of the libraries, without CUDA's own, and of the checkpoint's pages that were read")
     elif recipe.model.device != "cpu":
         found.append("there is no card here, so this is for the CPU; for a card give its memory, as in --vram 24GiB")
-        found.append("a recipe for a card takes far too long on a CPU; those for a CPU are demo and gsm8k-cpu")
     return tuple(found)
 
 

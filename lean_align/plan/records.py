@@ -66,7 +66,7 @@ class Plan:
     lora_parameters : int
         P.
     download_bytes : int
-        Of the model, in 16 bits.
+        Of the model, in 16 bits; 0 of a local folder.
     stages : tuple of StagePlan
     assumptions : tuple of str
         What the figures rest on.
@@ -108,7 +108,8 @@ class Plan:
         ]
         return [
             f"{self.recipe} on {where}: {self.model}, {human_bytes(self.weight_bytes)} loaded, "
-            f"{self.lora_parameters:,} LoRA weights, {human_bytes(self.download_bytes)} to download",
+            f"{self.lora_parameters:,} LoRA weights, "
+            f"{human_bytes(self.download_bytes) if self.download_bytes else 'nothing'} to download",
             *(line.rstrip() for line in table),
             self._verdict(),
             *(f"- {assumption}" for assumption in self.assumptions),
@@ -117,11 +118,15 @@ class Plan:
     def _verdict(self) -> str:
         hours = sum(stage.hours for stage in self.stages)
         if self.fits and self.device == "cpu" and hours > TOO_MANY_HOURS:
-            return f"fits the memory, but may take {hours:,.0f} hours: too many to be of use on this CPU"
+            return (
+                f"fits the memory, but may take {hours:,.0f} hours: too many to be of use on this CPU, for which "
+                "demo and gsm8k-cpu are made"
+            )
         if self.fits:
             return f"fits; at most {hours:.1f} hours"
         if all(stage.fits or stage.changes for stage in self.stages):
-            return f"does not fit as it is; it does with: {' '.join(f'--set {change}' for change in self.changes)}"
+            keys = " ".join(f"--set {change}" for change in self.changes)
+            return f"does not fit as it is (at most {hours:.1f} hours); it does with: {keys}"
         stuck = [stage.stage for stage in self.stages if not stage.fits and not stage.changes]
         return f"does not fit, and no key helps ({', '.join(stuck)}): take a smaller model, such as that of gsm8k-8gb"
 

@@ -21,9 +21,9 @@ N_CHOSEN_SHOWN = 10
 _SAMPLE_KEYS = ("answer", "completion_base", "reward_base", "completion_trained", "reward_trained")
 _MEMORY = {
     "peak_rss_bytes": "Peak memory",
-    "planned_rss_bytes": "Planned",
+    "planned_rss_bytes": "Planned memory",
     "peak_vram_bytes": "Peak GPU memory",
-    "planned_vram_bytes": "Planned for the GPU",
+    "planned_vram_bytes": "Planned GPU memory",
 }
 _STAGE_ORDER = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation")
 # HTML forbids these; a model can emit them all the same.

@@ -138,7 +138,7 @@ def stages_plot(stages: Mapping[str, Mapping[str, Any]]) -> Plot | None:
     longest = max(ran, key=lambda name: ran[name]["wall_seconds"])
     description = f"{len(ran)} stages; the longest is {longest} with {duration(ran[longest]['wall_seconds'])}."
     rows_high = 40 + _ROW_UNITS * len(ran)
-    caption = "Each panel has its own scale, from 0. A dash means not measured."
+    caption = "Each panel has its own scale, from 0. A dash means not measured, or not planned."
     return make_plot(
         "stages", "Time and memory by stage", description, caption, draw, (rows_high, rows_high * len(panels))
     )

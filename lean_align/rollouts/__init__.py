@@ -28,7 +28,7 @@ run is that of an uninterrupted one, byte for byte, rounding included.
 from __future__ import annotations
 
 from lean_align.rollouts.decoding import Decoded, decode
-from lean_align.rollouts.engines import Engine, TransformersEngine, choose_engine
+from lean_align.rollouts.engines import Engine, TransformersEngine
 from lean_align.rollouts.files import (
     Reward,
     complete,
@@ -44,7 +44,6 @@ __all__ = [
     "Reward",
     "Sampling",
     "TransformersEngine",
-    "choose_engine",
     "complete",
     "decode",
     "generate_batch",

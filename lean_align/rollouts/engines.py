@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lean_align.choices import choose
 from lean_align.policy import Policy, PromptEncoder
 from lean_align.rollouts.decoding import decode
 from lean_align.rollouts.windows import Sampling
@@ -59,8 +58,3 @@ class TransformersEngine:
         encoded = [self.encoder.encode(prompt) for prompt in prompts]
         noise = [prompt.prompt_id for prompt in prompts]
         return decode(self.policy, encoded, lambda p, g: sampling.noise(noise[p], g), sampling, advance).token_ids
-
-
-def choose_engine(engine: str) -> str:
-    """`transformers` or `vllm`: what `rollouts.engine` means on this machine; see `choose`."""
-    return choose("rollouts.engine", engine, "transformers", "vllm")
