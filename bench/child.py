@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from lean_align.memory import allocator_environment, human_bytes, peak_rss_bytes
+from lean_align.memory import allocator_environment, human_bytes, peak_rss_bytes, return_freed_blocks
 
 CAP_BYTES = 20 * 2**30
 ROOT = Path(__file__).parent.parent
@@ -85,7 +84,7 @@ def added_memory() -> Iterator[dict[str, int]]:
     Linux: the first is the kernel's own high-water mark, set back at the start; the second is sampled every 2 ms.
     """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what loading freed is given back before the block begins
+    return_freed_blocks()  # of loading, before the block begins
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
     before, anonymous = status_bytes("VmRSS"), status_bytes("RssAnon")
     highest, done = [anonymous], Event()

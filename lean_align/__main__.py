@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-from lean_align.cli import main
 from lean_align.memory import allocator_environment
 
 
@@ -14,6 +13,8 @@ def start() -> None:
     environment = allocator_environment(os.environ)
     if environment != dict(os.environ):
         os.execve(sys.executable, sys.orig_argv, environment)
+    from lean_align.cli import main  # not before: the process would import it twice
+
     main()
 
 

@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from bench.child import status_bytes
 from lean_align import memory
 from lean_align.errors import OutOfMemoryError
 from lean_align.memory import Shortage, allocator_environment, shortage_of
@@ -71,8 +71,8 @@ def test_another_c_library_is_told_nothing(monkeypatch):
 def test_the_command_begins_anew_with_it_once(tmp_path):
     """Its arguments, and what Python itself was given, come along."""
     code = (
-        "import json, os, sys; from lean_align import __main__ as command; "
-        "command.main = lambda: print(json.dumps([os.getpid(), sys.argv[1:], sys.flags.dev_mode, dict(os.environ)])); "
+        "import json, os, sys; from lean_align import __main__ as command, cli; "
+        "cli.main = lambda: print(json.dumps([os.getpid(), sys.argv[1:], sys.flags.dev_mode, dict(os.environ)])); "
         "command.start()"
     )
     plain = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
@@ -94,13 +94,8 @@ def test_pages_of_a_mapped_file_that_were_only_read_are_given_back_and_come_agai
     written[5] = 9
     assert int(read.sum()) == int(written.sum()) - 2
 
-    before = resident_bytes()
+    before = status_bytes("RssFile")
     memory.forget_mapped_files(".weights")
-    assert 30 * 2**20 < before - resident_bytes() < 40 * 2**20
+    assert 30 * 2**20 < before - status_bytes("RssFile") < 40 * 2**20
     assert written[5] == 9
     assert int(read.sum()) == 32 * 2**20 * 7
-
-
-def resident_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:"))

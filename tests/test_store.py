@@ -214,7 +214,6 @@ def test_a_full_disk_is_met_when_the_store_is_made(tmp_path, monkeypatch):
 FILL = """
 import sys, time
 import numpy as np
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from lean_align.store import StoreWriter
 folder, start, stop, ids, hold = Path(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5])

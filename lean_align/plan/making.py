@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_
 from lean_align.plan.speed import CARD, Speed, measured_speed
 from lean_align.policy.shapes import is_local, loading_bytes, model_config, shape_policy, weight_bytes
 from lean_align.progress import say
-from lean_align.recipe import Recipe, TrainerRecipe
+from lean_align.recipe import ModelRecipe, Recipe, TrainerRecipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
 from lean_align.selection import NEEDS_SCORES
@@ -86,7 +87,7 @@ def plan_run(
     pool, place = pool or pool_of(recipe), _place(recipe, vram_bytes, speed)
     policy = shape_policy(recipe.model, recipe.lora, pool.longest_prompt)
     loaded = weight_bytes(policy)
-    download = weight_bytes(shape_policy(replace(recipe.model, quantization="none", dtype="bfloat16"), None, 1))
+    download = _whole_weights(recipe.model, torch.bfloat16)
     loading = loading_bytes(policy)
     stages = tuple(_plan_stage(name, recipe, pool, place, loaded, loading, download) for name in _stages(recipe))
     return Plan(
@@ -219,8 +220,14 @@ def _vllm_dtype(recipe: Recipe, place: _Place) -> torch.dtype:
 
 def _vllm_weights(recipe: Recipe, place: _Place) -> int:
     """Bytes of the whole weights that vLLM reads."""
-    dtype = str(_vllm_dtype(recipe, place)).removeprefix("torch.")
-    return weight_bytes(shape_policy(replace(recipe.model, quantization="none", dtype=dtype), None, 1))
+    return _whole_weights(recipe.model, _vllm_dtype(recipe, place))
+
+
+@cache
+def _whole_weights(model: ModelRecipe, dtype: torch.dtype) -> int:
+    """Bytes of a model without quantisation or adapter."""
+    name = str(dtype).removeprefix("torch.")
+    return weight_bytes(shape_policy(replace(model, quantization="none", dtype=name), None, 1))
 
 
 def _decoding(recipe: Recipe, n_prompts: int, pool: Pool, sampling: Sampling) -> tuple[Work, Work]:
