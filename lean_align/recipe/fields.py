@@ -51,8 +51,8 @@ class DataRecipe:
 
     train_path: str = "demo"
     """A local .jsonl, .json or .parquet, a hub id, or `demo` for generated problems."""
-    test_path: str = "demo"
-    """The held-out set, likewise."""
+    test_path: str | None = "demo"
+    """The held-out set, likewise; null where evaluation.benchmarks take its place."""
     config: str | None = None
     """Configuration of a hub data set."""
     train_split: str = "train"
@@ -69,6 +69,11 @@ class DataRecipe:
     """System message before each prompt; chat format only."""
     prompt_template: str = "{prompt}"
     """Text put to the model; `{prompt}` stands for the question."""
+    chinese: str = choice("keep", "drop")
+    """Training prompts with Chinese characters: `keep`, or `drop`, each with its reason."""
+    contamination: str = choice("keep", "drop", "drop_exact", "off")
+    """Training prompts that a held-out set or benchmark holds too are always looked for, but for `off`. `keep`: said and
+    listed, no more; `drop`: left out, exact and near matches; `drop_exact`: left out where they match exactly."""
     demo_train: int = number(320, 1)
     """Number of generated training problems (`train_path: demo`)."""
     demo_test: int = number(500, 1)
@@ -206,14 +211,26 @@ class SelectionRecipe:
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """Greedy pass@1 on the held-out set."""
+    """The held-out set, greedily, and benchmarks, each by its own protocol."""
 
+    benchmarks: tuple[str, ...] = ()
+    """Names of benchmarks: gsm8k, math500, amc2023, aime2024, crux, crux-input, or one of your own."""
+    data_dir: str | None = None
+    """Folder with the benchmarks' files, gsm8k/test.jsonl and so on; from the hub when null."""
+    limit: int | None = number(None, 1)  # type: ignore[arg-type]
+    """Use a seeded random subset of this many problems of each benchmark; all when null."""
+    num_samples: int = number(8, 1)
+    """Completions a problem (k of avg@k) where a benchmark is sampled: AMC and AIME. The others are greedy."""
+    temperature: float = number(0.6, 0.01, 10.0)
+    """Sampling temperature of those benchmarks."""
+    top_p: float = number(0.95, 0.01, 1.0)
+    """Nucleus of those benchmarks: the smallest set of tokens whose probabilities add up to it; 1 is all."""
     batch_size: int = number(64, 1)
     """Problems decoded at the same time."""
     window: int = number(512, 1)
     """Problems that share a continuous batch and are written together."""
     max_new_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
-    """Longest completion; as in rollouts when null."""
+    """Longest completion; when null as in rollouts, and a benchmark's own."""
 
 
 @dataclass(frozen=True)
