@@ -9,7 +9,7 @@ STACK_BIN := $(STACK_VENV)/bin
 STACK_PIP := $(STACK_BIN)/python -m pip install --quiet --disable-pip-version-check
 STACK_STAMP := $(STACK_VENV)/.lean_align_ready
 
-.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers docs demo-model lock lock-gpu clean
+.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers cross-check-env docs demo-model lock lock-gpu clean
 
 $(STAMP): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,9 @@ bench-full: setup  ## measure at full size: hours on 2 cores
 
 bench-peers: setup  ## the environment of trak, dattri and bergson, in .venv-peers; bench makes it when needed
 	$(BIN)/python -m bench.peers
+
+cross-check-env: setup  ## the environment of lm-eval, in .venv-lm-eval; bench.cross_check makes it when needed
+	$(BIN)/python -m bench.lm_eval_tasks.environment
 
 docs: setup  ## write docs/cli.md from the command line's own help
 	$(BIN)/python -m docs.make_cli

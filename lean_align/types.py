@@ -128,3 +128,79 @@ class PairedDifference:
     wins: int
     losses: int
     p_value: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluated completion came to, without its text.
+
+    `reward` is 0.0 or 1.0; `finished` is False where the token limit cut the completion short; `answered` is
+    False where no answer could be found in it.
+    """
+
+    reward: float
+    n_tokens: int
+    finished: bool
+    answered: bool
+
+
+@dataclass(frozen=True)
+class AverageAtK:
+    """avg@k: mean over n problems of the mean reward of their k samples, with a 95 % interval over problems."""
+
+    value: float
+    interval: tuple[float, float]
+    n: int
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class BenchmarkScore:
+    """A model on a benchmark of n problems, num_samples completions each.
+
+    Attributes
+    ----------
+    metric : str
+        `pass@1` for one completion a problem, `avg@k` for k.
+    value, interval, interval_kind
+        In [0, 1]; the 95 % interval, and how it was made.
+    n_correct, n_truncated, n_unanswered : int
+        Completions, of n x num_samples: right; cut off at the token limit; without an answer that could be found.
+    mean_tokens : float
+        Over all completions.
+    pass_at_k : dict
+        Mean pass@k for powers of two up to num_samples; keys are strings, as JSON has them.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    interval_kind: str
+    n: int
+    num_samples: int
+    n_correct: int
+    n_truncated: int
+    n_unanswered: int
+    mean_tokens: float
+    pass_at_k: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ScoreDifference(PairedDifference):
+    """Trained minus base over the same problems, and how p-value and interval were made.
+
+    `wins` and `losses` count problems on which the trained model does better and worse.
+    """
+
+    test: str
+    interval_kind: str
+
+
+@dataclass(frozen=True)
+class MeanScore:
+    """Unweighted mean over the named benchmarks, with a 95 % interval over the problems of each."""
+
+    value: float
+    interval: tuple[float, float]
+    benchmarks: tuple[str, ...]
+    interval_kind: str

@@ -73,3 +73,30 @@ def test_temperature_zero_takes_the_first_of_the_largest():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_logits_that_are_not_finite_give_a_token_past_the_end(temperature, bad):
     assert draw(torch.tensor([0.0, bad, 1.0]), [0.5], temperature) == [3]
+
+
+def test_top_p_by_hand():
+    """Shares 1/2, 1/4, 1/8, 1/8 in that order of size: 0.5 is made up by the first, 0.6 by two, 0.8 by three.
+
+    With two left, tokens 1 and 2 have 2/3 and 1/3; of the equals 4 and 5 the first stays.
+    """
+
+    def drawn(top_p: float) -> set[int]:
+        uniforms = torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64)
+        return set(choose_tokens(SHARES.log().expand(1000, -1), uniforms, 1.0, top_p).tolist())
+
+    assert [drawn(p) for p in (0.01, 0.5, 0.6, 0.8, 1.0)] == [{1}, {1}, {1, 2}, {1, 2, 4}, {1, 2, 4, 5}]
+    edges = torch.tensor([2 / 3 - 1e-6, 2 / 3 + 1e-6], dtype=torch.float64)
+    assert choose_tokens(SHARES.log().expand(2, -1), edges, 1.0, 0.6).tolist() == [1, 2]
+
+
+def test_top_p_is_taken_after_the_temperature():
+    """At temperature 2 the shares are as their roots: 0.357, 0.252, 0.178, 0.178: 0.5 takes two tokens, not one."""
+    uniforms = torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64)
+    drawn = choose_tokens(SHARES.log().expand(1000, -1), uniforms, 2.0, 0.5).tolist()
+    assert set(drawn) == {1, 2}
+
+
+def test_nan_is_told_from_a_token_below_top_p_too():
+    logits = torch.tensor([[0.0, float("nan"), 1.0]])
+    assert choose_tokens(logits, torch.tensor([0.5], dtype=torch.float64), 1.0, 0.9).tolist() == [3]

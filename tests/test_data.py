@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows, prompts_from_rows
+from lean_align.data import (
+    Census,
+    PreparedPrompts,
+    load_rows,
+    prepare_prompts,
+    prompt_rows,
+    prompts_from_rows,
+    read_row,
+)
 from lean_align.demo.problems import GRADES
 from lean_align.errors import DataError, LeanAlignError
 from lean_align.recipe import DataRecipe
@@ -187,7 +195,35 @@ def test_a_weight_of_zero_leaves_a_grade_out() -> None:
     assert max(sentences(1)) <= 2 < min(sentences(GRADES[-1]))
 
 
-# Rule 1: no prompt or no answer
+# Rule 1: copies
+
+
+def test_whole_copies_are_read_once_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [verl("1 + 1?", "2"), verl("2 + 2?", "4")]
+    assert read_bytes(tmp_path, "rows.jsonl", jsonl(rows * 100)) == rows
+    assert "holds 2 different rows; 198 more repeat one of them in every field" in capsys.readouterr().err
+
+
+def test_rows_that_differ_in_any_field_are_all_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**ROWS[0], "id": i} for i in range(3)]
+    assert read_bytes(tmp_path, "rows.jsonl", jsonl(rows)) == rows
+    assert capsys.readouterr().err == ""
+
+
+def test_copies_are_not_held(tmp_path: Path) -> None:
+    """20,000 copies of a row of 2,000 characters, 40 MB of text, are read in less than 4 MB."""
+    import tracemalloc
+
+    row = {"prompt": "x" * 2000, "answer": "1"}
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(jsonl([row]) * 20_000))
+    tracemalloc.start()
+    assert read(tmp_path / "rows.jsonl.gz") == [row]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6
+
+
+# Rule 2: formats; no prompt or no answer
 
 
 @pytest.mark.parametrize("row", [{"prompt": "x"}, {"prompt": "x", "answer": None}, {"prompt": "x", "answer": " "}])
@@ -208,9 +244,23 @@ def test_a_row_that_is_no_object_is_named(row: Any) -> None:
         prepare([row])
 
 
-def test_a_prompt_that_is_no_text_is_named() -> None:
-    with pytest.raises(DataError, match=r"row 1: the prompt is list; expected text"):
-        prepare([{"prompt": [{"role": "user", "content": "x"}], "answer": "1"}])
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (3, "the prompt is int; expected text, or a list of chat messages"),
+        ({"role": "user"}, "the prompt is dict; expected text"),
+        ([], "a list that holds nothing; expected chat messages"),
+        (["1 + 1?"], "a list that holds str '1 \\+ 1.'; expected chat messages"),
+        ([{"role": "user", "content": None}], "a list that holds dict .*; expected chat messages"),
+        ([{"role": "system", "content": "x"}], "a chat of system; expected one user message"),
+        ([{"role": "user", "content": "x"}] * 2, "a chat of user, user; expected one user message"),
+        ([{"role": r, "content": "x"} for r in ("user", "assistant")], "a chat of user, assistant; expected one user"),
+        ([{"role": "user", "content": " "}], "has no prompt"),
+    ],
+)
+def test_a_prompt_of_another_kind_is_named(prompt: Any, message: str) -> None:
+    with pytest.raises(DataError, match=rf"rows\.jsonl, row 2.* {message}"):
+        prepare([ROWS[0], {"prompt": prompt, "answer": "1"}])
 
 
 @pytest.mark.parametrize("name", ["prompt", "question", "problem"])
@@ -218,11 +268,83 @@ def test_a_prompt_has_three_names(name: str) -> None:
     assert pairs(prepare([{name: " 1 + 1?\n", "answer": 2}])) == [("1 + 1?", "2")]
 
 
+FIRST = (
+    "Solve the following math problem and keep to this: the last line is of the form Answer: $Answer (no quotes).\n\n"
+)
+LAST = '\n\nRemember to put your answer on its own line after the word "Answer:".'
+
+
+def chat(question: str) -> list[dict[str, str]]:
+    return [{"content": question, "role": "user"}]
+
+
+def verl(question: str, answer: str) -> dict[str, Any]:
+    return {"prompt": chat(FIRST + question + LAST), "reward_model": {"ground_truth": answer, "style": "rule"}}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "1 + 1?", "answer": "2"},
+        {"question": "1 + 1?", "answer": "2"},
+        {"problem": "1 + 1?", "solution": "First,\nthen 2.", "answer": "2"},
+        {"problem": "1 + 1?", "solution": "2", "answer": None},
+        {"prompt": chat("1 + 1?"), "answer": 2},
+        {"prompt": [{"role": "system", "content": "Think."}, *chat("1 + 1?")], "answer": 2.0},
+        {"prompt": "1 + 1?", "solution": "2", "source_prompt": chat("x"), "reward_model": {"ground_truth": "2"}},
+        {"prompt": FIRST + "1 + 1?" + LAST, "solution": "2"},
+        verl("1 + 1?", "2"),
+    ],
+)
+def test_every_row_format_gives_question_and_answer(row: dict[str, Any]) -> None:
+    assert read_row(row, "here") == ("1 + 1?", "2")
+
+
+@pytest.mark.parametrize("question", ["Two\n\nparagraphs, Answer: $Answer", "  spaced \n", "Remember to put it down."])
+def test_only_the_instruction_is_taken_off(question: str) -> None:
+    assert read_row(verl(question, "2"), "here")[0] == question
+
+
+@pytest.mark.parametrize("question", [FIRST + "1 + 1?", "1 + 1?" + LAST, FIRST.strip() + " 1 + 1?" + LAST])
+def test_half_an_instruction_stays(question: str) -> None:
+    assert read_row({"prompt": question, "answer": "2"}, "here")[0] == question
+
+
+def test_an_instruction_around_nothing_is_no_prompt() -> None:
+    with pytest.raises(DataError, match="has no prompt"):
+        prepare([verl("", "2")])
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [(142.0, "142"), (-3.0, "-3"), (0.5, "0.5"), (1e22, "1" + "0" * 22), (7, "7"), ("142.0", "142.0"), (0.0, "0")],
+)
+def test_a_whole_float_is_an_integer(answer: Any, text: str) -> None:
+    assert read_row({"prompt": "x", "answer": answer}, "here") == ("x", text)
+
+
+@pytest.mark.parametrize("answer", [["2"], {"value": 2}, b"2"])
+def test_an_answer_that_is_neither_text_nor_number_is_named(answer: Any) -> None:
+    with pytest.raises(DataError, match=f"row 1: the answer is {type(answer).__name__}; expected text or a number"):
+        prepare([{"prompt": "x", "answer": answer}])
+
+
+def test_a_missing_number_is_no_answer() -> None:
+    with pytest.raises(DataError, match="row 1 has no answer"):
+        prepare([{"prompt": "x", "answer": float("nan")}])
+
+
+@pytest.mark.parametrize("solution", ["First,\nthen 2.", "so " * 100])
+def test_a_worked_solution_is_no_answer(solution: str) -> None:
+    with pytest.raises(DataError, match=r"row 1 has no answer: its `solution`, of \d+ characters, is a worked one"):
+        prepare([{"problem": "x", "solution": solution}])
+
+
 def test_zero_is_an_answer() -> None:
     assert pairs(prepare([{"prompt": "1 - 1?", "answer": 0}])) == [("1 - 1?", "0")]
 
 
-# Rule 2: golds
+# Rule 3: golds
 
 
 def test_the_gold_is_what_follows_the_hashes() -> None:
@@ -251,7 +373,7 @@ def test_an_error_of_the_parser_itself_is_not_swallowed() -> None:
         prepare(ROWS, parse_gold=broken)
 
 
-# Rules 3 and 4: duplicates and conflicts
+# Rules 4 and 5: conflicts and duplicates
 
 
 def test_a_duplicate_is_kept_once_the_first_time() -> None:
@@ -270,11 +392,100 @@ def test_a_prompt_with_answers_in_conflict_is_dropped_each_time() -> None:
     assert {row["reason"] for row in prepared.dropped} == {"answers in conflict for the same prompt: 2, 3"}
 
 
+@pytest.mark.parametrize("answers", [("1", "1.0"), ("1,000", "1000"), ("+2", "2.00"), ("0.50", ".5"), ("x", "x")])
+def test_equal_values_are_no_conflict(answers: tuple[str, str]) -> None:
+    agrees = answers != ("0.50", ".5")  # a number begins with a digit here
+    prepared = prepare([{"prompt": "q", "answer": a} for a in answers] + [ROWS[0]], parse_gold=str)
+    assert prepared.dropped_by_reason == ({"duplicate": 1} if agrees else {"conflicting answers": 2})
+    assert (("q", answers[0]) in pairs(prepared)) == agrees
+
+
+def test_questions_are_compared_but_for_white_space() -> None:
+    prepared = prepare([{"prompt": "1 +\n\n 1?", "answer": "2"}, *ROWS])
+    assert pairs(prepared) == [("1 +\n\n 1?", "2"), ("2 + 2?", "4")]
+    assert prepared.dropped_by_reason == {"duplicate": 1}
+
+
+def test_the_census_by_hand() -> None:
+    """Texts: "a?" (1 and 2), "a? " (2), "b?" (3, twice), "c?" (4 and 4.0): 4, one in conflict; questions: a, b, c."""
+    given = [("a?", "1"), ("a?", "2"), ("a? ", "2"), ("b?", "3"), ("b?", "3"), ("c?", "4"), ("c?", "4.0")]
+    prepared = prepare([{"prompt": prompt, "answer": answer} for prompt, answer in given])
+    assert prepared.census == Census(7, 4, 1, 3, 1)
+    assert prepared.dropped_by_reason == {"conflicting answers": 3, "duplicate": 2}
+
+
 def test_an_unreadable_answer_does_not_make_a_conflict() -> None:
     assert pairs(prepare([ROWS[0], {"prompt": "1 + 1?", "answer": "####"}])) == [("1 + 1?", "2")]
 
 
-# Rule 5: length
+# Rule 6: Chinese characters
+
+CHINESE = [{"prompt": "设 x = 1, 求 x", "answer": "1"}, {"prompt": "\U00020000 = ?", "answer": "1"}]
+
+
+def test_chinese_prompts_are_kept_or_dropped() -> None:
+    assert len(prepare([*ROWS, *CHINESE]).prompts) == 4
+    prepared = prepare([*ROWS, *CHINESE], chinese="drop")
+    assert pairs(prepared) == [("1 + 1?", "2"), ("2 + 2?", "4")]
+    assert [row["reason"] for row in prepared.dropped] == ["Chinese characters"] * 2
+    assert prepared.dropped_by_reason == {"Chinese characters": 2}
+
+
+def test_other_scripts_and_full_width_signs_are_not_chinese() -> None:
+    rows = [{"prompt": text, "answer": "1"} for text in ("ж + я?", "がんばれ", "x\uff0c y?", "\u3002")]
+    assert len(prepare(rows, chinese="drop").prompts) == 4
+
+
+# Rule 7: contamination
+
+LONG = "A farmer has {} cows and buys {} more cows at the market on a rainy day. How many cows are there now?"
+HELD_OUT = [Prompt("test-000004", LONG.format(3, 4), "7"), Prompt("test-000005", LONG.format(8, 9), "17")]
+HELD = [
+    {"prompt": LONG.format(3, 4).upper(), "answer": "7"},
+    {"prompt": LONG.format(5, 4), "answer": "9"},
+    {"prompt": LONG.format(8, 9) + " Answer in full.", "answer": "17"},
+    *ROWS,
+]
+
+
+@pytest.mark.parametrize(("rule", "left"), [("keep", 5), ("off", 5), ("drop_exact", 4), ("drop", 3)])
+def test_contaminated_prompts_are_kept_or_dropped(rule: str, left: int) -> None:
+    prepared = prepare(HELD, contamination=rule, benchmarks={"cows": HELD_OUT})
+    assert len(prepared.prompts) == left
+    assert LONG.format(5, 4) in [prompt.prompt for prompt in prepared.prompts], "other numbers, another problem"
+    assert prepared.dropped_by_reason == ({"contaminated": 5 - left} if left < 5 else {})
+    assert (prepared.contamination is None) == (rule == "off")
+
+
+def test_the_reason_names_benchmark_and_problem() -> None:
+    prepared = prepare(HELD, contamination="drop", benchmarks={"cows": HELD_OUT, "again": HELD_OUT[:1]})
+    assert [(row["prompt_id"], row["reason"]) for row in prepared.dropped] == [
+        ("train-000000", "contaminated: exact match of again test-000004, and 1 more"),
+        ("train-000002", "contaminated: near match (1.00) of cows test-000005"),
+    ]
+
+
+def test_the_reason_names_an_exact_match_before_a_near_one() -> None:
+    longer = Prompt("test-000009", HELD[2]["prompt"], "17")
+    prepared = prepare(HELD[2:], contamination="drop", benchmarks={"a": HELD_OUT, "b": [longer]})
+    assert [row["reason"] for row in prepared.dropped] == [
+        "contaminated: exact match of b test-000009, and 1 more",
+    ]
+
+
+def test_the_check_comes_before_limit_and_length() -> None:
+    prepared = prepare(HELD, limit=1, fits=lambda prompt: len(prompt.prompt) < 20, benchmarks={"cows": HELD_OUT})
+    assert prepared.contamination is not None
+    assert [pair.prompt_id for pair in prepared.contamination.pairs] == ["train-000000", "train-000002"]
+    assert prepared.contamination.n_prompts == 5
+    assert len(prepared.prompts) == 1
+
+
+def test_without_benchmarks_nothing_is_found() -> None:
+    assert prepare(HELD, contamination="drop").dropped == ()
+
+
+# Rule 8: length
 
 
 def test_a_prompt_too_long_is_dropped() -> None:
@@ -291,7 +502,7 @@ def test_the_length_of_a_duplicate_is_not_asked() -> None:
     assert asked == ["train-000000", "train-000001"]
 
 
-# Rule 6: limit
+# Rule 9: limit
 
 
 def test_limit_takes_a_seeded_subset_in_file_order() -> None:
@@ -357,3 +568,17 @@ def test_no_rows_at_all_are_refused() -> None:
 def test_prompts_round_trip_through_rows() -> None:
     prompts = prepare(ROWS).prompts
     assert tuple(prompts_from_rows(json.loads(json.dumps(prompt_rows(prompts))))) == prompts
+
+
+# The real file
+
+
+def test_dapo_math_17k(shared_data: Path) -> None:
+    """17,917 rows, 17,290 different texts, 11 of them with answers in conflict."""
+    rows = read(shared_data / "dapo_math_17k" / "dapo_math_17k.jsonl.gz")
+    prepared = prepare(rows, chinese="drop", contamination="off")
+    assert prepared.census == Census(17_917, 17_290, 11, 17_188, 12)
+    assert len(prepared.prompts) + len(prepared.dropped) == len(rows) == 17_917
+    assert prepared.dropped_by_reason == {"conflicting answers": 24, "duplicate": 717, "Chinese characters": 3_200}
+    wrapped = [verl(row["question"], row["answer"]) for row in rows]
+    assert prepare(wrapped, chinese="drop", contamination="off") == prepared

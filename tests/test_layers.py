@@ -18,10 +18,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lean_align"
 LAYERS = {
     0.0: ("types", "errors"),
-    1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices"),  # know nothing but layer 0
+    # know nothing but layer 0
+    1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices", "contamination", "sandbox"),
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
     2.0: ("data", "verify", "policy", "projection", "store"),
-    3.0: ("rollouts", "gradients", "scoring", "doctor"),
+    3.0: ("rollouts", "gradients", "scoring", "doctor", "benchmarks"),
     4.0: ("selection", "grpo"),
     5.0: ("evaluate", "plan"),
     6.0: ("report",),

@@ -16,6 +16,7 @@ from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.live_bytes import LiveBytes
 from lean_align.plan import Plan, Pool, Speed, StagePlan, making, plan_run, pool_of
 from lean_align.plan.making import with_key
+from lean_align.plan.pool import _known_benchmarks
 from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy import load_policy
 from lean_align.policy.known_models import KNOWN_MODELS
@@ -185,6 +186,22 @@ def test_the_pool_is_counted_where_data_and_tokenizer_are_at_hand():
     pool = pool_of(recipe)
     assert (pool.n_train, pool.n_test) == (5, 7)
     assert 10 < pool.longest_prompt < 100
+
+
+def test_benchmarks_are_counted_with_their_samples_and_the_longest_of_them_decides_the_peak(few_layers):
+    """Both models, 20 problems greedily and 20 with 4 samples, of up to 512 and 3,072 tokens."""
+    names = {"data.test_path": None, "evaluation.limit": 20, "evaluation.num_samples": 4}
+
+    def planned(benchmarks):
+        recipe = load_recipe("gsm8k", {**names, "evaluation.benchmarks": benchmarks})
+        pool = dataclasses.replace(POOL, n_test=0, benchmarks=_known_benchmarks(recipe))
+        return plan_run(recipe, 24 * GIB, pool, SPEED).stages[-1]
+
+    gsm8k, both = planned(["gsm8k"]), planned(["gsm8k", "aime2024"])
+    assert gsm8k.tokens == 2 * 20 * 512
+    assert both.tokens == gsm8k.tokens + 2 * 20 * 4 * 3072
+    assert both.peak_bytes > gsm8k.peak_bytes
+    assert both.hours > gsm8k.hours
 
 
 def test_data_that_nobody_has_counted_are_refused():

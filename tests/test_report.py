@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from lean_align.errors import DataError, StageError
 from lean_align.report import ReportScores, formatting, wording, write_report
+from lean_align.report.methods import methods_from_summary
+from tests.test_results_table import SUMMARY as BENCHMARKS
 
 INLINE = {"span", "code", "strong", "a"}
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -61,6 +63,31 @@ SUMMARY: dict[str, Any] = {
         "rollouts": {"wall_seconds": 4000.0, "peak_rss_bytes": 900_000_000, "peak_vram_bytes": None},
     },
 }
+BENCHMARKED = (
+    SUMMARY
+    | copy.deepcopy(BENCHMARKS)
+    | {
+        "accuracy": None,
+        "benchmark": None,
+        "contamination": {
+            "mode": "keep",
+            "n_train": 17290,
+            "benchmarks": {"amc2023": {"n_problems": 83, "exact": 14, "near": 2, "train_prompts": 17}},
+            "pairs": [
+                {
+                    "prompt_id": f"train-{i}",
+                    "benchmark": "amc2023",
+                    "problem_id": f"amc-{i}",
+                    "kind": "exact",
+                    "similarity": 1.0,
+                }
+                for i in range(60)
+            ],
+            "n_pairs": 75,
+            "n_dropped": 0,
+        },
+    }
+)
 SAMPLE = {
     "prompt": "What is 7 + 5?",
     "answer": "12",
@@ -475,6 +502,135 @@ def test_writing_never_imports_torch_or_pyplot(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "a.html")]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+# --- benchmarks and contamination -----------------------------------------------------------------------------------
+
+
+def test_runs_without_benchmarks_show_neither_section(full: str) -> None:
+    assert 'id="benchmarks"' not in full
+    assert 'id="contamination"' not in full
+    assert "avg@k" not in full
+
+
+@pytest.fixture(scope="module")
+def benchmarked(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run with benchmarks and without a held-out set."""
+    return bare_report(tmp_path_factory.mktemp("benchmarked") / "index.html", BENCHMARKED)
+
+
+def test_benchmarks_are_a_section_of_a_whole_page(benchmarked: str) -> None:
+    page = Page(benchmarked)
+    assert page.faults == []
+    assert outside_references(benchmarked) == []
+    headings = [data for tag, data in page.texts if tag == "h2"]
+    assert headings[:3] == ["Benchmarks", "Contamination", "Selection"]
+    assert "Accuracy" not in headings
+    assert {value[1:] for value in page.values("href")} <= set(page.values("id"))
+    assert page.tags.count("caption") == page.tags.count("table")
+    assert not re.search(r"\b(nan|None|inf|Undefined)\b", page.text)
+
+
+def test_the_headline_of_benchmarks_is_their_mean(benchmarked: str) -> None:
+    text = Page(benchmarked).text
+    assert (
+        "On average over 2 benchmarks the trained model solves 37.5 %, the base 18.8 %: +18.8 points, "
+        "95 % interval +10.0 to +28.0, sign flips: p = 0.002." in text
+    )
+    assert "The interval lies above 0" in text
+    assert "GSM8K, AMC2023 Seed" in text
+
+
+def test_benchmark_figures_differences_and_completions(benchmarked: str) -> None:
+    text = Page(benchmarked).text
+    for words in (
+        "base 25.0 [20.0, 30.0] 12.5 [7.5, 17.5] 18.8 [15.0, 23.0]",
+        "LearnAlign, 1,000 of 17,290 (ours) 50.0",
+        "n = 83 avg@8 T 0.6 top_p 0.95",
+        "AMC2023 +12.5 −1.0 to +9.0 12 4 p = 0.077 sign flips",  # noqa: RUF001
+        "Mean +18.8 +10.0 to +28.0 24 8 p = 0.002 sign flips",
+        "These are 3 tests",
+        "AMC2023 base 83 of 664 3 0 210",
+        "max_new_tokens 3,072",
+        "Source: AMC2023 at 1a2b3c. Prompt: our own. Licence: MIT.",
+        "As printed in the paper: Qwen2.5-7B, LearnAlign, arXiv 2506.11480 v4",
+        "LearnAlign (Qwen2.5-7B) 88.3 35.4 –",  # noqa: RUF001
+    ):
+        assert words in text
+
+
+def test_contamination_is_counted_and_listed(benchmarked: str) -> None:
+    text = Page(benchmarked).text
+    assert "The recipe keeps the matches (data.contamination: keep)" in text
+    assert "AMC2023 83 14 2 17" in text
+    assert "50 listed; 25 more are not listed here." in text
+    assert "train-49 AMC2023 amc-49 exact 1.00" in text
+    assert "train-50" not in text
+
+
+def test_held_out_set_and_benchmarks_stand_side_by_side(tmp_path: Path) -> None:
+    both = BENCHMARKED | {key: SUMMARY[key] for key in ("accuracy", "benchmark")} | {"contamination": None}
+    page = Page(bare_report(tmp_path / "a.html", both))
+    assert page.faults == []
+    assert [data for tag, data in page.texts if tag == "h2"][:3] == ["Accuracy", "Benchmarks", "Selection"]
+    assert "The trained model solves 66.0 % of 500 held-out problems" in page.text
+
+
+def test_benchmarks_without_the_trained_model(tmp_path: Path) -> None:
+    summary = copy.deepcopy(BENCHMARKED) | {"contamination": None}
+    for tree in summary["benchmarks"].values():
+        tree |= {"models": {"base": tree["models"]["base"]}, "difference": None}
+    summary["mean"] |= {"trained": None, "difference": None}
+    page = Page(bare_report(tmp_path / "a.html", summary))
+    assert page.faults == []
+    assert "over 2 benchmarks the base model solves 18.8 %; the trained model was not evaluated." in page.text
+    assert "Trained against base" not in page.text
+
+
+def test_names_of_benchmarks_are_escaped(tmp_path: Path) -> None:
+    summary = copy.deepcopy(BENCHMARKED)
+    summary["benchmarks"]["amc2023"] |= dict.fromkeys(("title", "source", "licence", "prompt_source"), HOSTILE)
+    summary["contamination"]["pairs"][0] |= {"prompt_id": HOSTILE, "problem_id": HOSTILE}
+    html = bare_report(tmp_path / "a.html", summary)
+    assert Page(html).faults == []
+    assert outside_references(html) == []
+    assert "<script" not in html
+
+
+@pytest.mark.parametrize(
+    ("mean", "titles", "expected"),
+    [
+        ({}, ["A"], "On A no mean"),
+        ({"trained": {"value": 0.5}}, ["A"], "On A the trained model solves 50.0 %; the base model was not evaluated."),
+        ({"base": {"value": 0.4}, "trained": {"value": 0.5}}, ["A", "B"], "not compared problem by problem."),
+    ],
+)
+def test_headlines_of_incomplete_means(mean: dict[str, Any], titles: list[str], expected: str) -> None:
+    assert expected in wording.benchmarks_headline(mean, titles)
+
+
+def test_many_truncated_or_unanswered_completions_are_warned_about() -> None:
+    summary = copy.deepcopy(BENCHMARKED)
+    assert wording.benchmark_notes(methods_from_summary(summary)) == []
+    summary["benchmarks"]["amc2023"]["models"]["base"] |= {"n_truncated": 332, "n_unanswered": 166}
+    truncated, unanswered = wording.benchmark_notes(methods_from_summary(summary))
+    assert "AMC2023, base: 50.0 % of the completions were cut off" in truncated
+    assert "AMC2023, base: no answer was found in 25.0 %" in unanswered
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"mode": "drop"}, "leaves out exact and near matches (data.contamination: drop): 17 training prompts"),
+        ({"mode": "drop_exact"}, "Near matches stay."),
+        ({"mode": "new"}, "data.contamination: new; 17 training prompts were left out."),
+        ({"benchmarks": {"x": {"train_prompts": 0}}}, "None of the 17,290 training prompts matches"),
+        ({"benchmarks": {}}, "None of the 17,290 training prompts matches"),
+    ],
+)
+def test_what_the_recipe_did_about_contamination_is_said(change: dict[str, Any], expected: str) -> None:
+    found = BENCHMARKED["contamination"] | {"n_dropped": 17} | change
+    assert expected in " ".join(wording.contamination_sentences(found))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def shipped() -> dict[str, Recipe]:
 def hub_sources(recipe: Recipe) -> tuple[str, ...]:
     """What the recipe takes from the hub: its model and its data sets, each once."""
     names = (recipe.model.name, recipe.data.train_path, recipe.data.test_path)
-    return tuple(dict.fromkeys(name for name in names if name != "demo"))
+    return tuple(dict.fromkeys(name for name in names if name not in ("demo", None)))
 
 
 def reaches_hub(machine: Machine) -> bool:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from lean_align.artifacts import StageFolder, read_json, write_json
 from lean_align.choices import choose_engine
 from lean_align.memory import Halving, release_memory
-from lean_align.pipeline.inputs import policy_at
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
+    from lean_align.policy import PromptEncoder
     from lean_align.rollouts import Engine
 
 ENGINE = "engine.json"
@@ -57,38 +57,42 @@ def begin_engine(recipe: Recipe, folder: StageFolder) -> dict[str, Any]:
     return begun or chosen
 
 
+def longest_of(prompts: Sequence[Prompt], max_new_tokens: int) -> Callable[[PromptEncoder], int]:
+    """Tokens of the longest of some prompts with a completion."""
+    return lambda encoder: max(len(encoder.encode(prompt)) for prompt in prompts) + max_new_tokens
+
+
 @contextmanager
 def sampling_engine(
     recipe: Recipe,
-    run_dir: Path,
     folder: StageFolder,
-    adapter_from: str | None,
-    prompts: Sequence[Prompt],
+    adapter: Path | None,
+    longest: Callable[[PromptEncoder], int],
     batch_size: int,
-    max_new_tokens: int,
     on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> Iterator[Engine]:
-    """The stage's engine on the base with the adapter of a finished stage, or without one.
+    """The stage's engine on the base with an adapter, or without one.
 
     Parameters
     ----------
     recipe : Recipe
-    run_dir : Path
     folder : StageFolder
         For vllm it holds a copy of the model in whole weights, `dense/`, while the block runs.
-    adapter_from : str or None
-        Folder of the stage.
-    prompts : sequence of Prompt
-    batch_size, max_new_tokens : int
-        What vllm holds keys and values for.
+    adapter : Path or None
+        Folder of a peft adapter.
+    longest : callable
+        Encoder -> tokens of the longest prompt with a completion; see `longest_of`.
+    batch_size : int
+        Completions that vllm holds keys and values for.
     on_halving : callable
         Told when they did not fit.
     """
+    from lean_align.policy import load_policy
     from lean_align.rollouts import TransformersEngine
 
     chosen = begin_engine(recipe, folder)
     if chosen["engine"] == "transformers":
-        yield TransformersEngine(policy_at(recipe, run_dir, adapter_from))
+        yield TransformersEngine(load_policy(recipe.model, recipe.data, None, adapter, recipe.seed))
         return
     import torch
 
@@ -96,20 +100,28 @@ def sampling_engine(
     from lean_align.rollouts.vllm import vllm_engine
 
     merged, dtype = chosen["adapter"] == "merged", getattr(torch, chosen["dtype"])
-    how = "without an adapter" if adapter_from is None else f"adapter {'merged' if merged else 'as a LoRA request'}"
+    how = "without an adapter" if adapter is None else f"adapter {'merged' if merged else 'as a LoRA request'}"
     say(f"{folder.final.name}: vLLM {chosen['version']}, {chosen['dtype']}, {how}")
     dense = folder.path / DENSE
     shutil.rmtree(dense, ignore_errors=True)
-    policy = policy_at(recipe, run_dir, adapter_from if merged else None)
+    policy = load_policy(recipe.model, recipe.data, None, adapter if merged else None, recipe.seed)
     save_dense(policy, dense, dtype)
     encoder, eos_token_ids, device = policy.encoder, policy.eos_token_ids, policy.device
     del policy
     release_memory()
-    longest = max(len(encoder.encode(prompt)) for prompt in prompts) + max_new_tokens
-    adapter = run_dir / adapter_from / "adapter" if adapter_from and not merged else None
+    request = None if merged else adapter
     try:
         with vllm_engine(
-            dense, encoder, eos_token_ids, batch_size, longest, dtype, device, adapter, recipe.threads, on_halving
+            dense,
+            encoder,
+            eos_token_ids,
+            batch_size,
+            longest(encoder),
+            dtype,
+            device,
+            request,
+            recipe.threads,
+            on_halving,
         ) as engine:
             yield engine
     finally:

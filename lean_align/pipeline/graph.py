@@ -18,6 +18,7 @@ from lean_align.artifacts import (
     read_json,
     read_manifest,
 )
+from lean_align.benchmarks import find_benchmarks, source_of
 from lean_align.errors import StageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 from lean_align.selection import NEEDS_SCORES
@@ -43,8 +44,10 @@ class Stage:
 _POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
 # a training samples with its trainer, whatever the engine of the rollouts, their batch and window
 _SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
+_SOURCES = ("seed", "model.name", "model.revision")
+_BENCHMARKS = ("evaluation.benchmarks", "evaluation.data_dir")  # what the training prompts are compared with
 STAGES = (
-    Stage("data", "prepare", ("seed", "model.name", "model.revision", "data", "rollouts.max_new_tokens"), (), False),
+    Stage("data", "prepare", (*_SOURCES, "data", "rollouts.max_new_tokens", *_BENCHMARKS), (), False),
     Stage("warmup", "warmup", (*_POLICY, "warmup", *_SAMPLED), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
     Stage(
@@ -100,10 +103,9 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
     tree = recipe_tree(recipe)
     inputs: dict[str, Any] = {"recipe": {key: _pick(tree, key) for key in stage.keys}}
     if any(key.startswith("model") for key in stage.keys):
-        inputs["model_files"] = _model_hash(recipe.model.name)
+        inputs["model_files"] = model_hash(recipe.model.name)
     if stage.folder == "data":
-        paths = {recipe.data.train_path, recipe.data.test_path}
-        inputs["data_files"] = {p: _file_hash(p) for p in sorted(paths) if Path(p).is_file()}
+        inputs["data_files"] = {p: _file_hash(p) for p in sorted(_data_paths(recipe)) if Path(p).is_file()}
     inputs["stages"] = {}
     for before in upstream(stage, recipe):
         manifest = read_manifest(run_dir / before.folder)
@@ -158,6 +160,13 @@ def stored_recipe(run_dir: Path) -> Recipe:
     return load_recipe(path)
 
 
+def _data_paths(recipe: Recipe) -> set[str]:
+    """Files, or names on the hub, of the recipe's data."""
+    settings, data = recipe.evaluation, recipe.data
+    benchmarks = {source_of(b, settings.data_dir) for b in find_benchmarks(settings.benchmarks)}
+    return benchmarks | {path for path in (data.train_path, data.test_path) if path is not None}
+
+
 def _upstream_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
     return all(read_manifest(run_dir / before.folder) is not None for before in upstream(stage, recipe))
 
@@ -179,7 +188,8 @@ def _pick(tree: dict[str, Any], dotted: str) -> Any:
     return value
 
 
-def _model_hash(name: str) -> str:
+def model_hash(name: str) -> str:
+    """One hash for the files of a local model; `hub` for one that lies elsewhere."""
     folder = DEMO_MODEL if name == "demo" else Path(name)
     return _hash_once(folder, _stamp(folder)) if folder.is_dir() else "hub"
 

@@ -12,20 +12,29 @@ from lean_align.recipe import Recipe
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
+    from lean_align.pipeline.problem_sets import ProblemSet
     from lean_align.policy import PromptEncoder
 
 PLAN = "plan.json"
 
 
-def write_plan(recipe: Recipe, run_dir: Path, encoder: PromptEncoder, splits: Sequence[Sequence[Prompt]]) -> None:
+def write_plan(
+    recipe: Recipe, run_dir: Path, encoder: PromptEncoder, train: Sequence[Prompt], sets: Sequence[ProblemSet]
+) -> None:
     """Write `RUN/plan.json` for the prompts that the run has; say so where a stage does not fit as it is.
 
     A run does not stop for it: stages halve their piece of work where memory runs out.
     """
-    from lean_align.plan import Pool, plan_run
+    from lean_align.plan import EvaluationSet, Pool, plan_run
 
-    longest = max(len(encoder.encode(prompt)) for prompts in splits for prompt in prompts)
-    pool = Pool(len(splits[0]), len(splits[1]), longest, "the run's own")
+    held_out = [prompt for s in sets if s.facts is None for prompt in s.prompts]
+    longest = max(len(encoder.encode(prompt)) for prompt in (*train, *held_out))
+    benchmarks = tuple(
+        EvaluationSet(len(s.prompts), s.num_samples, s.max_new_tokens, s.longest(encoder) - s.max_new_tokens)
+        for s in sets
+        if s.facts is not None
+    )
+    pool = Pool(len(train), len(held_out), longest, "the run's own", benchmarks)
     try:
         plan = plan_run(recipe, pool=pool)
     except Exception as error:  # whatever a model of an unknown kind does on shapes alone

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_json
-from lean_align.evaluate import accuracy, paired_difference
+from lean_align.pipeline.data_stage import CONTAMINATION
+from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED
 from lean_align.pipeline.planning import planned_peaks
+from lean_align.pipeline.problem_sets import run_sets
 from lean_align.pipeline.tables import read_scores, read_table
+from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.recipe import Recipe
 from lean_align.report import ReportScores, write_report
+from lean_align.report.paper import table_for
 
 SAMPLES = 6
-
-
-def accuracy_tree(evaluation: Path, benchmark: str) -> dict[str, Any]:
-    """Accuracy of base and trained model with intervals, and their difference over the same problems."""
-    rewards = {
-        model: {row["prompt_id"]: row["reward"] for row in read_jsonl(evaluation / model / f"{benchmark}.jsonl")}
-        for model in ("base", "trained")
-    }
-    return {
-        "base": asdict(accuracy(list(rewards["base"].values()))),
-        "trained": asdict(accuracy(list(rewards["trained"].values()))),
-        "difference": asdict(paired_difference(rewards["base"], rewards["trained"])),
-    }
+PAIRS = 200
+"""Pairs of a training prompt and a benchmark's problem that summary.json lists; RUN/data/contamination.json has all."""
 
 
 def write_results(recipe: Recipe, run_dir: Path, report_dir: Path, stages: list[str]) -> dict[str, Any]:
@@ -42,9 +34,12 @@ def write_results(recipe: Recipe, run_dir: Path, report_dir: Path, stages: list[
         summary,
         _report_scores(run_dir, {row["prompt_id"] for row in selected}),
         selected,
-        _samples(run_dir, summary["benchmark"]),
+        _samples(recipe, run_dir),
         read_jsonl(log) if log.exists() else [],
     )
+    if summary["benchmarks"]:
+        paper = table_for(list(summary["benchmarks"]), summary["selection"]["n"])
+        write_table(timed_table(summary, paper), report_dir)
     return {"n_selected": len(selected)}
 
 
@@ -54,6 +49,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
     manifests = {name: read_manifest(run_dir / name) for name in stages}
     found = {name: manifest for name, manifest in manifests.items() if manifest is not None}
     evaluation = read_json(run_dir / "evaluation" / "summary.json")
+    dropped = found["data"]["counts"]["dropped_by_reason"]
     cost, planned = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes"), planned_peaks(run_dir)
     return {
         "recipe": recipe.name,
@@ -61,12 +57,13 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         "git_commit": environment["git_commit"],
         "device": environment["device"],
         "model": {k: getattr(recipe.model, k) for k in ("name", "quantization", "dtype")},
-        "benchmark": evaluation["benchmark"],
-        "accuracy": {key: evaluation[key] for key in ("base", "trained", "difference")},
+        **_timed(evaluation, found["evaluation"]["counts"]),
+        "contamination": _contamination(recipe, run_dir, dropped.get("contaminated", 0)),
         "rollouts": found["rollouts"]["counts"] if "rollouts" in found else None,
         "selection": found["selection"]["counts"],
         "stability": found["scores"]["counts"]["stability"] if "scores" in found else None,
         "dropped_rows": found["data"]["counts"]["n_dropped"],
+        "dropped_by_reason": dropped,
         "total_wall_seconds": round(sum(m["wall_seconds"] for m in found.values()), 1),
         "peak_rss_bytes": max(m["peak_rss_bytes"] for m in found.values()),
         "stages": {
@@ -92,18 +89,48 @@ def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:
     )
 
 
-def _samples(run_dir: Path, benchmark: str) -> list[dict[str, Any]]:
-    """A few held-out problems where the two models differ, then others."""
-    prompts = {row["prompt_id"]: row for row in read_jsonl(run_dir / "data" / "test.jsonl")}
+def _timed(evaluation: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the evaluation, with the seconds of each benchmark beside its scores."""
+    for name, benchmark in evaluation["benchmarks"].items():
+        for model, score in benchmark["models"].items():
+            score["wall_seconds"] = counts[SECONDS][f"{model}/{name}"]
+    return evaluation
+
+
+def _contamination(recipe: Recipe, run_dir: Path, n_dropped: int) -> dict[str, Any] | None:
+    """What training prompts share with held-out problems: counts and the first pairs; None where not looked for."""
+    path = run_dir / "data" / CONTAMINATION
+    if not path.exists():
+        return None
+    found = read_json(path)
+    keys = {"n_problems": "n_problems", "exact": "n_exact", "near": "n_near", "train_prompts": "n_prompts"}
+    return {
+        "mode": recipe.data.contamination,
+        "n_train": found["n_prompts"],
+        "benchmarks": {
+            name: {key: counts[own] for key, own in keys.items()} for name, counts in found["benchmarks"].items()
+        },
+        "pairs": found["pairs"][:PAIRS],
+        "n_pairs": len(found["pairs"]),
+        "n_dropped": n_dropped,
+    }
+
+
+def _samples(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
+    """A few problems of the first set that may be quoted: where the two models differ, then others."""
+    quotable = next((s for s in run_sets(recipe, run_dir / "data") if s.quotable), None)
+    if quotable is None:
+        return []
+    prompts = {prompt.prompt_id: prompt for prompt in quotable.prompts}
     base, trained = (
-        {row["prompt_id"]: row for row in read_jsonl(run_dir / "evaluation" / model / f"{benchmark}.jsonl")}
-        for model in ("base", "trained")
+        {row["prompt_id"]: row for row in read_jsonl(run_dir / "evaluation" / model / f"{quotable.name}.jsonl")}
+        for model in (BASE, TRAINED)
     )
     order = sorted(prompts, key=lambda i: (base[i]["reward"] == trained[i]["reward"], i))
     return [
         {
-            "prompt": prompts[i]["prompt"],
-            "answer": prompts[i]["answer"],
+            "prompt": prompts[i].prompt,
+            "answer": prompts[i].answer,
             "completion_base": base[i]["completion"],
             "reward_base": base[i]["reward"],
             "completion_trained": trained[i]["completion"],

@@ -6,7 +6,7 @@ manifest.  Heavy modules are imported by the stages that need them: report and s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,28 @@ from lean_align.artifacts import (
     write_json,
     write_jsonl,
 )
-from lean_align.data import load_rows, prepare_prompts, prompt_rows, prompts_from_rows
+from lean_align.data import prompts_from_rows
 from lean_align.errors import StageError
 from lean_align.memory import Shortage, release_memory
 from lean_align.pipeline.backends import policy_to_train, training_backend
+from lean_align.pipeline.data_stage import prepare
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
-from lean_align.pipeline.engines import sampling_engine
-from lean_align.pipeline.environment import describe, lock
+from lean_align.pipeline.engines import longest_of, sampling_engine
+from lean_align.pipeline.environment import lock
+from lean_align.pipeline.evaluation import BASE, TRAINED, sample_sets
+from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
 from lean_align.pipeline.halving import recorder, smaller_trainer
 from lean_align.pipeline.inputs import read_groups, read_prompts
-from lean_align.pipeline.planning import write_plan
-from lean_align.pipeline.results import accuracy_tree, write_results
+from lean_align.pipeline.problem_sets import run_sets
+from lean_align.pipeline.results import write_results
 from lean_align.pipeline.score_stage import score_stage
 from lean_align.pipeline.workers import add_workers, run_rows
 from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
-from lean_align.selection import check_n
 from lean_align.types import Prompt
-from lean_align.verify import parse_gold, verify
+from lean_align.verify import verify
 
 SELECTED = "selected.jsonl"
 
@@ -92,36 +94,6 @@ def run_stage(command: str, run_dir: Path, rows: tuple[int | None, int | None] |
 
 def _reward(gold: str, completion: str) -> float:
     return verify(answer=gold, completion=completion)
-
-
-def _prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    from lean_align.policy import context_length, load_encoder, resolve_device
-
-    write_json(run_dir / "run.json", describe(recipe.seed, str(resolve_device(recipe.model.device))))
-    encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
-    dropped: list[dict[str, str]] = []
-    splits: list[Sequence[Prompt]] = []
-    for split, limit in (("train", recipe.data.limit), ("test", recipe.data.test_limit)):
-        source = recipe.data.train_path if split == "train" else recipe.data.test_path
-        prepared = prepare_prompts(
-            load_rows(recipe.data, split),
-            split,
-            source,
-            parse_gold,
-            lambda prompt: len(encoder.encode(prompt)) + recipe.rollouts.max_new_tokens <= context,
-            limit,
-            recipe.seed,
-        )
-        write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
-        dropped += prepared.dropped
-        splits.append(prepared.prompts)
-        folder.counts[f"n_{split}"] = len(prepared.prompts)
-        say(f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out")
-    write_jsonl(folder.path / "dropped.jsonl", list(dropped))
-    folder.counts["n_dropped"] = len(dropped)
-    if recipe.selection.method != "full":
-        check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
-    write_plan(recipe, run_dir, encoder, splits)
 
 
 def _warmup(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -179,9 +151,9 @@ def _rollout(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     path = folder.path / "rollouts.jsonl"
     record = recorder(folder, "rollouts")
     # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained
-    start = "warmup" if recipe.warmup.steps > 0 else None
-    sizes = sampling.slots, settings.max_new_tokens
-    with sampling_engine(recipe, run_dir, folder, start, prompts, *sizes, record) as engine:
+    adapter = run_dir / "warmup" / "adapter" if recipe.warmup.steps > 0 else None
+    longest = longest_of(prompts, settings.max_new_tokens)
+    with sampling_engine(recipe, folder, adapter, longest, sampling.slots, record) as engine:
         complete(engine, prompts, path, sampling, _reward, disk_errors, record)
     groups = read_groups(run_dir, path)
     facts = rollout_facts(groups)
@@ -211,29 +183,12 @@ def _select(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     say(f"selection: {selection.explanation}")
 
 
-def benchmark_name(recipe: Recipe) -> str:
-    """Name of the held-out set: the file's stem or its folder's, or the last part of a hub id."""
-    path = Path(recipe.data.test_path)
-    return path.parent.name if path.stem in ("test", "train") and path.parent.name else path.stem
-
-
 def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    from lean_align.rollouts import Sampling, complete
-
-    settings = recipe.evaluation
-    limit = settings.max_new_tokens or recipe.rollouts.max_new_tokens
-    prompts, name = read_prompts(run_dir, "test"), benchmark_name(recipe)
-    for model, adapter_from in (("base", None), ("trained", "training")):
-        stage = f"evaluation of {model}"
-        sampling = Sampling(1, 0.0, limit, settings.batch_size, recipe.seed, stage, settings.window)
-        path = folder.path / model / f"{name}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        sizes, record = (settings.batch_size, limit), recorder(folder, "evaluation")
-        with sampling_engine(recipe, run_dir, folder, adapter_from, prompts, *sizes, record) as engine:
-            complete(engine, prompts, path, sampling, _reward, disk_errors, record)
-    tree = accuracy_tree(folder.path, name)
-    write_json(folder.path / "summary.json", {"benchmark": name, **tree})
-    folder.counts |= {"benchmark": name, "n_problems": len(prompts)}
+    sets = run_sets(recipe, run_dir / "data")
+    sample_sets(recipe, sets, {BASE: None, TRAINED: run_dir / "training" / "adapter"}, folder)
+    tree = evaluation_summary(sets, {model: folder.path / model for model in (BASE, TRAINED)}, recipe.seed)
+    write_json(folder.path / "summary.json", tree)
+    folder.counts |= {"n_problems": {problems.name: len(problems.prompts) for problems in sets}}
 
 
 def _report(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -241,7 +196,7 @@ def _report(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 
 
 _STAGES: dict[str, Callable[[Recipe, Path, StageFolder], None]] = {
-    "prepare": _prepare,
+    "prepare": prepare,
     "warmup": _warmup,
     "rollout": _rollout,
     "gradients": take_gradients,

@@ -10,8 +10,8 @@ Not counted: what a kernel allocates within itself, and gaps between blocks of t
 from __future__ import annotations
 
 from lean_align.plan.making import plan_run
-from lean_align.plan.pool import Pool, pool_of
+from lean_align.plan.pool import EvaluationSet, Pool, pool_of
 from lean_align.plan.records import Plan, StagePlan
 from lean_align.plan.speed import Speed
 
-__all__ = ["Plan", "Pool", "Speed", "StagePlan", "plan_run", "pool_of"]
+__all__ = ["EvaluationSet", "Plan", "Pool", "Speed", "StagePlan", "plan_run", "pool_of"]

@@ -193,13 +193,17 @@ def _rollouts_cost(recipe: Recipe, pool: Pool, place: _Place, loaded: int) -> Co
 
 
 def _evaluation_cost(recipe: Recipe, pool: Pool, place: _Place, loaded: int) -> Cost:
-    settings = recipe.evaluation
-    longest = settings.max_new_tokens or recipe.rollouts.max_new_tokens
-    sampling = Sampling(1, 0.0, longest, settings.batch_size, 0, "", 0)
-    fills = 2 * pool.n_test / settings.batch_size  # the base and the trained model
-    work = _decoding(recipe, min(pool.n_test, settings.window), pool, sampling)
-    cost = _decoding_cost(work, fills, longest, place, loaded)
-    return _with_engine(cost, recipe, place, loaded, settings.batch_size, pool.longest_prompt + longest)
+    settings, costs, longest = recipe.evaluation, [], 0
+    for problems in pool.evaluation_sets(recipe):
+        count, limit = problems.num_samples, problems.max_new_tokens
+        sampling = Sampling(count, 0.0, limit, settings.batch_size, 0, "", 0)
+        n_prompts = min(problems.n_problems, max(1, settings.window // count))
+        fills = 2 * problems.n_problems * count / sampling.slots  # the base and the trained model
+        work = decoding_work(recipe.model, recipe.lora, n_prompts, problems.longest_prompt, sampling)
+        costs.append(_decoding_cost(work, fills, limit, place, loaded))
+        longest = max(longest, problems.longest_prompt + limit)
+    cost = Cost(max(c.peak_bytes for c in costs), sum(c.seconds for c in costs))
+    return _with_engine(cost, recipe, place, loaded, settings.batch_size, longest)
 
 
 def _with_engine(cost: Cost, recipe: Recipe, place: _Place, loaded: int, batch_size: int, longest: int) -> Cost:
@@ -283,8 +287,9 @@ def _size(name: str, recipe: Recipe, pool: Pool) -> tuple[int, int]:
     if name == "gradients":
         row = 2 * recipe.gradients.proj_dim * (2 if recipe.gradients.second_seed else 1)
         return sampled + pool.n_train * pool.longest_prompt, pool.n_train * row
-    longest = recipe.evaluation.max_new_tokens or rollouts.max_new_tokens
-    return 2 * pool.n_test * longest, 2 * _TOKEN_CHARACTERS * pool.n_test * longest
+    sets = pool.evaluation_sets(recipe)
+    tokens = 2 * sum(s.n_problems * s.num_samples * s.max_new_tokens for s in sets)
+    return tokens, _TOKEN_CHARACTERS * tokens
 
 
 def _changes(name: str, recipe: Recipe, fits: Callable[[Recipe], bool]) -> tuple[str, ...]:

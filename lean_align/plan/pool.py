@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lean_align.benchmarks import find_benchmarks
 from lean_align.data import load_rows, prepare_prompts
 from lean_align.errors import RecipeError
 from lean_align.policy import load_encoder
@@ -15,10 +16,28 @@ from lean_align.verify import parse_gold
 
 _CHARACTERS_A_TOKEN = 3.0
 """Fewer than English text has (about 4): lengths are meant as upper ends."""
-_KNOWN_ROWS = {"openai/gsm8k": (7473, 1319, 192)}
-"""Training rows, test rows, and the longest question in tokens of SmolLM2 (no template, no system prompt)."""
+_KNOWN_ROWS = {"openai/gsm8k": (7473, 1319, 192), "BytedTsinghua-SIA/DAPO-Math-17k": (17279, 0, 1580)}
+"""Usable training rows, test rows, and the longest question in tokens of SmolLM2 (no template, no system prompt)."""
 _TEMPLATE_TOKENS = 64
 """A chat template and a short system prompt."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """Problems that both models solve.
+
+    Attributes
+    ----------
+    n_problems, num_samples, max_new_tokens : int
+        Completions are num_samples a problem, each up to max_new_tokens.
+    longest_prompt : int
+        In tokens, with template and system prompt.
+    """
+
+    n_problems: int
+    num_samples: int
+    max_new_tokens: int
+    longest_prompt: int
 
 
 @dataclass(frozen=True)
@@ -28,16 +47,25 @@ class Pool:
     Attributes
     ----------
     n_train, n_test : int
+        `n_test` counts the held-out set of the data, 0 without one.
     longest_prompt : int
         In tokens, with template and system prompt.
     source : str
         Where the figures come from.
+    benchmarks : tuple of EvaluationSet
     """
 
     n_train: int
     n_test: int
     longest_prompt: int
     source: str
+    benchmarks: tuple[EvaluationSet, ...] = ()
+
+    def evaluation_sets(self, recipe: Recipe) -> tuple[EvaluationSet, ...]:
+        """All that the evaluation solves: the held-out set, and the benchmarks."""
+        limit = recipe.evaluation.max_new_tokens or recipe.rollouts.max_new_tokens
+        held_out = EvaluationSet(self.n_test, 1, limit, self.longest_prompt)
+        return (*([held_out] if self.n_test else []), *self.benchmarks)
 
 
 def pool_of(recipe: Recipe) -> Pool:
@@ -48,19 +76,42 @@ def pool_of(recipe: Recipe) -> Pool:
     RecipeError
         When the data are on the hub and not known to the package.
     """
-    splits = [_split(recipe, split) for split in ("train", "test")]
-    limits = (recipe.data.limit, recipe.data.test_limit)
-    n_train, n_test = (min(n, limit or n) for (n, _, _), limit in zip(splits, limits))
-    source = "; ".join(dict.fromkeys(text for _, _, text in splits))
-    return Pool(n_train, n_test, max(longest for _, longest, _ in splits), source)
+    sources = {"train": recipe.data.train_path, "test": recipe.data.test_path}
+    splits = {split: _split(recipe, split, path) for split, path in sources.items() if path is not None}
+    limits = {"train": recipe.data.limit, "test": recipe.data.test_limit}
+    sizes = {split: min(n, limits[split] or n) for split, (n, _, _) in splits.items()}
+    source = "; ".join(dict.fromkeys(text for _, _, text in splits.values()))
+    longest = max(_at_most(recipe, split, longest) for split, (_, longest, _) in splits.items())
+    return Pool(sizes["train"], sizes.get("test", 0), longest, source, _known_benchmarks(recipe))
 
 
-def _split(recipe: Recipe, split: str) -> tuple[int, int, str]:
+def _at_most(recipe: Recipe, split: str, longest: int) -> int:
+    limit = recipe.data.max_prompt_tokens if split == "train" else None
+    return longest if limit is None else min(longest, limit)
+
+
+def _known_benchmarks(recipe: Recipe) -> tuple[EvaluationSet, ...]:
+    """The recipe's benchmarks, by the sizes that they state themselves."""
+    settings, found = recipe.evaluation, []
+    for benchmark in find_benchmarks(settings.benchmarks):
+        fixed = len(benchmark.prompt_template) + len(benchmark.system_prompt or "")
+        found.append(
+            EvaluationSet(
+                min(benchmark.size, settings.limit or benchmark.size),
+                settings.num_samples if benchmark.sampled else 1,
+                settings.max_new_tokens or benchmark.max_new_tokens,
+                benchmark.longest_tokens + int(fixed / _CHARACTERS_A_TOKEN) + _TEMPLATE_TOKENS,
+            )
+        )
+    return tuple(found)
+
+
+def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
     """Rows, longest prompt in tokens, and how that is known."""
     data = recipe.data
-    path = data.train_path if split == "train" else data.test_path
     if path == "demo" or Path(path).is_file():
-        found = prepare_prompts(load_rows(data, split), split, path, parse_gold, lambda prompt: True)
+        chinese = data.chinese if split == "train" else "keep"
+        found = prepare_prompts(load_rows(data, split), split, path, parse_gold, lambda prompt: True, chinese=chinese)
         texts = [prompt.prompt for prompt in found.prompts]
         if is_local(recipe.model):
             encoder = load_encoder(recipe.model, data)

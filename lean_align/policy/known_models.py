@@ -21,6 +21,7 @@ _QWEN2_5 = {
     "Qwen/Qwen2.5-1.5B-Instruct": (1536, 28, 12, 2, 8960, 151_936, True),
     "Qwen/Qwen2.5-3B-Instruct": (2048, 36, 16, 2, 11_008, 151_936, True),
     "Qwen/Qwen2.5-7B-Instruct": (3584, 28, 28, 4, 18_944, 152_064, False),
+    "Qwen/Qwen2.5-7B": (3584, 28, 28, 4, 18_944, 152_064, False),
 }
 KNOWN_MODELS: dict[str, dict[str, Any]] = {
     name: {"model_type": "qwen2", "max_position_embeddings": 32_768, **dict(zip(_FIELDS, sizes))}

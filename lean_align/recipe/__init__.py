@@ -16,7 +16,7 @@ from lean_align.recipe.fields import (
     TrainingRecipe,
     WarmupRecipe,
 )
-from lean_align.recipe.reading import all_keys, dump_recipe, load_recipe, recipe_tree, shipped_recipes
+from lean_align.recipe.reading import all_keys, dump_recipe, load_recipe, recipe_of, recipe_tree, shipped_recipes
 
 __all__ = [
     "DataRecipe",
@@ -33,6 +33,7 @@ __all__ = [
     "all_keys",
     "dump_recipe",
     "load_recipe",
+    "recipe_of",
     "recipe_tree",
     "shipped_recipes",
 ]

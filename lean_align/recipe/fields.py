@@ -69,11 +69,14 @@ class DataRecipe:
     """System message before each prompt; chat format only."""
     prompt_template: str = "{prompt}"
     """Text put to the model; `{prompt}` stands for the question."""
+    max_prompt_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
+    """Longest training prompt, with template and system prompt; one that leaves no room for a completion in the model's
+    context is left out in any case."""
     chinese: str = choice("keep", "drop")
     """Training prompts with Chinese characters: `keep`, or `drop`, each with its reason."""
     contamination: str = choice("keep", "drop", "drop_exact", "off")
-    """Training prompts that a held-out set or benchmark holds too are always looked for, but for `off`. `keep`: said and
-    listed, no more; `drop`: left out, exact and near matches; `drop_exact`: left out where they match exactly."""
+    """Training prompts that the held-out set or a benchmark holds too. `keep`: listed and reported, no more; `drop`:
+    left out, exact and near matches; `drop_exact`: left out where they match exactly; `off`: not looked for."""
     demo_train: int = number(320, 1)
     """Number of generated training problems (`train_path: demo`)."""
     demo_test: int = number(500, 1)

@@ -50,7 +50,15 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         When there is no such recipe, key or value; the message offers the nearest.
     """
     path = _find(source)
-    tree = {"name": path.stem, **_read_yaml(path)}
+    return _recipe({"name": path.stem, **_read_yaml(path)}, overrides)
+
+
+def recipe_of(name: str, overrides: Mapping[str, Any]) -> Recipe:
+    """A recipe of defaults with overrides, as `load_recipe` has them."""
+    return _recipe({"name": name}, overrides)
+
+
+def _recipe(tree: dict[str, Any], overrides: Mapping[str, Any] | None) -> Recipe:
     for key, value in (overrides or {}).items():
         _put(tree, key, _yaml_value(key, value) if isinstance(value, str) else value)
     recipe: Recipe = _build(Recipe, tree, "")
@@ -205,6 +213,10 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(
             f"data.demo_grade_weights is {list(recipe.data.demo_grade_weights)}; expected five weights of at least 0, "
             "one a grade, not all 0."
+        )
+    if recipe.data.test_path is None and not recipe.evaluation.benchmarks:
+        raise RecipeError(
+            "data.test_path is null and evaluation.benchmarks is empty: nothing to evaluate on. Give one of them."
         )
     _check_gradients(recipe)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:

@@ -12,6 +12,7 @@ import numpy as np
 from lean_align.artifacts import write_text
 from lean_align.errors import StageError
 from lean_align.report import formatting, wording
+from lean_align.report.benchmarks import benchmark_section, contamination_section
 from lean_align.report.records import ReportScores
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ def _sections(
     return {
         "recipe": summary.get("recipe") or "unnamed recipe",
         "facts": _facts(summary),
-        "headline": wording.headline(accuracy),
-        "verdict": wording.verdict(accuracy),
+        **_result(summary),
         "accuracy": accuracy,
+        "benchmarks": benchmark_section(summary),
+        "contamination": contamination_section(summary),
         "agreement": _agreement(accuracy),
         "selection": selection,
         "selection_notes": wording.selection_notes(selection),
@@ -115,8 +117,25 @@ def _sections(
         "stages": ordered_stages,
         "memory_columns": _memory_columns(ordered_stages),
         "totals": {key: summary.get(key) for key in ("total_wall_seconds", "peak_rss_bytes", "dropped_rows")},
-        "plots": _plots(accuracy, scores, rollouts.get("num_generations"), training_log, ordered_stages),
+        "plots": _plots(summary, scores, rollouts.get("num_generations"), training_log, ordered_stages),
     }
+
+
+def _result(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Headline and verdict: of the held-out set, or of the mean over benchmarks where there is no such set."""
+    accuracy, mean = summary.get("accuracy") or {}, summary.get("mean") or {}
+    titles = _titles(summary)
+    if not any(accuracy.values()) and titles:
+        return {
+            "headline": wording.benchmarks_headline(mean, titles),
+            "verdict": wording.verdict(mean, "sign-flip"),
+            "shows_accuracy": False,
+        }
+    return {"headline": wording.headline(accuracy), "verdict": wording.verdict(accuracy), "shows_accuracy": True}
+
+
+def _titles(summary: Mapping[str, Any]) -> list[str]:
+    return [tree.get("title") or name for name, tree in (summary.get("benchmarks") or {}).items()]
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -125,6 +144,8 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [("Model", ", ".join(parts))]
     for label, key in (("Benchmark", "benchmark"), ("Seed", "seed"), ("Device", "device"), ("Commit", "git_commit")):
         value = summary.get(key)
+        if key == "benchmark" and value is None:
+            value = ", ".join(_titles(summary)) or None
         facts.append((label, "" if value is None else str(value)))
     return [(label, value or "not recorded") for label, value in facts]
 
@@ -194,18 +215,19 @@ def _chosen(selected: Sequence[Mapping[str, Any]], scores: ReportScores | None) 
 
 
 def _plots(
-    accuracy: Mapping[str, Any],
+    summary: Mapping[str, Any],
     scores: ReportScores | None,
     num_generations: int | None,
     training_log: Sequence[Mapping[str, Any]],
     stages: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     # matplotlib takes most of a second to import, and only this function needs it.
-    from lean_align.report import plots, score_plots
+    from lean_align.report import benchmark_plot, plots, score_plots
 
     scored = scores if scores is not None and scores.n > 0 else None
     return {
-        "accuracy": plots.accuracy_plot(accuracy),
+        "accuracy": plots.accuracy_plot(summary.get("accuracy") or {}),
+        "benchmarks": benchmark_plot.benchmarks_plot(summary.get("benchmarks") or {}),
         "training": plots.training_plot(training_log),
         "stages": plots.stages_plot(stages),
         "alignment": scored and score_plots.alignment_plot(scored),

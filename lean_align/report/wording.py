@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lean_align.report.formatting import count, p_value, percent, points
+from lean_align.report.methods import MethodResults
 
 FEW_LEARNABLE = 0.2
 """Below this share of learnable prompts the report explains what that means."""
@@ -39,12 +40,88 @@ def headline(accuracy: Mapping[str, Any]) -> str:
     )
 
 
+def benchmarks_headline(mean: Mapping[str, Any], titles: Sequence[str]) -> str:
+    """The result over benchmarks in one sentence, for a run without a held-out set.
+
+    Parameters
+    ----------
+    mean : mapping
+        `mean` of summary.json; `base`, `trained` and `difference` may each be absent or None.
+    titles : sequence of str
+        Titles of the benchmarks, at least one.
+    """
+    base, trained, difference = (mean.get(key) for key in ("base", "trained", "difference"))
+    where = f"On {titles[0]}" if len(titles) == 1 else f"On average over {count(len(titles))} benchmarks"
+    if trained is None:
+        if base is None:
+            return f"{where} no mean of base and trained model was taken; the tables hold what was evaluated."
+        return f"{where} the base model solves {percent(base['value'])}; the trained model was not evaluated."
+    if base is None:
+        return f"{where} the trained model solves {percent(trained['value'])}; the base model was not evaluated."
+    start = f"{where} the trained model solves {percent(trained['value'])}, the base {percent(base['value'])}"
+    if difference is None:
+        return f"{start}; the two were not compared problem by problem."
+    low, high = difference["interval"]
+    return (
+        f"{start}: {points(difference['difference'])} points, 95 % interval {points(low)} to {points(high)}, "
+        f"{difference.get('test', 'sign flips')}: {p_value(difference['p_value'])}."
+    )
+
+
+def benchmark_notes(methods: Sequence[MethodResults]) -> list[str]:
+    """Warnings where many completions were cut off or hold no answer, one a method and benchmark."""
+    notes = []
+    for method in methods:
+        for name, score in method.scores.items():
+            n, title = score.n * score.num_samples, method.benchmarks[name].title
+            if score.n_truncated > MANY_UNREADABLE * n:
+                notes.append(
+                    f"{title}, {method.label}: {percent(score.n_truncated / n)} of the completions were cut off at the "
+                    f"token limit. The figure is one for this limit; a higher evaluation.max_new_tokens may raise it."
+                )
+            if score.n_unanswered > MANY_UNREADABLE * n:
+                notes.append(
+                    f"{title}, {method.label}: no answer was found in {percent(score.n_unanswered / n)} of the "
+                    "completions, which count as wrong. The figure tells about the form of the answers too."
+                )
+    return notes
+
+
+def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:
+    """What was looked for in the training prompts, and what the recipe did about it."""
+    n_train, dropped = count(contamination.get("n_train")), contamination.get("n_dropped") or 0
+    found = list((contamination.get("benchmarks") or {}).values())
+    if not any(row.get("train_prompts") for row in found):
+        return [f"None of the {n_train} training prompts matches a problem that this run was evaluated on."]
+    did = {
+        "keep": "The recipe keeps the matches (data.contamination: keep), so the model may have trained on problems "
+        "that it is evaluated on.",
+        "drop": f"The recipe leaves out exact and near matches (data.contamination: drop): {count(dropped)} training "
+        "prompts, before anything was selected.",
+        "drop_exact": f"The recipe leaves out exact matches (data.contamination: drop_exact): {count(dropped)} "
+        "training prompts, before anything was selected. Near matches stay.",
+    }
+    mode = str(contamination.get("mode"))
+    return [
+        f"The {n_train} training prompts were compared with every problem that this run was evaluated on.",
+        did.get(mode, f"The recipe says data.contamination: {mode}; {count(dropped)} training prompts were left out."),
+    ]
+
+
 def _of_problems(proportion: Mapping[str, Any]) -> str:
     return f"{percent(proportion['accuracy'])} of {count(proportion['n'])} held-out problems"
 
 
-def verdict(accuracy: Mapping[str, Any]) -> str | None:
-    """What the paired difference does and does not show; None without one."""
+def verdict(accuracy: Mapping[str, Any], test: str = "exact") -> str | None:
+    """What the paired difference does and does not show; None without one.
+
+    Parameters
+    ----------
+    accuracy : mapping
+        `accuracy` or `mean` of summary.json, of which only `difference` is read.
+    test : str
+        What kind of test the p-value is of.
+    """
     difference = accuracy.get("difference")
     if difference is None:
         return None
@@ -57,7 +134,7 @@ def verdict(accuracy: Mapping[str, Any]) -> str | None:
     direction = "above 0: training helped" if low > 0 else "below 0: training made the model worse"
     sentence = f"The interval lies {direction} on these problems. Another seed may give another difference."
     if difference["p_value"] >= _SIGNIFICANT:
-        sentence += " The exact test is less sure than the interval, so read the difference with caution."
+        sentence += f" The {test} test is less sure than the interval, so read the difference with caution."
     return sentence
 
 

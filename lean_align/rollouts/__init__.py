@@ -14,7 +14,7 @@ Differs from transformers' `generate` in:
 4. Keys and values lie in buffers of a fixed size (`cache.SlotCache`), where `generate` makes them anew at
    every token.
 5. Heads that share keys and values read them in place (`attention`); `generate` with padding copies them.
-6. Only plain sampling: a temperature, no top-k, no top-p, no penalties, whatever the model's own
+6. Only plain sampling: a temperature and top-p (evaluation alone), no top-k, no penalties, whatever the model's own
    generation_config says.
 
 transformers' own continuous batching (`generate_batch`) is not used: it draws every row from one global

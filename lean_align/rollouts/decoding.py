@@ -194,8 +194,9 @@ class DecodeLoop:
     def _extend(self, rows: list[DecodeRow], logits: torch.Tensor) -> list[int]:
         """Draw a token for each row; return which rows have not ended."""
         uniforms = self._tensor([row.noise[len(row.token_ids)] for row in rows], torch.float64)
+        chosen = choose_tokens(logits, uniforms, self.sampling.temperature, self.sampling.top_p)
         going_on = []
-        for i, token in enumerate(choose_tokens(logits, uniforms, self.sampling.temperature).tolist()):
+        for i, token in enumerate(chosen.tolist()):
             if token >= logits.shape[-1]:
                 raise ModelError(
                     f"the model's logits are NaN or infinite at token {len(rows[i].token_ids) + 1} of a completion. "

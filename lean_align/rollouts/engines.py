@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from lean_align.policy import Policy, PromptEncoder
@@ -30,6 +30,10 @@ class Engine(Protocol):
     @property
     def eos_token_ids(self) -> tuple[int, ...]: ...  # noqa: D102
 
+    def with_encoder(self, encoder: PromptEncoder) -> Engine:
+        """The same engine, to which prompts are put in another way."""
+        ...
+
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None]) -> Groups:
         """Token ids by prompt and index, an end token the last; `advance` is told how many have just ended."""
         ...
@@ -50,6 +54,10 @@ class TransformersEngine:
     def eos_token_ids(self) -> tuple[int, ...]:
         """The policy's."""
         return self.policy.eos_token_ids
+
+    def with_encoder(self, encoder: PromptEncoder) -> TransformersEngine:
+        """The same engine, to which prompts are put in another way."""
+        return TransformersEngine(replace(self.policy, encoder=encoder))
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None] = lambda n: None

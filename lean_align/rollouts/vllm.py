@@ -19,7 +19,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import distributions
 from io import StringIO
@@ -51,6 +51,10 @@ class VllmEngine:
     encoder: PromptEncoder
     eos_token_ids: tuple[int, ...]
 
+    def with_encoder(self, encoder: PromptEncoder) -> VllmEngine:
+        """The same engine, to which prompts are put in another way."""
+        return replace(self, encoder=encoder)
+
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None] = lambda n: None
     ) -> Groups:
@@ -65,7 +69,7 @@ class VllmEngine:
                 parameters.append(
                     SamplingParams(
                         temperature=sampling.temperature,
-                        top_p=1.0,
+                        top_p=sampling.top_p,
                         top_k=0,
                         min_p=0.0,
                         max_tokens=sampling.max_new_tokens,

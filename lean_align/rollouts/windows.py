@@ -30,6 +30,8 @@ class Sampling:
         What the noise is drawn from, beside prompt_id and index.
     window : int
         Completions that share a continuous batch and are written together.
+    top_p : float
+        Tokens are drawn from the smallest set whose probabilities add up to it; 1 is all of them.
     """
 
     num_generations: int
@@ -39,6 +41,7 @@ class Sampling:
     seed: int
     stage: str
     window: int = 512
+    top_p: float = 1.0
 
     @property
     def slots(self) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 from lean_align.artifacts import StageFolder
 from lean_align.memory import peak_rss_bytes, peak_vram_bytes
 from lean_align.pipeline.backends import policy_to_train, training_backend
-from lean_align.pipeline.engines import sampling_engine
+from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.pipeline.inputs import policy_at, read_prompts
 from lean_align.recipe import Recipe
@@ -82,7 +82,8 @@ def rollouts(run_dir: Path, way: str) -> dict[str, Any]:
         "bench",
     )
     path, began = folder.path / COMPLETIONS, time.perf_counter()
-    with sampling_engine(chosen, run_dir, folder, TRAINED, prompts, sampling.slots, settings.max_new_tokens) as engine:
+    longest = longest_of(prompts, settings.max_new_tokens)
+    with sampling_engine(chosen, folder, run_dir / TRAINED / "adapter", longest, sampling.slots) as engine:
         loaded = time.perf_counter() - began
         generate_batch(engine, prompts[:1], replace(sampling, max_new_tokens=4, stage="before"), lambda *_: 0.0)
         began = time.perf_counter()

@@ -2,31 +2,38 @@ r"""Whether the final answer of a completion equals the gold: the reward, in {0.
 
 The final answer is looked for in the last `TAIL_CHARS` characters, and the first rule that finds one decides:
 
-1. the last `\boxed{...}` with balanced braces that is not empty;
+1. the last `\boxed{...}`, `\fbox` or `\framebox` with balanced braces that is not empty; `\boxed 34`;
 2. the line after the last `####`, unless it reads as a heading ("#### Step 4: ...");
-3. what follows the last "answer is", "answer:" or "answer =";
-4. the last number in the text, or the formula between `$...$`, `\(...\)`, `\[...\]` that holds it.
+3. what follows "A:" at the start of the last line, unless there is a line "B: ..." too: then they are options;
+4. what follows the last "answer is", "answer:" or "answer =", on its line or the next;
+5. the last number in the text, or the formula between `$...$`, `\(...\)`, `\[...\]` that holds it.
 
 It is then compared with the gold:
 
 1. same text: equal;
 2. both plain numbers: equal as exact fractions, and that decides.  A plain number may carry thousands commas, a
-   currency sign, a percent sign (dropped: 50% equals 50, not 0.5), a unit, a closing period;
-3. anything else: math-verify, gold first.  Where rule 4 found the answer and the gold is no plain number,
+   currency sign, a percent sign (dropped: 50% equals 50, not 0.5), a unit, a closing period, leading zeros;
+3. words, multiple-choice letters and numbers with a base: as written (wording.py);
+4. formulas, lists, tuples, intervals and matrices with an exact normal form on both sides: part by part (structure.py);
+5. anything else: math-verify, gold first.  Where rule 5 found the answer and the gold is no plain number,
    math-verify looks for a formula in the last `MAX_ANSWER_CHARS` characters itself.
 
-Rules 1 and 2 need neither math-verify nor sympy; rule 3 asks a child process (see math_worker.py).
-Nothing is ever evaluated as Python.
+Rules 1 to 4 need neither math-verify nor sympy and take 0.1 ms; rule 5 asks a child process (see math_worker.py).
+Nothing is ever evaluated as Python.  Where 2 to 4 differ from math-verify, docs/verifier.md says why.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lean_align.errors import DataError
 from lean_align.verify.extraction import TAIL_CHARS, find_answer
-from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_equal, math_parses
+from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
+from lean_align.verify.pool import Question, ask_all
+from lean_align.verify.structure import same_value
 
-__all__ = ["CALL_SECONDS", "MAX_ANSWER_CHARS", "TAIL_CHARS", "extract_answer", "parse_gold", "verify"]
+__all__ = ["CALL_SECONDS", "MAX_ANSWER_CHARS", "TAIL_CHARS", "extract_answer", "parse_gold", "verify", "verify_many"]
 
 
 def verify(answer: str, completion: str) -> float:
@@ -49,22 +56,55 @@ def verify(answer: str, completion: str) -> float:
     ------
     StageError : math-verify is needed and does not start (a broken installation, whatever the text).
     """
+    decided = _decide(answer, completion)
+    return float(decided.ask() if isinstance(decided, Question) else decided)
+
+
+def verify_many(pairs: Sequence[tuple[str, str]], processes: int | None = None) -> list[float]:
+    """The verdict of `verify` on each pair (answer, completion), in their order, over several cores.
+
+    What this process decides by itself comes first; equal questions of the rest are asked once.  Children are started
+    where there are enough questions for them, and are ended before this returns or raises; the process's own stays.
+
+    Parameters
+    ----------
+    pairs : (answer, completion) each, as `verify` takes them.
+    processes : child processes at most; None: as many as this process may use cores.
+
+    Returns
+    -------
+    list of float : 1.0 or 0.0 for each pair.
+
+    Raises
+    ------
+    DataError : `processes` is below 1.
+    StageError : math-verify is needed and does not start.
+    """
+    decided = [_decide(answer, completion) for answer, completion in pairs]
+    verdicts = ask_all([question for question in decided if isinstance(question, Question)], processes)
+    return [float(verdicts[found] if isinstance(found, Question) else found) for found in decided]
+
+
+def _decide(answer: str, completion: str) -> bool | Question:
+    """The verdict, or the question that math-verify has to answer."""
     gold = _after_last_hashes(answer)
     found, marked = find_answer(completion)
     if not gold:
-        return 0.0
+        return False
     if found == gold:
-        return 1.0
+        return True
     gold_number, found_number = plain_number(gold), plain_number(found or "")
     if gold_number is not None and (found is None or found_number is not None):
-        return float(gold_number == found_number)
+        return gold_number == found_number
+    verdict = same_value(gold, found) if found is not None else None
     if found is not None and (marked or gold_number is not None):
-        return float(math_equal(gold, found))
-    return float(math_equal(gold, completion[-MAX_ANSWER_CHARS:], formula=False))
+        return Question(gold, found) if verdict is None else verdict
+    # Without a mark what was found may be a part of the answer: only a match is believed.
+    return verdict or Question(gold, completion[-MAX_ANSWER_CHARS:], formula=False)
 
 
 def extract_answer(completion: str) -> str | None:
-    """The final answer of a completion as written, by the module's rules 1 to 4.
+    """The final answer of a completion as written, by the module's rules 1 to 5.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Where the final answer of a completion stands: the rules 1 to 4 of the package, each a function text -> answer.
+"""Where the final answer of a completion stands: the rules 1 to 5 of the package, each a function text -> answer.
 
 Every pattern is linear in the text: a model that repeats one token up to its limit must not cost seconds.
 """
@@ -12,7 +12,12 @@ from lean_align.verify.numbers import CURRENCY, DIGITS, WRAPPING, plain_number
 TAIL_CHARS = 20_000
 """Characters at the end of a completion in which the final answer is looked for."""
 
-_BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
+_BOX_OR_BRACE = re.compile(
+    r"(?P<box>\\(?:boxed|fbox|framebox)\s*(?:\[[^\[\]{}]{0,20}\]\s*){0,2}\{)"
+    r"|\\boxed\s{0,3}(?P<bare>-?[0-9][^\s{}\\$]*)|\\[{}]|[{}]"  # "\\boxed 34" without braces, digits only
+)
+_A_LINE = re.compile(r"[*_ ]{0,4}A[*_ ]{0,4}:[*_ ]{0,4}(.*)")
+_OPTION_B = re.compile(r"^[*_ (]{0,5}B[*_ ]{0,4}[:.)]", re.MULTILINE)
 _ANSWER_IS = re.compile(r"\banswers?[\s*_]{0,9}(?:\bis\b|\bare\b|:|=)[\s*_:]*", re.IGNORECASE)
 _HEADING = re.compile(r"[A-Za-z]{3,} ")
 _PROSE = re.compile(r"[A-Za-z]{3,}")
@@ -37,9 +42,9 @@ _FORMULA_OR_NUMBER = re.compile(f"{_FORMULA_TEXT}|{_NUMBER_TEXT}")
 
 
 def find_answer(completion: str) -> tuple[str | None, bool]:
-    """The final answer as written, and whether a mark (rules 1 to 3) led to it.  None: no rule found one."""
+    """The final answer as written, and whether a mark (rules 1 to 4) led to it.  None: no rule found one."""
     text = completion[-TAIL_CHARS:].replace("\u2212", "-")
-    for rule in (_last_boxed, _after_hashes, _after_answer_is):
+    for rule in (_last_boxed, _after_hashes, _last_line_of_a, _after_answer_is):
         found = rule(text)
         if found:
             return found, True
@@ -51,9 +56,11 @@ def _last_boxed(text: str) -> str | None:
     open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
     start, content = -1, None
     for token in _BOX_OR_BRACE.finditer(text) if "box" in text else ():
-        if token[0] == "{":
+        if token["bare"]:
+            start, content = token.start("bare"), token["bare"].rstrip(".,;:")
+        elif token[0] == "{":
             open_braces.append(None)
-        elif len(token[0]) > 2:
+        elif token["box"]:
             open_braces.append(token.end())
         elif token[0] == "}" and open_braces:
             opened = open_braces.pop()
@@ -67,6 +74,14 @@ def _after_hashes(text: str) -> str | None:
     _, mark, after = text.rpartition("####")
     line, _, rest = after.strip().partition("\n")
     return _shorten(line, at_end=not rest) if mark and not _HEADING.match(line) else None
+
+
+def _last_line_of_a(text: str) -> str | None:
+    """What follows "A:" at the start of the last line, but where "B:", "B)" or "B." makes it one of several options."""
+    line = _A_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
+    if line is None or _ANSWER_IS.search(line[0]) or _OPTION_B.search(text):
+        return None
+    return _shorten(line[1], at_end=True)
 
 
 def _after_answer_is(text: str) -> str | None:
@@ -85,7 +100,7 @@ def _after_answer_is(text: str) -> str | None:
 
 def _shorten(line: str, at_end: bool) -> str | None:
     """All of a marked line where it is an answer, else the first formula or number in its prose."""
-    line = line.strip(" \t\r*_`")
+    line = line.strip(" \t\r*_`").rstrip("!")  # a factorial only between marks of a formula
     if plain_number(line) is not None:
         return line.strip(WRAPPING)
     formula = _FORMULA.search(line)

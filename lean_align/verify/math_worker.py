@@ -57,17 +57,24 @@ def _as_formula(text: str) -> str:
 def _ask(gold: str, prediction: str | None) -> bool:
     if max(len(gold), len(prediction or "")) > MAX_ANSWER_CHARS + len("$$"):
         return False
-    return _worker.ask(gold, prediction)
+    return getattr(_of_thread, "worker", _worker).ask(gold, prediction)
 
 
-class _MathWorker:
+def use_worker(worker: MathWorker) -> None:
+    """Ask `worker` for all questions of this thread, instead of the process's own child."""
+    _of_thread.worker = worker
+
+
+class MathWorker:
     """One child process, killed when it overruns and started again when it is needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
 
     def ask(self, gold: str, prediction: str | None) -> bool:
+        """Whether they are equal; of a gold alone, whether it parses."""
         with self._lock:
             try:
                 return self._answer(json.dumps([gold, prediction]).encode() + b"\n")
@@ -85,7 +92,13 @@ class _MathWorker:
                 break
         return False
 
+    def end(self) -> None:
+        """Stop the child for good: a question in another thread's hands fails instead of starting the next one."""
+        self._ended = True
+        self.stop()
+
     def stop(self) -> None:
+        """Kill the child; the next question starts another."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -96,6 +109,8 @@ class _MathWorker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.stop()
+        if self._ended:
+            raise StageError("got a question for a child process that was ended; expected none: verify again")
         self._process = _start_child()
         if self._reply(self._process, b"", START_SECONDS) != _READY:
             raise StageError(
@@ -149,12 +164,13 @@ def serve() -> None:
         os.write(replies, _YES if good else _NO)
 
 
-_worker = _MathWorker()
+_of_thread = threading.local()
+_worker = MathWorker()
 
 
 def _after_fork() -> None:
     global _worker
-    _worker = _MathWorker()  # the parent's child is not ours to ask or to kill
+    _worker = MathWorker()  # the parent's child is not ours to ask or to kill
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -2,10 +2,10 @@ r"""Plain numbers as exact fractions: text -> Fraction, or None for anything els
 
 1. Wrapping goes: white space, `$`, `**`, `\(...\)`, `\text{...}`, `^\circ`, LaTeX's thin spaces, a closing period.
 2. What is left has to be, from end to end, a sign, a currency sign, one number and a unit of words.
-3. The number is an integer or decimal, with or without thousands commas in groups of three; a fraction a/b or
+3. The number is an integer or decimal, with or without thousands commas or spaces in groups of three; a fraction a/b or
    `\frac{a}{b}`; or a mixed number: 2 1/2, 2 and a half.
 
-Not plain, on purpose: 5x, 2\pi, 1,2 (a list), 7 and 8, 12:30, 1e9.
+Not plain, on purpose: 5x, 2\pi, 1,2 (a list), 7 and 8, 12:30, 1e9, 5! (a factorial).
 """
 
 from __future__ import annotations
@@ -44,15 +44,18 @@ _CLEANING = tuple(
     )
 )
 
+_SPACED_GROUPS = re.compile(r"^-?[0-9]{1,3}(?: [0-9]{3})+(?=[ .]|$)")
+
 
 def plain_number(text: str) -> Fraction | None:
     """The exact value of a plain number, None for anything else."""
     if len(text) > MAX_NUMBER_CHARS:
         return None
-    text = text.replace("\u2212", "-").strip(WRAPPING).rstrip(".,;:!")
+    text = text.replace("\u2212", "-").strip(WRAPPING).rstrip(".,;:")
     for pattern, replacement in _CLEANING:
         text = pattern.sub(replacement, text)
-    match = _PLAIN.fullmatch(text.strip(WRAPPING).rstrip(".,;:!"))
+    text = _SPACED_GROUPS.sub(lambda groups: groups[0].replace(" ", ""), text.strip())
+    match = _PLAIN.fullmatch(text.strip(WRAPPING).rstrip(".,;:"))
     if match is None:
         return None
     value = _fraction(match["value"]) if match["value"] else _mixed(match["whole"], match["top"], match["bottom"])

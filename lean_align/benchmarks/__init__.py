@@ -1,0 +1,21 @@
+"""Benchmarks: a small module each, with loader, prompt, extraction, metric, source and licence.
+
+One of your own is a `Benchmark` that your package names under the entry point group `lean_align.benchmarks`.
+"""
+
+from lean_align.benchmarks.base import Benchmark, HubSource, Problem
+from lean_align.benchmarks.loading import benchmark_encoder, choose_problems, load_problems, source_of
+from lean_align.benchmarks.registry import DEFAULT_NAMES, all_benchmarks, find_benchmarks
+
+__all__ = [
+    "DEFAULT_NAMES",
+    "Benchmark",
+    "HubSource",
+    "Problem",
+    "all_benchmarks",
+    "benchmark_encoder",
+    "choose_problems",
+    "find_benchmarks",
+    "load_problems",
+    "source_of",
+]

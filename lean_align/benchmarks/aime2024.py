@@ -1,0 +1,26 @@
+"""AIME2024: the 30 problems of AIME I and II, answers from 0 to 999."""
+
+from __future__ import annotations
+
+from lean_align.benchmarks.amc2023 import SAMPLED_SOURCE
+from lean_align.benchmarks.base import BOXED_SOURCE, Benchmark, HubSource, boxed_maths, question_and_answer
+from lean_align.verify import extract_answer, verify
+
+BENCHMARK = Benchmark(
+    name="aime2024",
+    title="AIME2024",
+    hub=HubSource("HuggingFaceH4/aime_2024", None, "train"),
+    file="aime24/test.jsonl",
+    read=question_and_answer,
+    extract=extract_answer,
+    reward=verify,
+    **boxed_maths(),
+    sampled=True,
+    max_new_tokens=3072,
+    size=30,
+    longest_tokens=420,
+    source="AIME I and II of 2024, 30 problems",
+    prompt_source=f"{BOXED_SOURCE}; {SAMPLED_SOURCE}",
+    licence="problems (c) MAA: for evaluation alone, not to be passed on",
+    quotable=False,
+)

@@ -1,0 +1,64 @@
+"""The answers of CRUXEval: an assertion `assert f(INPUT) == OUTPUT` between [ANSWER] and [/ANSWER].
+
+The last pair of tags counts; a completion that opens the tag and is cut off, or has none, is read from its last line
+that begins with `assert f(`, else not at all.  Nothing is run here.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+
+MAX_CHARS = 10_000
+"""A longer answer counts as wrong."""
+
+_OPEN, _CLOSE = "[ANSWER]", "[/ANSWER]"
+_CALL = re.compile(r"^\s*(?:assert\s+)?f\(", re.MULTILINE)
+_FENCE = re.compile(r"^\s*```[a-z]*\s*|\s*```\s*$")
+_NO_SOURCE = (SyntaxError, ValueError, MemoryError, RecursionError)
+
+
+def find_answer(completion: str) -> str | None:
+    """What stands in the last tags, or the last line with an assertion; None where there is neither."""
+    _, opened, after = completion.rpartition(_OPEN)
+    if opened:
+        answer = _FENCE.sub("", after.partition(_CLOSE)[0])
+        return answer.strip() or None
+    calls = list(_CALL.finditer(completion))
+    return completion[calls[-1].start() :].strip().partition("\n")[0].strip() if calls else None
+
+
+def output_of(answer: str) -> str | None:
+    """The text right of the `==` of an assertion; all of an answer that is no assertion, such as `"ab"`."""
+    compared = _comparison(answer)
+    if compared is None:
+        return answer if "==" not in answer else answer.rpartition("==")[2].strip()
+    return ast.get_source_segment(answer, compared.comparators[0])
+
+
+def arguments_of(answer: str) -> str | None:
+    """The text between the parentheses of `f(...)`, None where the answer is no call of f."""
+    compared = _comparison(answer)
+    call = compared.left if compared is not None else _expression(answer)
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "f"):
+        return None
+    text = ast.get_source_segment(answer, call) or ""
+    return text.partition("(")[2].rpartition(")")[0]  # of `f(...)` alone, so the first and the last are its own
+
+
+def _comparison(answer: str) -> ast.Compare | None:
+    """The last `==` between two values that is asserted, or stands alone."""
+    try:
+        body = ast.parse(answer).body if len(answer) <= MAX_CHARS else []
+    except _NO_SOURCE:
+        return None
+    statements = [node.test if isinstance(node, ast.Assert) else getattr(node, "value", None) for node in body]
+    equal = [s for s in statements if isinstance(s, ast.Compare) and [type(op) for op in s.ops] == [ast.Eq]]
+    return equal[-1] if equal else None
+
+
+def _expression(answer: str) -> ast.expr | None:
+    try:
+        return ast.parse(answer, mode="eval").body if len(answer) <= MAX_CHARS else None
+    except _NO_SOURCE:
+        return None

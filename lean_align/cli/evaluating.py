@@ -1,0 +1,87 @@
+"""`evaluate` and `results`: benchmarks, and tables of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, show
+
+
+@main.command()
+@click.argument("target", metavar="MODEL|RUN_DIR")
+@click.option("--adapter", type=FOLDER, help="Folder of a PEFT adapter to put on the model.")
+@click.option("--benchmarks", metavar="A,B,...", help="gsm8k,math500,amc2023,aime2024,crux when not given.")
+@click.option("--data-dir", type=FOLDER, help="Folder with the benchmarks' files; from the hub when not given.")
+@click.option("--limit", type=click.IntRange(1), help="Problems of each benchmark; the same ones for every model.")
+@click.option("-o", "output", type=FOLDER, help="Where to write; evaluations/<model> when not given.")
+@click.option("--against", type=FOLDER, help="Output of another evaluation, or a run, to compare with.")
+@SET
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the place of the table.")
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    target: str,
+    adapter: Path | None,
+    benchmarks: str | None,
+    data_dir: Path | None,
+    limit: int | None,
+    output: Path | None,
+    against: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Solve benchmarks with MODEL (hub id or folder); of a RUN_DIR, the stage that solves its held-out problems.
+
+    Prints a table with 95 % intervals; the same command continues. --set takes model.quantization,
+    evaluation.num_samples and others; the weights are taken in bfloat16.
+
+    Example:
+
+        lean-align evaluate Qwen/Qwen2.5-1.5B-Instruct --benchmarks gsm8k,math500 --limit 100
+    """
+    if (Path(target) / "recipe.yaml").is_file():
+        _refuse_options(ctx, target)
+        from lean_align.pipeline import run_stage
+
+        with quiet_stdout():
+            counts = run_stage("evaluate", Path(target))
+        show(counts)
+        return
+    from lean_align.pipeline import evaluate_model
+
+    names = None if benchmarks is None else [name.strip() for name in benchmarks.split(",")]
+    own = {"evaluation.data_dir": None if data_dir is None else str(data_dir), "evaluation.limit": limit}
+    with quiet_stdout():
+        found = evaluate_model(target, adapter, names, output, against, {**own, **overrides(settings)})
+    if as_json:
+        show(found.summary)
+    else:
+        click.echo(found.table.markdown())
+
+
+def _refuse_options(ctx: click.Context, run_dir: str) -> None:
+    given = [name.replace("_", "-") for name, value in ctx.params.items() if name != "target" and value]
+    if given:
+        raise click.UsageError(
+            f"{run_dir} is a run, whose recipe says what is evaluated; got --{given[0]} too. Leave it out, or evaluate "
+            f"the recipe's model with --adapter {run_dir}/training/adapter."
+        )
+
+
+@main.command()
+@click.argument("folders", nargs=-1, required=True, type=FOLDER, metavar="DIR...")
+@click.option("--latex", is_flag=True, help="LaTeX (booktabs) in the place of Markdown.")
+@click.option("--paper/--no-paper", default=True, show_default=True, help="The paper's figures beside ours.")
+def results(folders: tuple[Path, ...], latex: bool, paper: bool) -> None:
+    """Put the benchmarks of several runs and evaluations into one table: a row a model.
+
+    Example:
+
+        lean-align results runs/dapo-math-17k runs/dapo-random
+    """
+    from lean_align.pipeline import joint_table
+
+    table = joint_table(folders, paper)
+    click.echo(table.latex() if latex else table.markdown())

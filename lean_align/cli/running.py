@@ -1,0 +1,113 @@
+"""`run`, `select-from`, `recipes`, and a command for each stage of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, show
+
+
+@main.command()
+@click.argument("recipe")
+@click.option("--run-dir", type=FOLDER, help="Folder of the run; runs/<recipe> when not given.")
+@SET
+@click.option("--stop-after", metavar="STAGE", help="Last stage to run, such as rollout or select.")
+def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None) -> None:
+    """Run every stage of RECIPE, a shipped name or a YAML file; the same command continues a run.
+
+    Example:
+
+        lean-align run demo --set seed=1 --run-dir runs/demo-1
+    """
+    from lean_align.pipeline import run as run_recipe
+    from lean_align.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides(settings))
+    show(run_recipe(loaded, run_dir or Path("runs") / loaded.name, stop_after))
+
+
+@main.command("select-from")
+@click.argument("prompts", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="Hub id, local folder, or demo.")
+@click.option("-n", "count", type=click.IntRange(1), required=True, help="How many prompts to choose.")
+@click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write.")
+@click.option("--run-dir", type=FOLDER, help="Folder of the run; OUTPUT.run when not given.")
+@SET
+def select_from(
+    prompts: Path, model: str, count: int, output: Path, run_dir: Path | None, settings: tuple[str, ...]
+) -> None:
+    """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
+
+    PROMPTS is .jsonl, .json or .parquet, a row a prompt, with prompt (or question, or problem) and answer.
+    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them.
+
+    Example:
+
+        lean-align select-from my.jsonl --model Qwen/Qwen2.5-1.5B-Instruct -n 500 -o selected.jsonl
+    """
+    from lean_align.pipeline import select_from_file
+
+    show(select_from_file(prompts, model, count, output, run_dir, overrides(settings)))
+
+
+@main.command()
+def recipes() -> None:
+    """List the recipes that ship with the package.
+
+    Example:
+
+        lean-align recipes
+    """
+    from lean_align.recipe import load_recipe, shipped_recipes
+
+    show(
+        {name: {"description": load_recipe(name).description, "path": str(p)} for name, p in shipped_recipes().items()}
+    )
+
+
+class Rows(click.ParamType[Any]):
+    """A half-open range of rows as Python slices are written: 0:500, 500:, :500."""
+
+    name = "A:B"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int | None, int | None]:
+        """First row and the one after the last; None where it is left open."""
+        first, colon, last = str(value).partition(":")
+        if not colon or not all(end == "" or (end.isascii() and end.isdigit()) for end in (first, last)):
+            self.fail(f"{value!r} is no range of rows; expected A:B with whole numbers, such as 0:500, 500: or :500.")
+        if first and last and int(first) >= int(last):
+            self.fail(f"{value!r} holds no row: the second number comes after the last row, so expected A < B.")
+        return int(first) if first else None, int(last) if last else None
+
+
+def _stage_command(name: str, summary: str) -> None:
+    @main.command(name, help=f"{summary}\n\nExample:\n\n    lean-align {name} runs/demo", short_help=summary)
+    @click.argument("run_dir", type=FOLDER)
+    def command(run_dir: Path, rows: tuple[int | None, int | None] | None = None) -> None:
+        from lean_align.pipeline import run_stage
+
+        with quiet_stdout():
+            counts = run_stage(name, run_dir, rows)
+        show(counts)
+
+    if name == "gradients":
+        text = "Only rows A to B - 1, from 0 (:500, 500:); several processes may run, each on rows of its own."
+        click.option("--rows", type=Rows(), help=text)(command)
+
+
+for _name, _summary in {
+    "prepare": "Read the data sets and write the prompts of a run.",
+    "warmup": "Train briefly on a random subset.",
+    "rollout": "Sample completions for every prompt, and reward them.",
+    "gradients": "Take each prompt's gradient, project it, and store it.",
+    "score": "Score every prompt.",
+    "select": "Choose the prompts to train on.",
+    "train": "Train on the chosen prompts with GRPO.",
+    "report": "Write summary.json and report/index.html.",
+}.items():
+    _stage_command(_name, _summary)

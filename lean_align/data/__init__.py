@@ -1,0 +1,33 @@
+"""Prompts from a file, from the hub, or from the generator, with every row that is left out accounted for.
+
+Rules, in order; a row that a rule from 3 on leaves out goes to `dropped.jsonl` with its reason:
+
+1. a row that repeats an earlier one in every field is not read again (the hub's DAPO-Math-17k holds 100 copies of
+   each row); it gets no prompt_id, and how many they are is said;
+2. a row without a prompt or without an answer is an error: the file is not what it should be (formats: `rows.py`);
+3. an answer that no verifier can read is dropped;
+4. a question with different answers is dropped each time: nobody knows which is right.  Plain numbers are compared by
+   value (1.0 is 1), and questions but for white space;
+5. a question with one answer is kept once, the first time;
+6. `data.chinese: drop` leaves out prompts with Chinese characters;
+7. what a benchmark holds too is looked for in all that is left, whatever `limit`, and dropped where
+   `data.contamination` says so;
+8. a prompt that leaves no room for a completion in the model's context is dropped;
+9. of what is left, `limit` takes a seeded random subset, in file order.
+"""
+
+from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
+from lean_align.data.reading import TEST_SEED, TRAIN_SEED, load_rows
+from lean_align.data.rows import read_row
+
+__all__ = [
+    "TEST_SEED",
+    "TRAIN_SEED",
+    "Census",
+    "PreparedPrompts",
+    "load_rows",
+    "prepare_prompts",
+    "prompt_rows",
+    "prompts_from_rows",
+    "read_row",
+]

@@ -1,0 +1,252 @@
+"""From raw rows to usable prompts, by rules 2 to 9 of the package."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from lean_align.contamination import Contamination, ContaminationPair, find_contamination
+from lean_align.data.rows import read_row
+from lean_align.errors import DataError
+from lean_align.rng import rng_for
+from lean_align.types import Prompt
+
+UNREADABLE, DUPLICATE, CONFLICT = "unreadable answer", "duplicate", "conflicting answers"
+CHINESE, TOO_LONG, CONTAMINATED = "Chinese characters", "too long", "contaminated"
+
+_CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,1000})(?:\.\d{1,1000})?")
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the readable rows of a split hold.
+
+    Attributes
+    ----------
+    n_rows : int
+    n_texts : int
+        Different questions, character for character.
+    n_conflicting_texts : int
+        Of these, the ones that come with different answers.
+    n_questions : int
+        Different questions but for white space.
+    n_conflicting_questions : int
+        Of these, the ones that come with different answers, which rule 4 leaves out.
+    """
+
+    n_rows: int
+    n_texts: int
+    n_conflicting_texts: int
+    n_questions: int
+    n_conflicting_questions: int
+
+
+@dataclass(frozen=True)
+class PreparedPrompts:
+    """Usable prompts of one split, and what became of the rest.
+
+    Attributes
+    ----------
+    prompts : tuple of Prompt
+    dropped : tuple of dict
+        A row {prompt_id, prompt, answer, reason} for each that is not usable.
+    dropped_by_reason : dict of str to int
+        Rows by kind of reason, of those that occurred: `unreadable answer`, `conflicting answers`, `duplicate`,
+        `Chinese characters`, `contaminated`, `too long`.
+    census : Census
+    contamination : Contamination or None
+        None where the check is off.
+    """
+
+    prompts: tuple[Prompt, ...]
+    dropped: tuple[dict[str, str], ...]
+    dropped_by_reason: dict[str, int]
+    census: Census
+    contamination: Contamination | None
+
+
+@dataclass
+class _Sieve:
+    """The rows that the rules leave out, in the order of the rules."""
+
+    dropped: list[dict[str, str]] = field(default_factory=list)
+    by_reason: Counter[str] = field(default_factory=Counter)
+
+    def keep(self, prompts: Iterable[Prompt], kind: str, reason_of: Callable[[Prompt], str | None]) -> list[Prompt]:
+        """The prompts that `reason_of` gives no reason against."""
+        kept = []
+        for prompt in prompts:
+            reason = reason_of(prompt)
+            if reason is None:
+                kept.append(prompt)
+            else:
+                row = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt.strip(), "answer": prompt.answer}
+                self.dropped.append(row | {"reason": reason})
+                self.by_reason[kind] += 1
+        return kept
+
+
+def prepare_prompts(
+    rows: Iterable[Mapping[str, Any]],
+    split: str,
+    source: str,
+    parse_gold: Callable[[str], str],
+    fits: Callable[[Prompt], bool],
+    limit: int | None = None,
+    seed: int = 0,
+    chinese: str = "keep",
+    contamination: str = "keep",
+    benchmarks: Mapping[str, Sequence[Prompt]] | None = None,
+) -> PreparedPrompts:
+    """Turn raw rows into prompts, by the rules of `lean_align.data`.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Raw rows.
+    split : str
+        Prefix of the prompt_ids: row 12 of `train` becomes `train-000012`.
+    source : str
+        Named in errors.
+    parse_gold : callable
+        Reads an answer; raises DataError where it cannot.
+    fits : callable
+        Whether a prompt leaves room for a completion in the model's context.
+    limit : int, optional
+        Size of the seeded random subset to keep.
+    seed : int
+        Seed of that subset.
+    chinese : str
+        `keep`, or `drop` prompts with Chinese characters.
+    contamination : str
+        `keep` what the benchmarks hold too, `drop` it, `drop_exact` matches only, or `off`: not looked for.
+    benchmarks : mapping of str to sequence of Prompt, optional
+        Problems of each benchmark and of the held-out set, for that check.
+
+    Returns
+    -------
+    PreparedPrompts
+
+    Raises
+    ------
+    DataError
+        When a row has no prompt or no answer, or when nothing usable is left.
+    """
+    sieve = _Sieve()
+    prompts = _readable(_read_prompts(rows, split, source), parse_gold, sieve)
+    census, prompts = _take_stock(prompts), [Prompt(p.prompt_id, p.prompt.strip(), p.answer) for p in prompts]
+    prompts = _unequivocal(prompts, sieve)
+    if chinese == "drop":
+        prompts = sieve.keep(prompts, CHINESE, lambda p: "Chinese characters" if _CHINESE.search(p.prompt) else None)
+    found = None if contamination == "off" else find_contamination(prompts, benchmarks or {})
+    if found is not None and contamination != "keep":
+        prompts = _uncontaminated(prompts, found, contamination, sieve)
+    long = "no room for a completion: prompt and rollouts.max_new_tokens exceed the context"
+    prompts = sieve.keep(prompts, TOO_LONG, lambda p: None if fits(p) else long)
+    if not prompts:
+        reasons = "; ".join(sorted({row["reason"] for row in sieve.dropped})) or "no rows"
+        raise DataError(f"{source}: none of its {len(sieve.dropped)} rows can be used ({reasons}).")
+    chosen = _subset(prompts, limit, seed, split)
+    return PreparedPrompts(chosen, tuple(sieve.dropped), dict(sieve.by_reason), census, found)
+
+
+def prompt_rows(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
+    """Prompts as plain rows, to be written."""
+    return [{"prompt_id": p.prompt_id, "prompt": p.prompt, "answer": p.answer} for p in prompts]
+
+
+def prompts_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Prompt]:
+    """Prompts from the rows that `prompt_rows` made."""
+    return [Prompt(row["prompt_id"], row["prompt"], row["answer"]) for row in rows]
+
+
+def _read_prompts(rows: Iterable[Mapping[str, Any]], split: str, source: str) -> Iterator[Prompt]:
+    for number, row in enumerate(rows):
+        yield Prompt(f"{split}-{number:06d}", *read_row(row, f"{source}, row {number + 1}"))
+
+
+def _readable(prompts: Iterable[Prompt], parse_gold: Callable[[str], str], sieve: _Sieve) -> list[Prompt]:
+    golds: dict[str, str] = {}  # a gold that is no number is a slow question, asked once
+    refusals: dict[str, str] = {}
+
+    def reason_of(prompt: Prompt) -> str | None:
+        answer = prompt.answer
+        if answer not in golds and answer not in refusals:
+            try:
+                golds[answer] = parse_gold(answer)
+            except DataError as error:
+                refusals[answer] = f"answer cannot be read: {error}"
+        return refusals.get(answer)
+
+    kept = sieve.keep(prompts, UNREADABLE, reason_of)
+    return [Prompt(p.prompt_id, p.prompt, golds[p.answer]) for p in kept]
+
+
+def _question(prompt: Prompt) -> str:
+    """What makes two prompts the same question."""
+    return " ".join(prompt.prompt.split())
+
+
+def _value(gold: str) -> str | Fraction:
+    """What makes two golds the same answer: the value of a plain number, else the text."""
+    return Fraction(gold.replace(",", "")) if _NUMBER.fullmatch(gold) else gold
+
+
+def _values(prompts: Iterable[Prompt], name_of: Callable[[Prompt], str]) -> dict[str, set[str | Fraction]]:
+    values: dict[str, set[str | Fraction]] = defaultdict(set)
+    for prompt in prompts:
+        values[name_of(prompt)].add(_value(prompt.answer))
+    return values
+
+
+def _take_stock(prompts: Sequence[Prompt]) -> Census:
+    texts, questions = _values(prompts, lambda p: p.prompt), _values(prompts, _question)
+    conflicting = [sum(len(values) > 1 for values in found.values()) for found in (texts, questions)]
+    return Census(len(prompts), len(texts), conflicting[0], len(questions), conflicting[1])
+
+
+def _unequivocal(prompts: Sequence[Prompt], sieve: _Sieve) -> list[Prompt]:
+    values = _values(prompts, _question)
+    first: dict[str, str] = {}
+    for prompt in prompts:
+        first.setdefault(_question(prompt), prompt.prompt_id)
+
+    def conflict(prompt: Prompt) -> str | None:
+        given = sorted(map(str, values[_question(prompt)]))
+        return f"answers in conflict for the same prompt: {', '.join(given)}" if len(given) > 1 else None
+
+    def duplicate(prompt: Prompt) -> str | None:
+        original = first[_question(prompt)]
+        return None if original == prompt.prompt_id else f"duplicate of {original}"
+
+    return sieve.keep(sieve.keep(prompts, CONFLICT, conflict), DUPLICATE, duplicate)
+
+
+def _uncontaminated(prompts: Sequence[Prompt], found: Contamination, rule: str, sieve: _Sieve) -> list[Prompt]:
+    matches: dict[str, list[ContaminationPair]] = defaultdict(list)
+    for pair in found.pairs:
+        if rule == "drop" or pair.kind == "exact":
+            matches[pair.prompt_id].append(pair)
+
+    def reason_of(prompt: Prompt) -> str | None:
+        pairs = matches.get(prompt.prompt_id)
+        if not pairs:
+            return None
+        closest = max(pairs, key=lambda pair: (pair.kind == "exact", pair.similarity))
+        kind = "exact match" if closest.kind == "exact" else f"near match ({closest.similarity:.2f})"
+        more = f", and {len(pairs) - 1} more" if len(pairs) > 1 else ""
+        return f"contaminated: {kind} of {closest.benchmark} {closest.problem_id}{more}"
+
+    return sieve.keep(prompts, CONTAMINATED, reason_of)
+
+
+def _subset(prompts: Sequence[Prompt], limit: int | None, seed: int, split: str) -> tuple[Prompt, ...]:
+    if limit is None or limit >= len(prompts):
+        return tuple(prompts)
+    keep = rng_for(seed, "data.limit", split).permutation(len(prompts))[:limit]
+    return tuple(prompts[i] for i in sorted(keep))

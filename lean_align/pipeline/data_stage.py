@@ -1,0 +1,105 @@
+"""The data stage: prompts to choose from, the held-out set, the benchmarks' problems, and what occurs in both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lean_align.artifacts import StageFolder, write_json, write_jsonl
+from lean_align.benchmarks import find_benchmarks, load_problems
+from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows
+from lean_align.pipeline.environment import describe
+from lean_align.pipeline.planning import write_plan
+from lean_align.pipeline.problem_sets import BENCHMARKS, check_room, held_out_name, run_sets
+from lean_align.progress import say
+from lean_align.recipe import Recipe
+from lean_align.sandbox.support import require_sandbox
+from lean_align.selection import check_n
+from lean_align.types import Prompt
+from lean_align.verify import parse_gold
+
+if TYPE_CHECKING:
+    from lean_align.policy import PromptEncoder
+
+CONTAMINATION = "contamination.json"
+
+
+def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    """Write `train.jsonl`, `test.jsonl`, `benchmarks/`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
+    from lean_align.policy import context_length, load_encoder, resolve_device
+
+    write_json(run_dir / "run.json", describe(recipe.seed, str(resolve_device(recipe.model.device))))
+    encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
+    problems, splits = benchmark_problems(recipe, folder.path), []
+    name = held_out_name(recipe)
+    if name is not None:
+        splits.append(_split(recipe, "test", encoder, context, {}, folder))
+        problems = {name: splits[0].prompts, **problems}
+    sets = run_sets(recipe, folder.path)
+    check_room([s for s in sets if s.facts], encoder, context)
+    train = _split(recipe, "train", encoder, context, problems, folder)
+    write_jsonl(folder.path / "dropped.jsonl", [row for split in (train, *splits) for row in split.dropped])
+    folder.counts["n_dropped"] = sum(len(split.dropped) for split in (train, *splits))
+    folder.counts["dropped_by_reason"] = train.dropped_by_reason
+    if train.contamination is not None:
+        write_json(folder.path / CONTAMINATION, train.contamination.as_json())
+    if recipe.selection.method != "full":
+        check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
+    write_plan(recipe, run_dir, encoder, train.prompts, sets)
+
+
+def benchmark_problems(recipe: Recipe, folder: Path) -> dict[str, Sequence[Prompt]]:
+    """All problems of the recipe's benchmarks, by name; written to `benchmarks/`.
+
+    Raises
+    ------
+    SandboxError
+        When a benchmark runs code and this machine has no sandbox for it.
+    """
+    found: dict[str, Sequence[Prompt]] = {}
+    for benchmark in find_benchmarks(recipe.evaluation.benchmarks):
+        if benchmark.runs_code:
+            require_sandbox()
+        found[benchmark.name] = load_problems(benchmark, recipe.evaluation.data_dir)
+        (folder / BENCHMARKS).mkdir(exist_ok=True)
+        write_jsonl(folder / BENCHMARKS / f"{benchmark.name}.jsonl", prompt_rows(found[benchmark.name]))
+        say(f"data: {len(found[benchmark.name])} problems of {benchmark.title}")
+    return found
+
+
+def _split(
+    recipe: Recipe,
+    split: str,
+    encoder: PromptEncoder,
+    context: int,
+    held_out: Mapping[str, Sequence[Prompt]],
+    folder: StageFolder,
+) -> PreparedPrompts:
+    """Prepare and write a split of the data; of the training split also what it shares with held-out problems."""
+    data, training = recipe.data, split == "train"
+    source = data.train_path if training else data.test_path
+    assert source is not None  # the caller asks for no held-out set that is not there
+    longest = context - recipe.rollouts.max_new_tokens
+    if training and data.max_prompt_tokens is not None:
+        longest = min(longest, data.max_prompt_tokens)
+    prepared = prepare_prompts(
+        load_rows(data, split),
+        split,
+        source,
+        parse_gold,
+        lambda prompt: len(encoder.encode(prompt)) <= longest,
+        data.limit if training else data.test_limit,
+        recipe.seed,
+        chinese=data.chinese if training else "keep",
+        contamination=data.contamination if training else "off",
+        benchmarks=held_out,
+    )
+    write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
+    folder.counts[f"n_{split}"] = len(prepared.prompts)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.dropped_by_reason.items())
+    say(
+        f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out"
+        + (f" ({reasons})" if reasons else "")
+    )
+    return prepared

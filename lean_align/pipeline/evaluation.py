@@ -1,0 +1,62 @@
+"""Every problem by every model: completions on disk, and the time that each set took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lean_align.artifacts import StageFolder, disk_errors, read_json, write_json
+from lean_align.pipeline.engines import sampling_engine
+from lean_align.pipeline.halving import recorder
+from lean_align.pipeline.problem_sets import ProblemSet
+from lean_align.recipe import Recipe
+
+BASE, TRAINED = "base", "trained"
+SECONDS = "wall_seconds_by_set"
+_CLOCK = "clock.json"
+
+
+def sample_sets(
+    recipe: Recipe, sets: Sequence[ProblemSet], adapters: Mapping[str, Path | None], folder: StageFolder
+) -> None:
+    """Write the completions of every set by every model, and go on with what an earlier attempt left.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    sets : sequence of ProblemSet
+    adapters : mapping of str to Path or None
+        Names of the models, and the adapter of each; None is the base.
+    folder : StageFolder
+        Gets `<model>/<set>.jsonl`, and in its counts the seconds of each, loading not counted.
+    """
+    from lean_align.rollouts import complete
+
+    record, slots = recorder(folder, "evaluation"), max(s.sampling("", recipe).slots for s in sets)
+    for model, adapter in adapters.items():
+        (folder.path / model).mkdir(exist_ok=True)
+        with sampling_engine(
+            recipe, folder, adapter, lambda encoder: max(s.longest(encoder) for s in sets), slots, record
+        ) as engine:
+            for problems in sets:
+                own = engine.with_encoder(problems.encoder(engine.encoder))
+                sampling = problems.sampling(model, recipe)
+                path = folder.path / model / f"{problems.name}.jsonl"
+                with _clock(folder, f"{model}/{problems.name}"):
+                    complete(own, problems.prompts, path, sampling, problems.reward, disk_errors, record)
+    clock = folder.path / _CLOCK
+    folder.counts[SECONDS] = read_json(clock)
+    clock.unlink()  # a result does not depend on how long it took
+
+
+@contextmanager
+def _clock(folder: StageFolder, name: str) -> Iterator[None]:
+    """Add the block's seconds to those of earlier attempts, also where it is cut off."""
+    path, began = folder.path / _CLOCK, time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = read_json(path) if path.exists() else {}
+        write_json(path, seconds | {name: round(seconds.get(name, 0.0) + time.monotonic() - began, 3)})

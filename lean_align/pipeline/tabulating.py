@@ -1,0 +1,60 @@
+"""Results tables of runs and evaluations, with the time that they took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import read_json, write_text
+from lean_align.errors import DataError
+from lean_align.report.methods import methods_from_summary
+from lean_align.report.paper import PaperTable, table_for
+from lean_align.report.results_table import ResultsTable, results_table
+
+
+def timed_table(summary: Mapping[str, Any], paper: PaperTable | None) -> ResultsTable:
+    """The table of one summary.json, with the seconds of each model on each benchmark among its notes."""
+    table = results_table(methods_from_summary(summary), paper)
+    notes = list(table.notes)
+    for model, seconds in _seconds(summary).items():
+        each = ", ".join(f"{title} {value:,.0f} s" for title, value in seconds.items())
+        notes.append(f"Wall time of {model}, loading not counted: {each}.")
+    return replace(table, notes=tuple(notes))
+
+
+def write_table(table: ResultsTable, folder: Path) -> None:
+    """Write `results.md` and `results.tex`."""
+    write_text(folder / "results.md", table.markdown())
+    write_text(folder / "results.tex", table.latex())
+
+
+def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
+    """The benchmarks of several runs and evaluations in one table, with the paper's figures or without.
+
+    Raises
+    ------
+    StageError
+        When a folder has no summary.json.
+    DataError
+        When a run was evaluated on no benchmark, or two were evaluated in different ways.
+    """
+    methods = []
+    for folder in folders:
+        found = read_json(folder / "summary.json")
+        if not found.get("benchmarks"):
+            raise DataError(f"{folder} was evaluated on no benchmark; expected evaluation.benchmarks in its recipe.")
+        methods += methods_from_summary(found)
+    benchmarks = list(dict.fromkeys(name for method in methods for name in method.scores))
+    return results_table(methods, table_for(benchmarks, None) if paper else None)
+
+
+def _seconds(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """By model and title of the benchmark; models of other evaluations have none."""
+    found: dict[str, dict[str, float]] = {}
+    for benchmark in summary["benchmarks"].values():
+        for model, score in benchmark["models"].items():
+            if "wall_seconds" in score:
+                found.setdefault(model, {})[benchmark["title"]] = score["wall_seconds"]
+    return found

@@ -1,0 +1,214 @@
+r"""Whether two answers are equal, where both have an exact form: True, False, or None for "ask math-verify".
+
+1. Words, multiple-choice letters and numbers with a base are compared as written (see wording.py).
+2. The same normalised tokens: equal.
+3. Both of one of these shapes, with exact formulas (exact.py) inside: compared part by part.
+   - a value, after the assignment in front of it: x = 3, a = b = 7, `x \in`
+   - a list: 1, 2; `\{1, 2\}`; x = 1 or x = 2; `1 \pm \sqrt{2}`: without order, as a set
+   - a tuple, point or open interval (a, b); an interval [a, b); a union of intervals; a matrix
+   - against an interval, an inequality in one variable: `-2 \le x < 7`
+
+None wherever a decimal makes the two unequal (math-verify rounds to six digits), or a shape or a formula is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lean_align.verify.exact import LETTERS, exact
+from lean_align.verify.latex import UNCLEAR_COMMA, Tokens, tokens
+from lean_align.verify.numbers import plain_number
+from lean_align.verify.sums import NotExactError, constant
+from lean_align.verify.wording import same_wording
+
+_OPENING, _CLOSING = ("(", "[", r"\{", "{"), (")", "]", r"\}", "}")
+_FLIPPED = {">": "<", r"\ge": r"\le"}
+_ORDER = ("<", r"\le", *_FLIPPED)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Shape and exact parts of an answer; two forms of one shape are equal where their parts are."""
+
+    shape: str
+    parts: object
+    name: Tokens = ()  # the variable that it was assigned to
+
+
+def same_value(gold: str, found: str) -> bool | None:
+    """Whether the two are equal; None where that is not decided here."""
+    worded = same_wording(gold, found)
+    if worded is not None:
+        return worded
+    ours, theirs = tokens(gold), tokens(found)
+    if not ours or not theirs:
+        return None
+    if ours == theirs:
+        return True
+    try:
+        return _same_form(
+            _number(gold) or read(ours),
+            _number(found) or read(theirs, as_interval=True),
+            decimal="." in "".join((*ours, *theirs)),
+        )
+    except NotExactError:
+        return None
+
+
+def _number(text: str) -> Form | None:
+    """A plain number by its own rules: its commas group thousands."""
+    number = plain_number(text)
+    return None if number is None else Form("value", frozenset(constant(number).items()))
+
+
+def _same_form(gold: Form, found: Form, decimal: bool) -> bool | None:
+    if gold.name and found.name and gold.name != found.name:
+        return None
+    if {gold.shape, found.shape} == {"value", "list"}:  # one value is not several
+        return False
+    if gold.shape != found.shape:
+        return None
+    if gold.parts == found.parts:
+        return True
+    return None if decimal or gold.shape == "union" else False  # [0,1] and (1,2] make [0,2]
+
+
+def read(answer: Tokens, as_interval: bool = False) -> Form:
+    """The form of an answer; `as_interval` reads an inequality as the interval that it is.
+
+    Raises
+    ------
+    NotExactError : it has none here.
+    """
+    items = split(answer, ",")
+    if len(items) > 1:
+        return _list(items)
+    name, value = _after_assignment(answer)
+    if as_interval and any(token in _ORDER for token in value):
+        return _inequality(value)
+    form = _unassigned(value)
+    return Form(form.shape, form.parts, name) if name else form
+
+
+def _unassigned(value: Tokens) -> Form:
+    united = split(value, r"\cup")
+    if len(united) > 1:
+        return Form("union", frozenset(_interval(part) for part in united))
+    if value[:1] == (r"\{",) and value[-1:] == (r"\}",):
+        return _list(split(value[1:-1], ","))
+    return _list((value,)) if r"\pm" in value else _single(value)
+
+
+def _single(value: Tokens) -> Form:
+    """A matrix, a tuple or a value: what a list or a union may hold."""
+    if value[:4] == (r"\begin", "{", "matrix", "}") and value[-4:] == (r"\end", "{", "matrix", "}"):
+        rows = split(value[4:-4], r"\\")
+        return Form("matrix", tuple(tuple(_value(cell) for cell in split(row, "&")) for row in rows if row))
+    if value[:1] in (("(",), ("[",)) and _closes_at_end(value):
+        parts = split(value[1:-1], ",", UNCLEAR_COMMA)  # inside brackets every comma separates
+        if len(parts) > 1:
+            return Form(f"{value[0]}{value[-1]}", tuple(_value(part) for part in parts))
+    return Form("value", _value(value))
+
+
+def _list(items: tuple[Tokens, ...]) -> Form:
+    """Without order; with a variable in front of some items, it has to be the same one."""
+    parts: set[object] = set()
+    names = set()
+    for item in items:
+        name, value = _after_assignment(item)
+        names.add(name)
+        parts.update(_with_both_signs(value))
+    names.discard(())
+    if len(names) > 1:
+        raise NotExactError
+    return Form("list", frozenset(parts), *names)
+
+
+def _with_both_signs(value: Tokens) -> Iterator[object]:
+    if r"\pm" not in value:
+        form = _single(value)
+        yield form.parts if form.shape == "value" else form
+        return
+    if value.count(r"\pm") > 1:
+        raise NotExactError
+    for sign in "+-":
+        yield _value(tuple(sign if token == r"\pm" else token for token in value))
+
+
+def _value(formula: Tokens) -> object:
+    bare = formula[1:] if formula[:1] in (("+",), ("-",)) else formula
+    if bare == (r"\infty",):
+        return "-infinity" if formula[0] == "-" else "infinity"
+    return frozenset(exact(formula).items())
+
+
+def _interval(value: Tokens) -> object:
+    form = _single(value)
+    if len(form.shape) != 2 or not isinstance(form.parts, tuple) or len(form.parts) != 2:
+        raise NotExactError
+    return form
+
+
+def _inequality(value: Tokens) -> Form:
+    """A variable between two bounds, or on one side of one, as an interval."""
+    signs, sides = [token for token in value if token in _ORDER], list(split(value, *_ORDER))
+    if all(sign in _FLIPPED for sign in signs):
+        signs, sides = [_FLIPPED[sign] for sign in reversed(signs)], sides[::-1]
+    named = [index for index, side in enumerate(sides) if _is_name(side)]
+    if any(sign in _FLIPPED for sign in signs) or len(named) != 1 or len(sides) != len(signs) + 1:
+        raise NotExactError
+    at = named[0]
+    if (at != 1 and len(sides) == 3) or len(sides) > 3:
+        raise NotExactError
+    low = _value(sides[at - 1]) if at else "-infinity"
+    high = _value(sides[at + 1]) if at < len(signs) else "infinity"
+    opening = "[" if at and signs[at - 1] == r"\le" else "("
+    closing = "]" if at < len(signs) and signs[at] == r"\le" else ")"
+    return Form(opening + closing, (low, high))
+
+
+def _after_assignment(answer: Tokens) -> tuple[Tokens, Tokens]:
+    """(x, 3) of x = 3; the last value of a = b = 7; no name where the left-hand side is more than a name."""
+    relation = r"\in" if r"\in" in answer else "="
+    first, *rest = split(answer, relation)
+    if not rest:
+        return (), answer
+    if not _is_name(first) or not rest[-1]:
+        raise NotExactError
+    if set(first) & set(rest[-1]) - {"_", "(", ")"}:  # x = x + 1
+        raise NotExactError
+    return first, rest[-1]
+
+
+def _is_name(side: Tokens) -> bool:
+    """x, `\\theta`, x_1, x_{12}, f(x)."""
+    start = side[:1] and (side[0] in LETTERS or (len(side[0]) == 1 and side[0].isalpha()))
+    rest = side[1:]
+    subscript = rest[:1] == ("_",) and (len(rest) == 2 or (len(rest) == 4 and rest[1] == "{" and rest[3] == "}"))
+    argument = len(rest) == 3 and rest[0] == "(" and rest[2] == ")" and rest[1].isalpha()
+    return bool(start) and (not rest or subscript or argument)
+
+
+def _closes_at_end(value: Tokens) -> bool:
+    depth = 0
+    for index, token in enumerate(value):
+        depth += (token in _OPENING) - (token in _CLOSING)
+        if depth == 0:
+            return index == len(value) - 1 and token in (")", "]")
+    return False
+
+
+def split(answer: Tokens, *separators: str) -> tuple[Tokens, ...]:
+    """Parts between separators that stand in no bracket."""
+    parts: list[Tokens] = []
+    depth = start = 0
+    for index, token in enumerate(answer):
+        depth += (token in _OPENING) - (token in _CLOSING)
+        if token in separators and depth == 0:
+            parts.append(answer[start:index])
+            start = index + 1
+    if depth:
+        raise NotExactError
+    return (*parts, answer[start:])

@@ -1,0 +1,82 @@
+r"""Answers that are compared as written: words, multiple-choice letters, numbers with a base.
+
+Each differs from math-verify in:
+1. A word is not a product of letters: `east` is not `seat`.  In `\text{...}`, or with four letters or more, and with
+   its articles, case and closing period left out.
+2. A gold `\text{(C)}` or (C) is the letter that leads the answer: C, (c), `\textbf{(C)} 12`.
+3. `4210_5` is not `4210_6`.  The base may be left out on one side, as the problem names it; 52_8 is not 42, since such
+   a problem asks for digits.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TEXT = r"\\(?:text|mbox|mathrm|textbf|textit|mathbf|textrm|rm)\s*"
+_UNWRAPPED = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{2})")
+_CHOICE = re.compile(r"\(([A-J])\)")
+_LEADING_CHOICE = re.compile(r"\(?([A-Ja-j])(?:\).*|[.:](?: .*)?)?", re.DOTALL)
+_BASE = re.compile(r"([0-9]+(?:\.[0-9]+)?)_(?:\{([0-9]{1,2}|[a-z]+)\}|([0-9]{1,2}))")
+_BASE_NAMES = "two three four five six seven eight nine ten eleven twelve".split()
+_LIST = re.compile(r"\b(?:and|or)\b")
+_FOUR_LETTERS = re.compile("[A-Za-z]{4}")
+_SPACING = re.compile(r"\\[,!;: ]|[\s$~]+")
+
+
+def same_wording(gold: str, found: str) -> bool | None:
+    """Whether two answers of one of these kinds are equal; None where they are of another."""
+    for rule in (_same_choice, _same_base, _same_words):
+        verdict = rule(gold, found)
+        if verdict is not None:
+            return verdict
+    return None
+
+
+def _plain(text: str) -> str:
+    return _SPACING.sub(" ", _UNWRAPPED.sub(r"\1", text)).strip(" .*_")
+
+
+def _same_choice(gold: str, found: str) -> bool | None:
+    wanted = _CHOICE.fullmatch(_plain(gold)) or (
+        re.fullmatch("([A-J])", _plain(gold)) if _UNWRAPPED.search(gold) else None
+    )
+    given = _LEADING_CHOICE.fullmatch(_plain(found))
+    if wanted is None or given is None:
+        return None
+    return wanted[1] == given[1].upper()
+
+
+def _same_base(gold: str, found: str) -> bool | None:
+    ours, theirs = _digits_and_base(gold), _digits_and_base(found)
+    if ours is None or theirs is None or ours[1] == theirs[1] == 0:
+        return None
+    return ours[0] == theirs[0] and (ours[1] == theirs[1] or 0 in (ours[1], theirs[1]))
+
+
+def _digits_and_base(text: str) -> tuple[str, int] | None:
+    """4210 and 5 of 4210_5; base 0 where none is written."""
+    bare = _plain(text).replace(" ", "").replace(",", "")
+    if bare.isascii() and bare.isdecimal():
+        return bare, 0
+    match = _BASE.fullmatch(bare)
+    if match is None:
+        return None
+    base = match[2] or match[3]
+    if base.isalpha():
+        return (match[1], _BASE_NAMES.index(base) + 2) if base in _BASE_NAMES else None
+    return match[1], int(base)
+
+
+def _same_words(gold: str, found: str) -> bool | None:
+    ours, theirs = _plain(gold), _plain(found)
+    if not _WORDS.fullmatch(ours) or not _WORDS.fullmatch(theirs) or _LIST.search(f"{ours} {theirs}"):
+        return None
+    if not any(_is_word(text, bare) for text, bare in ((gold, ours), (found, theirs))):
+        return None
+    return _ARTICLE.sub("", ours.lower()) == _ARTICLE.sub("", theirs.lower())
+
+
+def _is_word(text: str, bare: str) -> bool:
+    return bool(_FOUR_LETTERS.search(bare) or (len(bare) >= 2 and _UNWRAPPED.search(text)))
