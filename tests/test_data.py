@@ -492,7 +492,7 @@ def test_a_prompt_too_long_is_dropped() -> None:
     prepared = prepare([*ROWS, {"prompt": "x" * 99, "answer": "1"}], fits=lambda prompt: len(prompt.prompt) < 50)
     assert pairs(prepared) == [("1 + 1?", "2"), ("2 + 2?", "4")]
     assert [row["reason"] for row in prepared.dropped] == [
-        "no room for a completion: prompt and rollouts.max_new_tokens exceed the context"
+        "no room for a completion: with rollouts.max_new_tokens past the context, or past data.max_prompt_tokens"
     ]
 
 
@@ -555,7 +555,7 @@ def test_every_row_is_kept_or_accounted_for() -> None:
 def test_nothing_usable_is_refused_with_the_reasons() -> None:
     with pytest.raises(
         DataError,
-        match=r"rows\.jsonl: none of its 2 rows can be used \(no room for a completion: .* exceed the context\)",
+        match=r"rows\.jsonl: none of its 2 rows can be used \(no room for a completion: .* past data\.max_prompt_tokens\)",
     ):
         prepare(ROWS, fits=lambda prompt: False)
 

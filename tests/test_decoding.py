@@ -119,9 +119,9 @@ def largest_gap(policy, encoded: list[list[int]], sampling: Sampling, monkeypatc
     """Largest difference between the logits that drew a token and those of one plain forward pass."""
     used = {}
 
-    def spy(logits, uniforms, temperature):
+    def spy(logits, uniforms, *settings):
         used.update(zip(uniforms.tolist(), logits))  # a row's uniform tells which token of which row it is
-        return choose(logits, uniforms, temperature)
+        return choose(logits, uniforms, *settings)
 
     choose = decoding.choose_tokens
     monkeypatch.setattr(decoding, "choose_tokens", spy)

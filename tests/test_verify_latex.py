@@ -254,7 +254,7 @@ def perturbed(answer: str) -> str:
     r"""A wrong answer: the last number outside a unit plus one, in as many digits; else the last letter that stands
     alone replaced by the next; else "not " before the word; else twice the constant.
 
-    `3\sqrt{13}` -> `3\sqrt{14}`, `15\mbox{ cm}^2` -> `16\mbox{ cm}^2`, `025` -> `026`, (C) -> (D), `\pi` -> `2\pi`.
+    `4\sqrt{7}` -> `4\sqrt{8}`, `35\mbox{ cm}^2` -> `36\mbox{ cm}^2`, `025` -> `026`, (C) -> (D), `\pi` -> `2\pi`.
     """
     numbers = list(re.finditer("[0-9]+", UNIT.sub(lambda unit: " " * len(unit[0]), answer)))
     if numbers:
@@ -274,17 +274,17 @@ def with_another_box(solution: str, answer: str, other: str) -> str:
 
 
 MADE_UP = [
-    ("3\\sqrt{13}", "3\\sqrt{14}"),
-    ("15\\mbox{ cm}^2", "16\\mbox{ cm}^2"),
+    ("4\\sqrt{7}", "4\\sqrt{8}"),
+    ("35\\mbox{ cm}^2", "36\\mbox{ cm}^2"),
     ("025", "026"),
     ("\\text{(C)}", "\\text{(D)}"),
     ("\\pi", "2\\pi"),
     ("\\text{north}", "\\text{not north}"),
-    ("p - q", "p - r"),
+    ("u - v", "u - w"),
     ("31_9", "31_10"),
     ("10,999", "10,1000"),
     ("\\frac{9}{99}", "\\frac{9}{100}"),
-    ("1 \\pm \\sqrt{19}", "1 \\pm \\sqrt{20}"),
+    ("2 \\pm \\sqrt{23}", "2 \\pm \\sqrt{24}"),
 ]
 
 

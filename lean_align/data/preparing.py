@@ -116,7 +116,7 @@ def prepare_prompts(
     parse_gold : callable
         Reads an answer; raises DataError where it cannot.
     fits : callable
-        Whether a prompt leaves room for a completion in the model's context.
+        Whether a prompt is short enough: for a completion in the model's context, and for data.max_prompt_tokens.
     limit : int, optional
         Size of the seeded random subset to keep.
     seed : int
@@ -146,7 +146,7 @@ def prepare_prompts(
     found = None if contamination == "off" else find_contamination(prompts, benchmarks or {})
     if found is not None and contamination != "keep":
         prompts = _uncontaminated(prompts, found, contamination, sieve)
-    long = "no room for a completion: prompt and rollouts.max_new_tokens exceed the context"
+    long = "no room for a completion: with rollouts.max_new_tokens past the context, or past data.max_prompt_tokens"
     prompts = sieve.keep(prompts, TOO_LONG, lambda p: None if fits(p) else long)
     if not prompts:
         reasons = "; ".join(sorted({row["reason"] for row in sieve.dropped})) or "no rows"

@@ -21,6 +21,7 @@ TESTED = {
     "bitsandbytes": "0.50.2",
     "click": "8.5.1",
     "datasets": "4.8.5",
+    "datasketch": "2.0.0",
     "jinja2": "3.1.6",
     "math-verify": "0.9.0",
     "matplotlib": "3.11.2",

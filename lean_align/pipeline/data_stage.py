@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
 from lean_align.benchmarks import find_benchmarks, load_problems
+from lean_align.contamination import Contamination
 from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.planning import write_plan
@@ -41,12 +43,23 @@ def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     train = _split(recipe, "train", encoder, context, problems, folder)
     write_jsonl(folder.path / "dropped.jsonl", [row for split in (train, *splits) for row in split.dropped])
     folder.counts["n_dropped"] = sum(len(split.dropped) for split in (train, *splits))
-    folder.counts["dropped_by_reason"] = train.dropped_by_reason
+    folder.counts |= {"dropped_by_reason": train.dropped_by_reason, "census": asdict(train.census)}
     if train.contamination is not None:
         write_json(folder.path / CONTAMINATION, train.contamination.as_json())
+        _say_overlaps(train.contamination, recipe.data.contamination)
     if recipe.selection.method != "full":
         check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
     write_plan(recipe, run_dir, encoder, train.prompts, sets)
+
+
+def _say_overlaps(found: Contamination, mode: str) -> None:
+    for overlap in found.overlaps:
+        if overlap.n_prompts:
+            say(
+                f"data: {overlap.n_exact} of {overlap.n_problems} problems of {overlap.benchmark} are in the training "
+                f"prompts and {overlap.n_near} more nearly; the {overlap.n_prompts} prompts are "
+                + {"keep": "kept", "drop": "dropped", "drop_exact": "dropped where the match is exact"}[mode]
+            )
 
 
 def benchmark_problems(recipe: Recipe, folder: Path) -> dict[str, Sequence[Prompt]]:

@@ -1,7 +1,7 @@
 r"""LaTeX as tokens, with everything gone that only changes how a formula looks: the normalised text of an answer.
 
 1. Gone: white space, `\,` `\!` `\;` `\quad`, `\left` and `\right`, `$`, `\(`, `\[`, `^\circ`, closing punctuation,
-   marks between groups of three digits, a unit of words at the end (`3\sqrt{13}\text{ cm}`).
+   marks between groups of three digits, a unit of words at the end (`4\sqrt{7}\text{ cm}`).
 2. One spelling: `\dfrac` and `\tfrac` are `\frac`; `\leq` is `\le`; `\times`, `\cdot` and `*` are `*`; the signs of
    Unicode are their commands; "and" and "or" between values are commas; pmatrix and bmatrix are matrix.
 3. `\text{...}` (`\mbox`, `\mathrm`, `\textbf` ...) is one token that starts with `"`; of one letter, that letter.
@@ -76,7 +76,7 @@ def tokens(text: str) -> Tokens | None:
     found: list[str] = []
     for match in _TOKEN.finditer(bare):
         token = _token(match)
-        if token != "," or found[-1:] != [","]:  # "19, 46, and 82" holds two in a row
+        if token != "," or found[-1:] != [","]:  # "17, 48, and 85" holds two in a row
             found.append(token)
     while found and found[-1] in (",", ".", ":"):
         found.pop()

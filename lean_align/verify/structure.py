@@ -23,6 +23,7 @@ from lean_align.verify.sums import NotExactError, constant
 from lean_align.verify.wording import same_wording
 
 _OPENING, _CLOSING = ("(", "[", r"\{", "{"), (")", "]", r"\}", "}")
+_INFINITY, _MINUS_INFINITY = frozenset(["infinity"]), frozenset(["-infinity"])
 _FLIPPED = {">": "<", r"\ge": r"\le"}
 _ORDER = ("<", r"\le", *_FLIPPED)
 
@@ -32,7 +33,7 @@ class Form:
     """Shape and exact parts of an answer; two forms of one shape are equal where their parts are."""
 
     shape: str
-    parts: object
+    parts: tuple[object, ...] | frozenset[object]
     name: Tokens = ()  # the variable that it was assigned to
 
 
@@ -65,10 +66,9 @@ def _number(text: str) -> Form | None:
 def _same_form(gold: Form, found: Form, decimal: bool) -> bool | None:
     if gold.name and found.name and gold.name != found.name:
         return None
-    if {gold.shape, found.shape} == {"value", "list"}:  # one value is not several
-        return False
     if gold.shape != found.shape:
-        return None
+        several = any(form.shape == "list" and len(form.parts) > 1 for form in (gold, found))
+        return False if several and "value" in (gold.shape, found.shape) else None  # one value is not several
     if gold.parts == found.parts:
         return True
     return None if decimal or gold.shape == "union" else False  # [0,1] and (1,2] make [0,2]
@@ -137,10 +137,10 @@ def _with_both_signs(value: Tokens) -> Iterator[object]:
         yield _value(tuple(sign if token == r"\pm" else token for token in value))
 
 
-def _value(formula: Tokens) -> object:
+def _value(formula: Tokens) -> frozenset[object]:
     bare = formula[1:] if formula[:1] in (("+",), ("-",)) else formula
     if bare == (r"\infty",):
-        return "-infinity" if formula[0] == "-" else "infinity"
+        return _MINUS_INFINITY if formula[0] == "-" else _INFINITY
     return frozenset(exact(formula).items())
 
 
@@ -162,8 +162,8 @@ def _inequality(value: Tokens) -> Form:
     at = named[0]
     if (at != 1 and len(sides) == 3) or len(sides) > 3:
         raise NotExactError
-    low = _value(sides[at - 1]) if at else "-infinity"
-    high = _value(sides[at + 1]) if at < len(signs) else "infinity"
+    low = _value(sides[at - 1]) if at else _MINUS_INFINITY
+    high = _value(sides[at + 1]) if at < len(signs) else _INFINITY
     opening = "[" if at and signs[at - 1] == r"\le" else "("
     closing = "]" if at < len(signs) and signs[at] == r"\le" else ")"
     return Form(opening + closing, (low, high))

@@ -1,10 +1,10 @@
 r"""Answers that are compared as written: words, multiple-choice letters, numbers with a base.
 
 Each differs from math-verify in:
-1. A word is not a product of letters: `east` is not `seat`.  In `\text{...}`, or with four letters or more, and with
+1. A word is not a product of letters: `west` is not `stew`.  In `\text{...}`, or with four letters or more, and with
    its articles, case and closing period left out.
 2. A gold `\text{(C)}` or (C) is the letter that leads the answer: C, (c), `\textbf{(C)} 12`.
-3. `4210_5` is not `4210_6`.  The base may be left out on one side, as the problem names it; 52_8 is not 42, since such
+3. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
    a problem asks for digits.
 """
 
@@ -56,7 +56,7 @@ def _same_base(gold: str, found: str) -> bool | None:
 
 
 def _digits_and_base(text: str) -> tuple[str, int] | None:
-    """4210 and 5 of 4210_5; base 0 where none is written."""
+    """3120 and 4 of 3120_4; base 0 where none is written."""
     bare = _plain(text).replace(" ", "").replace(",", "")
     if bare.isascii() and bare.isdecimal():
         return bare, 0
