@@ -124,8 +124,9 @@ def test_a_wrong_entry_point_is_named(entry, value: object, name: str) -> None:
     ("completion", "reward"),
     [
         ("[ANSWER]\nassert f(1) == [1, 2]\n[/ANSWER]", 1.0),
-        ("[ANSWER]assert f(1) == [2]\n[/ANSWER] no: [ANSWER]\nassert f(1) == [ 1,2 ]\n[/ANSWER]", 1.0),
-        ("[ANSWER]\nassert f(1) == [1, 2]\n[/ANSWER] no: [ANSWER]\nassert f(1) == [2]\n[/ANSWER]", 0.0),
+        ("[ANSWER]assert f(1) == [2]\n[/ANSWER] no: [ANSWER]\nassert f(1) == [ 1,2 ]\n[/ANSWER]", 0.0),
+        ("[ANSWER]\nassert f(1) == [1, 2]\n[/ANSWER] [PYTHON]... [ANSWER]\nassert f(1) == [2]\n[/ANSWER]", 1.0),
+        ("[ANSWER] is here: [ANSWER]\nassert f(1) == [1, 2]\n[/ANSWER]", 1.0),
         ("[ANSWER]\n[1, 2]\n[/ANSWER]", 1.0),
         ("[ANSWER]\n```python\nassert f(1) == [1, 2]\n```\n[/ANSWER]", 1.0),
         ("Step 1. f(1) is a list.\nassert f(1) == [1, 2]", 1.0),
@@ -139,7 +140,7 @@ def test_a_wrong_entry_point_is_named(entry, value: object, name: str) -> None:
         *((f"[ANSWER]assert f({signs}1) == {signs}1[/ANSWER]", 0.0) for signs in ("-" * n for n in (150, 900, 4_900))),
         ("", 0.0),
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_crux_output(completion: str, reward: float) -> None:
     assert CRUX.reward("[1, 2]", completion) == reward

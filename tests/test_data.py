@@ -555,7 +555,7 @@ def test_every_row_is_kept_or_accounted_for() -> None:
 def test_nothing_usable_is_refused_with_the_reasons() -> None:
     with pytest.raises(
         DataError,
-        match=r"rows\.jsonl: none of its 2 rows can be used \(no room for a completion: .* past data\.max_prompt_tokens\)",
+        match=r"rows\.jsonl: none of its 2 rows can be used \(no room for a completion: .* data\.max_prompt_tokens\)",
     ):
         prepare(ROWS, fits=lambda prompt: False)
 

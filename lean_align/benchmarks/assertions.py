@@ -1,7 +1,8 @@
 """The answers of CRUXEval: an assertion `assert f(INPUT) == OUTPUT` between [ANSWER] and [/ANSWER].
 
-The last pair of tags counts; a completion that opens the tag and is cut off, or has none, is read from its last line
-that begins with `assert f(`, else not at all.  Nothing is run here.
+The first pair of tags with a call of f between them counts, else the first pair: CRUXEval stops its models there, so
+what they make up behind it does not count.  A completion that opens the tag and is cut off is read from there; one that
+has no tag, from its last line that begins with `assert f(` or `f(`.  Nothing is run here.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ _NO_SOURCE = (SyntaxError, ValueError, MemoryError, RecursionError)
 
 
 def find_answer(completion: str) -> str | None:
-    """What stands in the last tags, or the last line with an assertion; None where there is neither."""
-    _, opened, after = completion.rpartition(_OPEN)
-    if opened:
-        answer = _FENCE.sub("", after.partition(_CLOSE)[0])
-        return answer.strip() or None
+    """What stands in the first tags, or the last line with an assertion; None where there is neither."""
+    *closed, rest = completion.split(_CLOSE)
+    answers = [text.rpartition(_OPEN)[2] for text in closed if _OPEN in text]
+    if not answers and _OPEN in rest:
+        answers = [rest.partition(_OPEN)[2]]
+    if answers:
+        answer = next((text for text in answers if "f(" in text), answers[0])
+        return _FENCE.sub("", answer).strip() or None
     calls = list(_CALL.finditer(completion))
     return completion[calls[-1].start() :].strip().partition("\n")[0].strip() if calls else None
 
