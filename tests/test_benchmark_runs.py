@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,16 +14,22 @@ from pathlib import Path
 import pytest
 
 from lean_align.artifacts import read_json, read_jsonl
-from lean_align.benchmarks import all_benchmarks, registry
+from lean_align.benchmarks import find_benchmarks, registry
 from lean_align.demo.problems import problem_stream
 from lean_align.errors import DataError, ModelError, RecipeError, StaleStageError
 from lean_align.pipeline import evaluate_model, joint_table
 from lean_align.pipeline.figures import evaluation_summary, read_outcomes
-from lean_align.pipeline.problem_sets import check_room, held_out_name, run_sets
+from lean_align.pipeline.graph import BY_FOLDER, Stage, stage_inputs
+from lean_align.pipeline.model_evaluation import _label
+from lean_align.pipeline.problem_sets import check_room, held_out_name
+from lean_align.pipeline.results import _solved
 from lean_align.recipe import load_recipe
 
 NAMES = ("gsm8k", "amc2023")
 BARE = ("bare", "amc2023")
+# GSM8K without an instruction, which the embedded model does not know
+BARE_BENCHMARK = dataclasses.replace(find_benchmarks(["gsm8k"])[0], name="bare", plain_template="{prompt}")
+package = {"benchmark": BARE_BENCHMARK}
 SETTINGS = {
     "data.prompt_format": "plain",
     "model.dtype": "float32",
@@ -54,18 +61,15 @@ def evaluated(data_dir: Path, output: Path, names=BARE, model: str = "demo", ada
 
 @pytest.fixture(scope="module", autouse=True)
 def bare() -> Iterator[None]:
-    """GSM8K without an instruction, which the embedded model does not know, as a package of one's own would add it."""
-    own = dataclasses.replace(all_benchmarks()["gsm8k"], name="bare", plain_template="{prompt}")
+    """Makes `bare` a benchmark that a package of one's own would add."""
 
     class Entry(EntryPoint):
         def load(self) -> object:
-            return own
+            return package["benchmark"]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "entry_points", lambda group: [Entry("bare", "package:BENCHMARK", group)])
-        all_benchmarks.cache_clear()
         yield
-    all_benchmarks.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +117,48 @@ def test_the_same_call_samples_nothing_and_another_is_refused(done, data_dir: Pa
         evaluated(data_dir, output, evaluation__limit=3)
 
 
+def test_a_benchmark_with_another_prompt_or_other_problems_is_another_evaluation(
+    done, data_dir: Path, tmp_path
+) -> None:
+    """The template of the entry point, and a row of the file, though names and sizes are the same."""
+    package["benchmark"] = dataclasses.replace(BARE_BENCHMARK, plain_template="Q: {prompt}")
+    try:
+        with pytest.raises(StaleStageError, match=r"benchmarks.bare.plain_template: '\{prompt\}' -> 'Q: \{prompt\}'"):
+            evaluated(data_dir, done[0])
+    finally:
+        package["benchmark"] = BARE_BENCHMARK
+    shutil.copytree(data_dir, tmp_path / "data")
+    path = tmp_path / "data/gsm8k/test.jsonl"
+    path.write_text(path.read_text().replace("#### ", "#### 1"))
+    with pytest.raises(StaleStageError, match=r"benchmarks.bare.problems"):
+        evaluated(tmp_path / "data", done[0])
+    with pytest.raises(StaleStageError, match=r"vllm_adapter: 'auto' -> 'merged'"):
+        evaluated(data_dir, done[0], rollouts__vllm_adapter="merged")
+
+
+def test_a_reward_that_is_none_is_named_with_its_benchmark(data_dir: Path, tmp_path: Path) -> None:
+    def broken(gold: str, completion: str) -> float:
+        raise RuntimeError("no such gold")
+
+    try:
+        for reward, message in (
+            (lambda *_: 0.5, r"reward of bare gave 0\.5"),
+            (broken, "reward of bare raised Runtime"),
+        ):
+            package["benchmark"] = dataclasses.replace(BARE_BENCHMARK, reward=reward)
+            with pytest.raises(DataError, match=message):
+                evaluated(data_dir, tmp_path / "out", names=("bare",), evaluation__limit=1)
+    finally:
+        package["benchmark"] = BARE_BENCHMARK
+    evaluated(data_dir, tmp_path / "out", names=("bare",), evaluation__limit=1)  # mended, it goes on
+
+
+def test_models_are_told_apart_by_their_run(tmp_path: Path) -> None:
+    assert _label("a/Model", None) == "Model"
+    assert _label("a/Model", tmp_path / "run-7/training/adapter") == "Model+run-7"
+    assert _label("a/Model", tmp_path / "mine") == "Model+mine"
+
+
 def test_a_subset_of_the_problems_gives_the_same_completions(done, data_dir: Path, tmp_path: Path) -> None:
     evaluated(data_dir, tmp_path, names=("bare",), evaluation__limit=3)
     whole = {row["prompt_id"]: row["reward"] for row in read_jsonl(done[0] / "evaluation/demo/bare.jsonl")}
@@ -148,6 +194,11 @@ def test_what_cannot_be_evaluated_is_refused_before_it_is_begun(data_dir: Path, 
         evaluated(data_dir, tmp_path / "c", names=("math500",))
     with pytest.raises(RecipeError, match="did you mean 'gsm8k'"):
         evaluated(data_dir, tmp_path / "d", names=("gsm8",))
+    with pytest.raises(RecipeError, match=r"got 'selection\.n', which bears on no evaluation"):
+        evaluated(data_dir, tmp_path / "e", selection__n=3)
+    with pytest.raises(DataError, match="holds no evaluation"):
+        evaluated(data_dir, tmp_path / "f", against=tmp_path / "nothing")
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_joint_table_has_a_row_a_model(done, run_dir: Path, tmp_path: Path) -> None:
@@ -217,7 +268,7 @@ def test_a_run_leaves_both_models_on_every_benchmark(run_dir: Path) -> None:
     assert "wall_seconds" not in json.dumps(tree)  # a stage's outputs do not depend on the clock
     page = (run_dir / "report/index.html").read_text()
     assert "AMC2023" in page
-    amc = read_jsonl(run_dir / "data/benchmarks/amc2023.jsonl")[0]["prompt"]
+    amc = read_jsonl(run_dir / "evaluation/problems/amc2023.jsonl")[0]["prompt"]
     assert amc not in page  # not to be passed on
 
 
@@ -238,12 +289,27 @@ def test_the_stage_command_tells_a_run_from_a_model(run_dir: Path) -> None:
     assert json.loads(done.stdout)["n_problems"] == {"gsm8k": 12, "amc2023": 6}
     done = subprocess.run([*command, "--limit", "3"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "is a run" in done.stderr
+    assert "got --limit too" in " ".join(done.stderr.split())
+    assert subprocess.run([*command, "--json"], capture_output=True, text=True).returncode == 0
+
+
+def test_another_benchmark_makes_stale_what_depends_on_it(run_dir: Path) -> None:
+    """The evaluation; the training prompts only where matches with benchmarks are dropped."""
+    more = {"evaluation.benchmarks": ["gsm8k"]}
+    data, evaluation = BY_FOLDER["data"], BY_FOLDER["evaluation"]
+
+    def inputs(stage: Stage, contamination: str, **other: object) -> dict:
+        settings = {"data.contamination": contamination, **other}
+        return stage_inputs(stage, load_recipe(run_dir / "recipe.yaml", settings), run_dir)
+
+    assert inputs(data, "keep") == inputs(data, "keep", **more)
+    assert inputs(data, "drop") != inputs(data, "drop", **more)
+    assert inputs(evaluation, "keep") != inputs(evaluation, "keep", **more)
 
 
 def test_figures_of_planted_completions(run_dir: Path, tmp_path: Path) -> None:
     """Every answer of the one model right and of the other wrong: 1 and 0, all wins, and a missing one is an error."""
-    sets = run_sets(load_recipe(run_dir / "recipe.yaml"), run_dir / "data")
+    sets = _solved(load_recipe(run_dir / "recipe.yaml"), run_dir)
     for model in ("no", "yes"):
         (tmp_path / model).mkdir()
         for problems in sets:
@@ -270,8 +336,8 @@ def test_room_is_checked_for_the_longest_prompt_of_each_set(run_dir: Path) -> No
     from lean_align.policy import load_encoder
 
     recipe = load_recipe(run_dir / "recipe.yaml")
-    sets, encoder = run_sets(recipe, run_dir / "data"), load_encoder(recipe.model, recipe.data)
-    longest = max(s.longest(encoder) for s in sets)
+    sets, encoder = _solved(recipe, run_dir), load_encoder(recipe.model, recipe.data)
+    longest = max(s.longest_sequence(encoder) for s in sets)
     check_room(sets, encoder, longest)
     with pytest.raises(DataError, match="leave"):
         check_room(sets, encoder, longest - 1)

@@ -13,7 +13,7 @@ import pytest
 from lean_align.benchmarks import (
     DEFAULT_NAMES,
     Benchmark,
-    all_benchmarks,
+    benchmark_names,
     choose_problems,
     find_benchmarks,
     load_problems,
@@ -24,7 +24,7 @@ from lean_align.benchmarks.base import field
 from lean_align.errors import DataError, RecipeError
 from lean_align.types import Prompt
 
-CRUX, CRUX_INPUT = all_benchmarks()["crux"], all_benchmarks()["crux-input"]
+CRUX, CRUX_INPUT = find_benchmarks(["crux", "crux-input"])
 DOUBLE = json.dumps({"code": "def f(x, y=1):\n    return x * 2 * y", "output": "6"})
 SIZES = {"gsm8k": 1319, "math500": 500, "amc2023": 83, "aime2024": 30, "crux": 800, "crux-input": 800}
 
@@ -37,15 +37,15 @@ def made(benchmark: Benchmark, folder: Path, rows: list[dict]) -> Path:
 
 
 def test_the_shipped_ones_are_the_columns_of_the_paper_and_the_input_task() -> None:
-    assert tuple(all_benchmarks()) == (*DEFAULT_NAMES, "crux-input")
-    for benchmark in all_benchmarks().values():
+    assert tuple(benchmark_names()) == (*DEFAULT_NAMES, "crux-input")
+    for benchmark in find_benchmarks(benchmark_names()):
         assert all((benchmark.source, benchmark.prompt_source, benchmark.licence))
         assert "{prompt}" in benchmark.prompt_template
         assert "{prompt}" in benchmark.plain_template
 
 
 def test_rows_become_problems_with_ids_by_row_number(tmp_path: Path) -> None:
-    amc = all_benchmarks()["amc2023"]
+    amc = find_benchmarks(["amc2023"])[0]
     folder = made(
         amc, tmp_path, [{"question": " What is 71 twice? ", "answer": 142.0}, {"problem": "1/2?", "answer": 0.5}]
     )
@@ -55,8 +55,17 @@ def test_rows_become_problems_with_ids_by_row_number(tmp_path: Path) -> None:
     ]
 
 
+def test_equal_rows_stay_two_problems(tmp_path: Path) -> None:
+    gsm8k = find_benchmarks(["gsm8k"])[0]
+    folder = made(gsm8k, tmp_path, [{"question": "q", "answer": "#### 1"}] * 2)
+    assert [p.prompt_id for p in load_problems(gsm8k, folder)] == ["gsm8k-000000", "gsm8k-000001"]
+    made(gsm8k, tmp_path, [])
+    with pytest.raises(DataError, match="has no rows"):
+        load_problems(gsm8k, folder)
+
+
 def test_a_missing_file_and_a_missing_field_are_named(tmp_path: Path) -> None:
-    gsm8k = all_benchmarks()["gsm8k"]
+    gsm8k = find_benchmarks(["gsm8k"])[0]
     with pytest.raises(DataError, match=r"gsm8k/test.jsonl; expected the file of gsm8k there.*openai/gsm8k"):
         load_problems(gsm8k, tmp_path)
     made(gsm8k, tmp_path, [{"question": "q", "answer": "#### 1"}, {"question": "q"}])
@@ -97,14 +106,13 @@ def entry(monkeypatch: pytest.MonkeyPatch):
     def install(value: object, name: str = "own") -> None:
         class Entry(EntryPoint):
             def load(self) -> object:
+                if isinstance(value, Exception):
+                    raise value
                 return value
 
         monkeypatch.setattr(registry, "entry_points", lambda group: [Entry(name, "package:BENCHMARK", group)])
-        all_benchmarks.cache_clear()
 
-    yield install
-    monkeypatch.undo()
-    all_benchmarks.cache_clear()
+    return install
 
 
 def test_a_benchmark_of_ones_own_comes_with_an_entry_point(entry) -> None:
@@ -113,11 +121,26 @@ def test_a_benchmark_of_ones_own_comes_with_an_entry_point(entry) -> None:
     assert find_benchmarks(["own", "gsm8k"])[0] is own
 
 
-@pytest.mark.parametrize(("value", "name"), [("no benchmark", "own"), (CRUX, "own"), (CRUX, "crux")])
-def test_a_wrong_entry_point_is_named(entry, value: object, name: str) -> None:
-    entry(value, name)
-    with pytest.raises(RecipeError, match=f"the entry point '{name}' of lean_align.benchmarks"):
-        find_benchmarks(["gsm8k"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("no benchmark", "gives str"), (CRUX, "gives the benchmark 'crux'"), (TypeError("sizes"), "TypeError: sizes")],
+)
+def test_a_wrong_entry_point_is_named_where_it_is_asked_for(entry, value: object, message: str) -> None:
+    entry(value)
+    assert find_benchmarks(["gsm8k"])
+    with pytest.raises(RecipeError, match=rf"the entry point 'own' of lean_align.benchmarks .*{message}"):
+        find_benchmarks(["gsm8k", "own"])
+
+
+def test_a_shipped_name_is_not_taken_by_a_package(entry) -> None:
+    entry(CRUX_INPUT, "crux")
+    assert find_benchmarks(["crux"]) == [CRUX]
+    assert benchmark_names().count("crux") == 1
+
+
+def test_a_template_without_the_prompt_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"prompt_template of the benchmark crux is 'Be brief\.'"):
+        dataclasses.replace(CRUX, prompt_template="Be brief.")
 
 
 @pytest.mark.parametrize(
@@ -138,9 +161,10 @@ def test_a_wrong_entry_point_is_named(entry, value: object, name: str) -> None:
         ("[ANSWER]" + "[" * 100_000, 0.0),
         ("[ANSWER]" + "-" * 9_000 + "1[/ANSWER]", 0.0),
         *((f"[ANSWER]assert f({signs}1) == {signs}1[/ANSWER]", 0.0) for signs in ("-" * n for n in (150, 900, 4_900))),
+        (f"[ANSWER]assert f('{'a' * 20_000}') == [1, 2][/ANSWER]", 0.0),
         ("", 0.0),
     ],
-    ids=range(18),
+    ids=range(19),
 )
 def test_crux_output(completion: str, reward: float) -> None:
     assert CRUX.reward("[1, 2]", completion) == reward
@@ -179,7 +203,7 @@ def test_the_parts_of_an_assertion() -> None:
 @pytest.mark.parametrize("name", SIZES)
 def test_the_real_files(name: str, shared_data: Path) -> None:
     """Sizes, and that the gold put where a model's answer stands is right; crux-input on every tenth."""
-    benchmark = all_benchmarks()[name]
+    benchmark = find_benchmarks([name])[0]
     problems = load_problems(benchmark, shared_data)
     assert len(problems) == SIZES[name] == benchmark.size
     if name == "crux":

@@ -3,19 +3,20 @@
 One of your own is a `Benchmark` that your package names under the entry point group `lean_align.benchmarks`.
 """
 
-from lean_align.benchmarks.base import Benchmark, HubSource, Problem
+from lean_align.benchmarks.base import Benchmark, HubSource, Problem, protocol_of
 from lean_align.benchmarks.loading import benchmark_encoder, choose_problems, load_problems, source_of
-from lean_align.benchmarks.registry import DEFAULT_NAMES, all_benchmarks, find_benchmarks
+from lean_align.benchmarks.registry import DEFAULT_NAMES, benchmark_names, find_benchmarks
 
 __all__ = [
     "DEFAULT_NAMES",
     "Benchmark",
     "HubSource",
     "Problem",
-    "all_benchmarks",
     "benchmark_encoder",
+    "benchmark_names",
     "choose_problems",
     "find_benchmarks",
     "load_problems",
+    "protocol_of",
     "source_of",
 ]

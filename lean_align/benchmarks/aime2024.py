@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from lean_align.benchmarks.amc2023 import SAMPLED_SOURCE
-from lean_align.benchmarks.base import BOXED_SOURCE, Benchmark, HubSource, boxed_maths, question_and_answer
+from lean_align.benchmarks.base import (
+    BOXED_SOURCE,
+    MAA,
+    SAMPLED_SOURCE,
+    Benchmark,
+    HubSource,
+    boxed_maths,
+    question_and_answer,
+)
 from lean_align.verify import extract_answer, verify
 
 BENCHMARK = Benchmark(
@@ -21,6 +28,6 @@ BENCHMARK = Benchmark(
     longest_tokens=420,
     source="AIME I and II of 2024, 30 problems",
     prompt_source=f"{BOXED_SOURCE}; {SAMPLED_SOURCE}",
-    licence="problems (c) MAA: for evaluation alone, not to be passed on",
+    licence=MAA,
     quotable=False,
 )

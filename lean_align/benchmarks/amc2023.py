@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from lean_align.benchmarks.base import BOXED_SOURCE, Benchmark, HubSource, boxed_maths, question_and_answer
-from lean_align.verify import extract_answer, verify
-
-SAMPLED_SOURCE = (
-    "avg@k at temperature 0.6 and top_p 0.95 as DeepSeek-R1 is evaluated (arXiv 2501.12948): so few problems make a "
-    "greedy share too rough"
+from lean_align.benchmarks.base import (
+    BOXED_SOURCE,
+    MAA,
+    SAMPLED_SOURCE,
+    Benchmark,
+    HubSource,
+    boxed_maths,
+    question_and_answer,
 )
+from lean_align.verify import extract_answer, verify
 
 BENCHMARK = Benchmark(
     name="amc2023",
@@ -25,6 +28,6 @@ BENCHMARK = Benchmark(
     longest_tokens=400,
     source="AI-MO's validation set of AMC 12 2022 and 2023, 83 problems: the paper's 18.1 is 15 of 83",
     prompt_source=f"{BOXED_SOURCE}; {SAMPLED_SOURCE}",
-    licence="problems (c) MAA: for evaluation alone, not to be passed on",
+    licence=MAA,
     quotable=False,
 )

@@ -11,7 +11,7 @@ import ast
 import re
 
 MAX_CHARS = 10_000
-"""A longer answer counts as wrong."""
+"""A longer answer counts as none."""
 
 _OPEN, _CLOSE = "[ANSWER]", "[/ANSWER]"
 _CALL = re.compile(r"^\s*(?:assert\s+)?f\(", re.MULTILINE)
@@ -25,11 +25,12 @@ def find_answer(completion: str) -> str | None:
     answers = [text.rpartition(_OPEN)[2] for text in closed if _OPEN in text]
     if not answers and _OPEN in rest:
         answers = [rest.partition(_OPEN)[2]]
-    if answers:
-        answer = next((text for text in answers if "f(" in text), answers[0])
-        return _FENCE.sub("", answer).strip() or None
     calls = list(_CALL.finditer(completion))
-    return completion[calls[-1].start() :].strip().partition("\n")[0].strip() if calls else None
+    if answers:
+        answer = _FENCE.sub("", next((text for text in answers if "f(" in text), answers[0])).strip()
+    else:
+        answer = completion[calls[-1].start() :].strip().partition("\n")[0].strip() if calls else ""
+    return answer if 0 < len(answer) <= MAX_CHARS else None
 
 
 def output_of(answer: str) -> str | None:
@@ -53,7 +54,7 @@ def arguments_of(answer: str) -> str | None:
 def _comparison(answer: str) -> ast.Compare | None:
     """The last `==` between two values that is asserted, or stands alone."""
     try:
-        body = ast.parse(answer).body if len(answer) <= MAX_CHARS else []
+        body = ast.parse(answer).body
     except _NO_SOURCE:
         return None
     statements = [node.test if isinstance(node, ast.Assert) else getattr(node, "value", None) for node in body]
@@ -63,6 +64,6 @@ def _comparison(answer: str) -> ast.Compare | None:
 
 def _expression(answer: str) -> ast.expr | None:
     try:
-        return ast.parse(answer, mode="eval").body if len(answer) <= MAX_CHARS else None
+        return ast.parse(answer, mode="eval").body
     except _NO_SOURCE:
         return None

@@ -6,11 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lean_align.errors import RecipeError
+
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 BOXED_SOURCE = (
     "the system prompt of Qwen2.5-Math (arXiv 2409.12122, https://github.com/QwenLM/Qwen2.5-Math), the question as "
     "the user's message"
 )
+SAMPLED_SOURCE = (
+    "avg@k at temperature 0.6 and top_p 0.95 as DeepSeek-R1 is evaluated (arXiv 2501.12948): so few problems make a "
+    "greedy share too rough"
+)
+MAA = "problems (c) MAA: for evaluation alone, not to be passed on"
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,20 @@ class Benchmark:
     runs_code: bool = False
     quotable: bool = True
 
+    def __post_init__(self) -> None:
+        for key in ("prompt_template", "plain_template"):
+            if "{prompt}" not in getattr(self, key):
+                raise RecipeError(
+                    f"{key} of the benchmark {self.name} is {getattr(self, key)!r}; expected a text with {{prompt}} in "
+                    "it, for the problem."
+                )
+
+
+def protocol_of(benchmark: Benchmark) -> dict[str, Any]:
+    """What a completion depends on beside model, problem and decoding: where it changes, completions are others."""
+    keys = ("system_prompt", "prompt_template", "plain_template", "sampled", "max_new_tokens")
+    return {key: getattr(benchmark, key) for key in keys}
+
 
 def field(row: Mapping[str, Any], *names: str) -> str:
     """The first of some fields that a row has, as text; a whole float as an integer: 142.0 becomes 142.
@@ -107,7 +128,7 @@ def field(row: Mapping[str, Any], *names: str) -> str:
 
 
 def question_and_answer(row: Mapping[str, Any]) -> Problem:
-    """A row with `problem` (or `question`) and `answer`."""
+    """A row with `problem`, `question` or `prompt`, and `answer`."""
     return Problem(field(row, "problem", "question", "prompt"), field(row, "answer"))
 
 

@@ -35,6 +35,7 @@ assert f(["ox", "elk", "bee"]) == ["bee", "elk"]
 """
 SOURCE = "Gu et al. 2024 (arXiv 2401.03065), 800 functions"
 LICENCE = "MIT (Meta)"
+PROMPT_SOURCE = "CRUXEval's format with steps before the answer, in our words and with one example; greedy"
 HUB = HubSource("cruxeval-org/cruxeval", None, "test")
 FILE = "crux/cruxeval.jsonl"
 
@@ -46,7 +47,7 @@ def read_problem(row: Mapping[str, Any]) -> Problem:
 
 
 def reward(gold: str, completion: str) -> float:
-    """1.0 where the literal of the last assertion equals the gold's, as Python compares them."""
+    """1.0 where the literal of the answer equals the gold's, as Python compares them."""
     answer = extract(completion)
     if answer is None:
         return 0.0
@@ -78,6 +79,6 @@ BENCHMARK = Benchmark(
     size=800,
     longest_tokens=160,
     source=f"{SOURCE}, output prediction",
-    prompt_source="CRUXEval's format with steps before the answer, in our words and with one example; greedy",
+    prompt_source=PROMPT_SOURCE,
     licence=LICENCE,
 )

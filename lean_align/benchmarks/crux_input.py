@@ -13,7 +13,7 @@ from typing import Any
 
 from lean_align.benchmarks.assertions import arguments_of, find_answer
 from lean_align.benchmarks.base import Benchmark, Problem, field
-from lean_align.benchmarks.crux import FILE, HUB, LICENCE, SOURCE
+from lean_align.benchmarks.crux import FILE, HUB, LICENCE, PROMPT_SOURCE, SOURCE
 from lean_align.sandbox import call_function, evaluate_arguments, parse_literal
 
 TEMPLATE = """\
@@ -81,7 +81,7 @@ BENCHMARK = Benchmark(
     size=800,
     longest_tokens=160,
     source=f"{SOURCE}, input prediction",
-    prompt_source="CRUXEval's format with steps before the answer, in our words and with one example; greedy",
+    prompt_source=PROMPT_SOURCE,
     licence=LICENCE,
     runs_code=True,
 )

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lean_align.benchmarks.base import Benchmark
-from lean_align.data import load_rows
+from lean_align.data import read_rows
 from lean_align.errors import DataError
-from lean_align.recipe import DataRecipe
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
 
@@ -47,9 +46,8 @@ def load_problems(benchmark: Benchmark, data_dir: str | Path | None = None) -> l
             f"there is no {source}; expected the file of {benchmark.name} there. Give the folder that holds "
             f"{benchmark.file} as evaluation.data_dir (--data-dir), or none, for {benchmark.hub.dataset} on the hub."
         )
-    rows = load_rows(DataRecipe(test_path=source, config=benchmark.hub.config, test_split=benchmark.hub.split), "test")
     problems = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(read_rows(source, benchmark.hub.config, benchmark.hub.split)):
         try:
             problem = benchmark.read(row)
         except KeyError as error:
@@ -58,6 +56,8 @@ def load_problems(benchmark: Benchmark, data_dir: str | Path | None = None) -> l
                 f"{benchmark.source}."
             ) from error
         problems.append(Prompt(f"{benchmark.name}-{number:06d}", problem.prompt, problem.gold))
+    if not problems:
+        raise DataError(f"{source} has no rows; expected those of {benchmark.source}.")
     return problems
 
 

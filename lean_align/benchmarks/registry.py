@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from lean_align.benchmarks import aime2024, amc2023, crux, crux_input, gsm8k, math500
 from lean_align.benchmarks.base import Benchmark
@@ -17,26 +16,9 @@ DEFAULT_NAMES = ("gsm8k", "math500", "amc2023", "aime2024", "crux")
 """The columns of the paper's second table."""
 
 
-@cache
-def all_benchmarks() -> dict[str, Benchmark]:
-    """Every benchmark that is installed, by name.
-
-    Raises
-    ------
-    RecipeError
-        When an entry point is no Benchmark, or takes a name that is taken.
-    """
-    found = {benchmark.name: benchmark for benchmark in SHIPPED}
-    for entry in entry_points(group=GROUP):
-        benchmark = entry.load()
-        if not isinstance(benchmark, Benchmark) or benchmark.name != entry.name or entry.name in found:
-            raise RecipeError(
-                f"the entry point {entry.name!r} of {GROUP} ({entry.value}) gives {benchmark!r:.80}; expected a "
-                f"lean_align.benchmarks.Benchmark of that name, which is none of {', '.join(found)}. Mend the package "
-                "that has it, or uninstall it."
-            )
-        found[entry.name] = benchmark
-    return found
+def benchmark_names() -> list[str]:
+    """Names of all benchmarks, those of other packages among them; nothing of theirs is loaded."""
+    return list(dict.fromkeys([benchmark.name for benchmark in SHIPPED] + [e.name for e in entry_points(group=GROUP)]))
 
 
 def find_benchmarks(names: Sequence[str]) -> list[Benchmark]:
@@ -45,9 +27,9 @@ def find_benchmarks(names: Sequence[str]) -> list[Benchmark]:
     Raises
     ------
     RecipeError
-        When there is no such benchmark, or one is named twice.
+        When there is no such benchmark, one is named twice, or a package's own cannot be loaded.
     """
-    known = all_benchmarks()
+    known = benchmark_names()
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
@@ -55,4 +37,26 @@ def find_benchmarks(names: Sequence[str]) -> list[Benchmark]:
             raise RecipeError(f"there is no benchmark {name!r}{offer} There are: {', '.join(known)}.")
     if len(set(names)) < len(names):
         raise RecipeError(f"the benchmarks are {', '.join(names)}; expected each once.")
-    return [known[name] for name in names]
+    shipped = {benchmark.name: benchmark for benchmark in SHIPPED}
+    return [shipped[name] if name in shipped else _load(name) for name in names]
+
+
+def _load(name: str) -> Benchmark:
+    """A benchmark of another package; a name that ships is never looked for there."""
+    entry = next(entry for entry in entry_points(group=GROUP) if entry.name == name)
+    try:
+        found = entry.load()
+    except Exception as error:  # whatever a module of another's does as it is imported
+        raise _unfit(entry, f"cannot be loaded ({type(error).__name__}: {error})") from error
+    if not isinstance(found, Benchmark):
+        raise _unfit(entry, f"gives {type(found).__name__}")
+    if found.name != name:
+        raise _unfit(entry, f"gives the benchmark {found.name!r}")
+    return found
+
+
+def _unfit(entry: EntryPoint, what: str) -> RecipeError:
+    return RecipeError(
+        f"the entry point {entry.name!r} of {GROUP} ({entry.value}) {what}; expected a lean_align.benchmarks.Benchmark "
+        "of that name. Mend the package that has it, or uninstall it."
+    )

@@ -62,10 +62,11 @@ def evaluate(
 
 
 def _refuse_options(ctx: click.Context, run_dir: str) -> None:
-    given = [name.replace("_", "-") for name, value in ctx.params.items() if name != "target" and value]
+    options = [p for p in ctx.command.params if isinstance(p, click.Option) and p.name != "as_json"]
+    given = [option.opts[-1] for option in options if ctx.params.get(option.name or "")]
     if given:
         raise click.UsageError(
-            f"{run_dir} is a run, whose recipe says what is evaluated; got --{given[0]} too. Leave it out, or evaluate "
+            f"{run_dir} is a run, whose recipe says what is evaluated; got {given[0]} too. Leave it out, or evaluate "
             f"the recipe's model with --adapter {run_dir}/training/adapter."
         )
 

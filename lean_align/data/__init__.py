@@ -17,7 +17,7 @@ Rules, in order; a row that a rule from 3 on leaves out goes to `dropped.jsonl` 
 """
 
 from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
-from lean_align.data.reading import TEST_SEED, TRAIN_SEED, load_rows
+from lean_align.data.reading import TEST_SEED, TRAIN_SEED, load_rows, read_rows
 from lean_align.data.rows import read_row
 
 __all__ = [
@@ -30,4 +30,5 @@ __all__ = [
     "prompt_rows",
     "prompts_from_rows",
     "read_row",
+    "read_rows",
 ]

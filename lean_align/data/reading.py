@@ -49,14 +49,24 @@ def load_rows(data: DataRecipe, split: str) -> list[dict[str, Any]]:
         )
     if source == "demo":
         return list(_demo_rows(data, split))
-    if Path(source).suffix in _LOCAL_SUFFIXES or Path(source).exists():
-        rows = _read_file(Path(source))
-    else:
-        rows = _read_hub(source, data.config, data.train_split if split == "train" else data.test_split)
+    rows = read_rows(source, data.config, data.train_split if split == "train" else data.test_split)
     found = _without_copies(rows, source)
     if not found:
         raise DataError(f"{source} has no rows; expected one prompt with its answer a row.")
     return found
+
+
+def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
+    """Every raw row of a file, or of a split of a data set on the hub, as they lie there.
+
+    Raises
+    ------
+    DataError
+        When the source does not exist or cannot be read.
+    """
+    if Path(source).suffix in _LOCAL_SUFFIXES or Path(source).exists():
+        return _read_file(Path(source))
+    return _read_hub(source, config, split)
 
 
 def _without_copies(rows: Iterable[dict[str, Any]], source: str) -> list[dict[str, Any]]:

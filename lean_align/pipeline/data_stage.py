@@ -1,4 +1,4 @@
-"""The data stage: prompts to choose from, the held-out set, the benchmarks' problems, and what occurs in both."""
+"""The data stage: prompts to choose from, the held-out set, and what occurs in both, or in a benchmark."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
-from lean_align.benchmarks import find_benchmarks, load_problems
 from lean_align.contamination import Contamination
 from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.planning import write_plan
-from lean_align.pipeline.problem_sets import BENCHMARKS, check_room, held_out_name, run_sets
+from lean_align.pipeline.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
 from lean_align.progress import say
 from lean_align.recipe import Recipe
-from lean_align.sandbox.support import require_sandbox
 from lean_align.selection import check_n
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold
@@ -28,19 +26,19 @@ CONTAMINATION = "contamination.json"
 
 
 def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    """Write `train.jsonl`, `test.jsonl`, `benchmarks/`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
+    """Write `train.jsonl`, `test.jsonl`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
     from lean_align.policy import context_length, load_encoder, resolve_device
 
     write_json(run_dir / "run.json", describe(recipe.seed, str(resolve_device(recipe.model.device))))
     encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
-    problems, splits = benchmark_problems(recipe, folder.path), []
+    benchmarks, splits = load_benchmarks(recipe), []
     name = held_out_name(recipe)
     if name is not None:
         splits.append(_split(recipe, "test", encoder, context, {}, folder))
-        problems = {name: splits[0].prompts, **problems}
-    sets = run_sets(recipe, folder.path)
-    check_room([s for s in sets if s.facts], encoder, context)
-    train = _split(recipe, "train", encoder, context, problems, folder)
+    held_out = {} if name is None else {name: splits[0].prompts}
+    sets = run_sets(recipe, folder.path / "test.jsonl", benchmarks)
+    check_room(sets, encoder, context)
+    train = _split(recipe, "train", encoder, context, {**held_out, **benchmarks}, folder)
     write_jsonl(folder.path / "dropped.jsonl", [row for split in (train, *splits) for row in split.dropped])
     folder.counts["n_dropped"] = sum(len(split.dropped) for split in (train, *splits))
     folder.counts |= {"dropped_by_reason": train.dropped_by_reason, "census": asdict(train.census)}
@@ -60,25 +58,6 @@ def _say_overlaps(found: Contamination, mode: str) -> None:
                 f"prompts and {overlap.n_near} more nearly; the {overlap.n_prompts} prompts are "
                 + {"keep": "kept", "drop": "dropped", "drop_exact": "dropped where the match is exact"}[mode]
             )
-
-
-def benchmark_problems(recipe: Recipe, folder: Path) -> dict[str, Sequence[Prompt]]:
-    """All problems of the recipe's benchmarks, by name; written to `benchmarks/`.
-
-    Raises
-    ------
-    SandboxError
-        When a benchmark runs code and this machine has no sandbox for it.
-    """
-    found: dict[str, Sequence[Prompt]] = {}
-    for benchmark in find_benchmarks(recipe.evaluation.benchmarks):
-        if benchmark.runs_code:
-            require_sandbox()
-        found[benchmark.name] = load_problems(benchmark, recipe.evaluation.data_dir)
-        (folder / BENCHMARKS).mkdir(exist_ok=True)
-        write_jsonl(folder / BENCHMARKS / f"{benchmark.name}.jsonl", prompt_rows(found[benchmark.name]))
-        say(f"data: {len(found[benchmark.name])} problems of {benchmark.title}")
-    return found
 
 
 def _split(

@@ -7,13 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lean_align.artifacts import StageFolder, disk_errors, read_json, write_json
+from lean_align.artifacts import StageFolder, disk_errors, read_json, write_json, write_jsonl
+from lean_align.data import prompt_rows
 from lean_align.pipeline.engines import sampling_engine
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.problem_sets import ProblemSet
+from lean_align.progress import say
 from lean_align.recipe import Recipe
+from lean_align.types import Prompt
 
 BASE, TRAINED = "base", "trained"
+PROBLEMS = "problems"
+"""Folder of the benchmarks' problems, below that of the evaluation."""
 SECONDS = "wall_seconds_by_set"
 _CLOCK = "clock.json"
 
@@ -34,21 +39,32 @@ def sample_sets(
     """
     from lean_align.rollouts import complete
 
-    record, slots = recorder(folder, "evaluation"), max(s.sampling("", recipe).slots for s in sets)
+    record, slots = recorder(folder, "evaluation"), max(s.sampling(recipe).slots for s in sets)
     for model, adapter in adapters.items():
+        say(f"evaluation of {model}")
         (folder.path / model).mkdir(exist_ok=True)
         with sampling_engine(
-            recipe, folder, adapter, lambda encoder: max(s.longest(encoder) for s in sets), slots, record
+            recipe, folder, adapter, lambda encoder: max(s.longest_sequence(encoder) for s in sets), slots, record
         ) as engine:
             for problems in sets:
                 own = engine.with_encoder(problems.encoder(engine.encoder))
-                sampling = problems.sampling(model, recipe)
+                sampling = problems.sampling(recipe)
                 path = folder.path / model / f"{problems.name}.jsonl"
                 with _clock(folder, f"{model}/{problems.name}"):
                     complete(own, problems.prompts, path, sampling, problems.reward, disk_errors, record)
-    clock = folder.path / _CLOCK
-    folder.counts[SECONDS] = read_json(clock)
-    clock.unlink()  # a result does not depend on how long it took
+    folder.counts[SECONDS] = read_json(folder.path / _CLOCK)
+
+
+def drop_clock(folder: StageFolder) -> None:
+    """The last thing before a stage ends: what it leaves does not depend on how long it took."""
+    (folder.path / _CLOCK).unlink()
+
+
+def keep_problems(problems: Mapping[str, Sequence[Prompt]], folder: StageFolder) -> None:
+    """Write the problems that were solved beside the completions."""
+    (folder.path / PROBLEMS).mkdir(exist_ok=True)
+    for name, found in problems.items():
+        write_jsonl(folder.path / PROBLEMS / f"{name}.jsonl", prompt_rows(found))
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from lean_align.artifacts import (
     read_json,
     read_manifest,
 )
-from lean_align.benchmarks import find_benchmarks, source_of
+from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
 from lean_align.errors import StageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 from lean_align.selection import NEEDS_SCORES
@@ -45,9 +45,10 @@ _POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", 
 # a training samples with its trainer, whatever the engine of the rollouts, their batch and window
 _SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
 _SOURCES = ("seed", "model.name", "model.revision")
-_BENCHMARKS = ("evaluation.benchmarks", "evaluation.data_dir")  # what the training prompts are compared with
+# what the training prompts are compared with: they depend on it only where matches are dropped
+_BENCHMARKS = ("evaluation.benchmarks", "evaluation.data_dir")
 STAGES = (
-    Stage("data", "prepare", (*_SOURCES, "data", "rollouts.max_new_tokens", *_BENCHMARKS), (), False),
+    Stage("data", "prepare", (*_SOURCES, "data", "rollouts.max_new_tokens"), (), False),
     Stage("warmup", "warmup", (*_POLICY, "warmup", *_SAMPLED), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
     Stage(
@@ -101,11 +102,14 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         When a stage that it reads has not finished.
     """
     tree = recipe_tree(recipe)
-    inputs: dict[str, Any] = {"recipe": {key: _pick(tree, key) for key in stage.keys}}
+    keys = (*stage.keys, *_BENCHMARKS) if _drops_matches(stage, recipe) else stage.keys
+    inputs: dict[str, Any] = {"recipe": {key: _pick(tree, key) for key in keys}}
     if any(key.startswith("model") for key in stage.keys):
         inputs["model_files"] = model_hash(recipe.model.name)
-    if stage.folder == "data":
-        inputs["data_files"] = {p: _file_hash(p) for p in sorted(_data_paths(recipe)) if Path(p).is_file()}
+    if stage.folder in ("data", "evaluation"):
+        inputs["data_files"] = {p: _file_hash(p) for p in sorted(_data_paths(stage, recipe)) if Path(p).is_file()}
+    if stage.folder == "evaluation":
+        inputs["benchmarks"] = {b.name: protocol_of(b) for b in find_benchmarks(recipe.evaluation.benchmarks)}
     inputs["stages"] = {}
     for before in upstream(stage, recipe):
         manifest = read_manifest(run_dir / before.folder)
@@ -160,11 +164,19 @@ def stored_recipe(run_dir: Path) -> Recipe:
     return load_recipe(path)
 
 
-def _data_paths(recipe: Recipe) -> set[str]:
-    """Files, or names on the hub, of the recipe's data."""
-    settings, data = recipe.evaluation, recipe.data
-    benchmarks = {source_of(b, settings.data_dir) for b in find_benchmarks(settings.benchmarks)}
-    return benchmarks | {path for path in (data.train_path, data.test_path) if path is not None}
+def _drops_matches(stage: Stage, recipe: Recipe) -> bool:
+    """Whether the stage leaves out training prompts that a benchmark holds too."""
+    return stage.folder == "data" and recipe.data.contamination in ("drop", "drop_exact")
+
+
+def _data_paths(stage: Stage, recipe: Recipe) -> set[str]:
+    """Files, or names on the hub, that a stage reads besides the outputs of others."""
+    found: set[str] = set()
+    if stage.folder == "evaluation" or _drops_matches(stage, recipe):
+        found |= {source_of(b, recipe.evaluation.data_dir) for b in find_benchmarks(recipe.evaluation.benchmarks)}
+    if stage.folder == "data":
+        found |= {path for path in (recipe.data.train_path, recipe.data.test_path) if path is not None}
+    return found
 
 
 def _upstream_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:

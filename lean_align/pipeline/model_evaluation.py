@@ -9,31 +9,33 @@ from typing import Any
 
 from lean_align.artifacts import (
     MANIFEST,
+    canonical_json,
     check_inputs,
     check_outputs,
     disk_errors,
-    file_hash,
     folder_hash,
     read_json,
     read_manifest,
     stage_folder,
+    text_hash,
     write_json,
 )
-from lean_align.benchmarks import DEFAULT_NAMES, Benchmark, find_benchmarks, load_problems, source_of
-from lean_align.errors import DataError, ModelError
+from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
+from lean_align.data import prompt_rows
+from lean_align.errors import DataError, ModelError, RecipeError
 from lean_align.pipeline.environment import describe, lock
-from lean_align.pipeline.evaluation import SECONDS, sample_sets
+from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.graph import model_hash
-from lean_align.pipeline.problem_sets import ProblemSet, benchmark_set, check_room
+from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.progress import say
 from lean_align.recipe import Recipe, recipe_of, recipe_tree
 from lean_align.report.results_table import ResultsTable
-from lean_align.sandbox.support import require_sandbox
+from lean_align.types import Prompt
 
 STAGE = "evaluation"
-_KEYS = ("seed", "model", "evaluation")
+_OWN_KEYS = ("seed", "threads", "data.prompt_format", "rollouts.engine", "rollouts.vllm_adapter")
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,17 @@ def evaluate_model(
         "model.quantization": "none",
         "evaluation.benchmarks": list(benchmarks or DEFAULT_NAMES),
     }
+    _check_keys(overrides or {})
     recipe = recipe_of("evaluate", {**own, "data.test_path": None, **(overrides or {})})
     if adapter is not None and not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} has no adapter_config.json; expected the folder of a peft adapter.")
-    chosen = find_benchmarks(recipe.evaluation.benchmarks)
-    name = _label(model, adapter)
+    problems, name = _problems(recipe), _label(model, adapter)
+    sets = benchmark_sets(recipe, problems)
+    other = _other(against, sets, name) if against is not None else {}  # refused now, not after hours
     output = output or Path("evaluations") / name
     output.mkdir(parents=True, exist_ok=True)
     with lock(output), disk_errors(output):
-        sets = _sets(recipe, chosen)
-        other = _other(against, sets, name) if against is not None else {}  # refused now, not after hours
-        manifest = _sampled(recipe, adapter, chosen, sets, name, output)
+        manifest = _sampled(recipe, adapter, problems, sets, name, output)
         summary = _summary(recipe, adapter, sets, {**other, name: output / STAGE / name}, manifest)
         write_json(output / "summary.json", summary)
         table = timed_table(summary, None)
@@ -109,29 +111,42 @@ def evaluate_model(
 def _label(model: str, adapter: Path | None) -> str:
     """The model's name in tables and folders."""
     own = Path(model).name or "model"
-    return own if adapter is None else f"{own}+{adapter.resolve().name}"
+    if adapter is None:
+        return own
+    folder = adapter.resolve()
+    in_run = folder.name == "adapter" and folder.parent.name in ("training", "warmup")
+    return f"{own}+{folder.parents[1].name if in_run else folder.name}"
 
 
-def _sets(recipe: Recipe, chosen: Sequence[Benchmark]) -> list[ProblemSet]:
+def _check_keys(overrides: Mapping[str, Any]) -> None:
+    odd = [key for key in overrides if key not in _OWN_KEYS and key.partition(".")[0] not in ("model", "evaluation")]
+    if odd:
+        raise RecipeError(
+            f"got {odd[0]!r}, which bears on no evaluation of a model; expected model.*, evaluation.* or one of "
+            f"{', '.join(_OWN_KEYS)}."
+        )
+
+
+def _problems(recipe: Recipe) -> dict[str, list[Prompt]]:
+    """The benchmarks' problems, once it is known that the model is there and has room for them."""
     from lean_align.policy import context_length, load_encoder
 
-    if any(benchmark.runs_code for benchmark in chosen):
-        require_sandbox()
-    sets = [benchmark_set(recipe, b, load_problems(b, recipe.evaluation.data_dir)) for b in chosen]
-    check_room(sets, load_encoder(recipe.model, recipe.data), context_length(recipe.model))
-    return sets
+    encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
+    problems = load_benchmarks(recipe)
+    check_room(benchmark_sets(recipe, problems), encoder, context)
+    return problems
 
 
 def _sampled(
     recipe: Recipe,
     adapter: Path | None,
-    chosen: Sequence[Benchmark],
+    problems: Mapping[str, list[Prompt]],
     sets: Sequence[ProblemSet],
     name: str,
     output: Path,
 ) -> dict[str, Any]:
     """The manifest of the completions, which are sampled where they are not there whole."""
-    inputs = _inputs(recipe, adapter, chosen)
+    inputs = _inputs(recipe, adapter, problems)
     finished = read_manifest(output / STAGE)
     if finished is not None:
         check_inputs(output / STAGE, finished["inputs"], inputs)
@@ -141,19 +156,29 @@ def _sampled(
     with stage_folder(output, STAGE, inputs) as folder:
         _set_threads(recipe)
         folder.counts["run"] = describe(recipe.seed, _device(recipe))
+        keep_problems(problems, folder)
         sample_sets(recipe, sets, {name: adapter}, folder)
+        drop_clock(folder)
     return dict(read_json(output / STAGE / MANIFEST))
 
 
-def _inputs(recipe: Recipe, adapter: Path | None, chosen: Sequence[Benchmark]) -> dict[str, Any]:
-    tree = recipe_tree(recipe)
-    files = [Path(source_of(b, recipe.evaluation.data_dir)) for b in chosen]
+def _inputs(recipe: Recipe, adapter: Path | None, problems: Mapping[str, list[Prompt]]) -> dict[str, Any]:
+    """All that the completions depend on; of the benchmarks the problems themselves, wherever they came from."""
+    tree, rollouts = recipe_tree(recipe), recipe.rollouts
+    evaluation = {key: value for key, value in tree["evaluation"].items() if key != "data_dir"}
     return {
-        "recipe": {key: tree[key] for key in _KEYS}
-        | {"prompt_format": recipe.data.prompt_format, "engine": recipe.rollouts.engine},
+        "recipe": {"seed": recipe.seed, "model": tree["model"], "evaluation": evaluation}
+        | {"data.prompt_format": recipe.data.prompt_format, "rollouts.engine": rollouts.engine}
+        | {"rollouts.vllm_adapter": rollouts.vllm_adapter},
         "model_files": model_hash(recipe.model.name),
         "adapter": folder_hash(adapter) if adapter is not None else None,
-        "data_files": {str(path): file_hash(path) for path in files if path.is_file()},
+        "benchmarks": {
+            benchmark.name: {
+                **protocol_of(benchmark),
+                "problems": text_hash(canonical_json(prompt_rows(problems[benchmark.name]))),
+            }
+            for benchmark in find_benchmarks(recipe.evaluation.benchmarks)
+        },
     }
 
 
@@ -170,6 +195,7 @@ def _summary(
     return {
         "model": asdict(recipe.model),
         "adapter": None if adapter is None else str(adapter),
+        "prompt_format": recipe.data.prompt_format,
         "seed": recipe.seed,
         "device": manifest["counts"]["run"]["device"],
         "git_commit": manifest["counts"]["run"]["git_commit"],
@@ -187,11 +213,12 @@ def _other(folder: Path, sets: Sequence[ProblemSet], name: str) -> dict[str, Pat
     DataError
         When it has not solved the same problems in the same way.
     """
-    found = read_json(
-        folder / "summary.json" if (folder / "summary.json").is_file() else folder / STAGE / "summary.json"
-    )
+    path = next((p for p in (folder / "summary.json", folder / STAGE / "summary.json") if p.is_file()), None)
+    if path is None:
+        raise DataError(f"{folder} holds no evaluation and no run; expected one that has been finished.")
+    found = read_json(path)
     for problems in sets:
-        theirs = found["benchmarks"].get(problems.name, {})
+        theirs = (found.get("benchmarks") or {}).get(problems.name, {})
         got = {"n": theirs.get("n"), **theirs.get("decoding", {})}
         expected = {"n": len(problems.prompts), **problems.decoding()}
         if got != expected:
@@ -199,9 +226,9 @@ def _other(folder: Path, sets: Sequence[ProblemSet], name: str) -> dict[str, Pat
                 f"{folder} has {problems.name} with {got}, expected {expected} as here: two models are compared on the "
                 "same problems alone, solved in the same way. Evaluate one of them again."
             )
-    models = list(next(iter(found["benchmarks"].values()))["models"])
-    label = models[-1] if models[-1] != name else f"{models[-1]} ({folder.name})"
-    return {label: folder / STAGE / models[-1]}
+    last = list(next(iter(found["benchmarks"].values()))["models"])[-1]
+    label = f"{last} ({folder.resolve().name})" if last in (name, BASE, TRAINED) else last
+    return {label: folder / STAGE / last}
 
 
 def _set_threads(recipe: Recipe) -> None:

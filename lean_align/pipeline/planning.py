@@ -30,7 +30,7 @@ def write_plan(
     held_out = [prompt for s in sets if s.facts is None for prompt in s.prompts]
     longest = max(len(encoder.encode(prompt)) for prompt in (*train, *held_out))
     benchmarks = tuple(
-        EvaluationSet(len(s.prompts), s.num_samples, s.max_new_tokens, s.longest(encoder) - s.max_new_tokens)
+        EvaluationSet(len(s.prompts), s.num_samples, s.max_new_tokens, s.longest_sequence(encoder) - s.max_new_tokens)
         for s in sets
         if s.facts is not None
     )

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import read_jsonl
-from lean_align.benchmarks import Benchmark, benchmark_encoder, choose_problems, find_benchmarks
+from lean_align.benchmarks import Benchmark, benchmark_encoder, choose_problems, find_benchmarks, load_problems
 from lean_align.data import prompts_from_rows
-from lean_align.errors import DataError, RecipeError
+from lean_align.errors import DataError, LeanAlignError, RecipeError
 from lean_align.recipe import Recipe
+from lean_align.sandbox.support import require_sandbox
 from lean_align.types import Prompt
 from lean_align.verify import extract_answer, verify
 
 if TYPE_CHECKING:
     from lean_align.policy import PromptEncoder
     from lean_align.rollouts import Sampling
-
-BENCHMARKS = "benchmarks"
-"""Folder of the benchmarks' problems, below RUN/data."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +41,18 @@ class ProblemSet:
     facts: dict[str, str] | None = None
     quotable: bool = True
 
-    def longest(self, encoder: PromptEncoder) -> int:
+    def longest_sequence(self, encoder: PromptEncoder) -> int:
         """Tokens of the longest prompt with a completion."""
         own = self.encoder(encoder)
         return max(len(own.encode(prompt)) for prompt in self.prompts) + self.max_new_tokens
 
-    def sampling(self, model: str, recipe: Recipe) -> Sampling:
-        """How a model's completions are drawn."""
+    def sampling(self, recipe: Recipe) -> Sampling:
+        """How completions are drawn: with the same noise for every model."""
         from lean_align.rollouts import Sampling
 
-        settings, stage = recipe.evaluation, f"{self.name} by {model}"
+        settings = recipe.evaluation
         drawn = self.num_samples, self.temperature, self.max_new_tokens
-        return Sampling(*drawn, settings.batch_size, recipe.seed, stage, settings.window, self.top_p)
+        return Sampling(*drawn, settings.batch_size, recipe.seed, self.name, settings.window, self.top_p)
 
     def decoding(self) -> dict[str, Any]:
         """Number of samples, temperature, top_p and longest completion, as tables print them."""
@@ -82,14 +80,30 @@ def held_out_name(recipe: Recipe) -> str | None:
     return name
 
 
-def run_sets(recipe: Recipe, data: Path) -> list[ProblemSet]:
-    """The sets of a run, from the folder of its data stage: the held-out set first."""
+def load_benchmarks(recipe: Recipe) -> dict[str, list[Prompt]]:
+    """All problems of the recipe's benchmarks, by name.
+
+    Raises
+    ------
+    SandboxError
+        When a benchmark runs code and this machine has no sandbox for it.
+    """
+    chosen = find_benchmarks(recipe.evaluation.benchmarks)
+    if any(benchmark.runs_code for benchmark in chosen):
+        require_sandbox()
+    return {benchmark.name: load_problems(benchmark, recipe.evaluation.data_dir) for benchmark in chosen}
+
+
+def run_sets(recipe: Recipe, test: Path, problems: Mapping[str, list[Prompt]]) -> list[ProblemSet]:
+    """The sets of a run: the held-out set of a data stage's file first, then the benchmarks."""
     name = held_out_name(recipe)
-    found = [] if name is None else [_held_out(recipe, name, _read(data / "test.jsonl"))]
-    for benchmark in find_benchmarks(recipe.evaluation.benchmarks):
-        problems = _read(data / BENCHMARKS / f"{benchmark.name}.jsonl")
-        found.append(benchmark_set(recipe, benchmark, problems))
-    return found
+    held_out = [] if name is None else [_held_out(recipe, name, prompts_from_rows(read_jsonl(test)))]
+    return held_out + benchmark_sets(recipe, problems)
+
+
+def benchmark_sets(recipe: Recipe, problems: Mapping[str, list[Prompt]]) -> list[ProblemSet]:
+    """The recipe's benchmarks."""
+    return [benchmark_set(recipe, b, problems[b.name]) for b in find_benchmarks(recipe.evaluation.benchmarks)]
 
 
 def benchmark_set(recipe: Recipe, benchmark: Benchmark, problems: list[Prompt]) -> ProblemSet:
@@ -100,13 +114,33 @@ def benchmark_set(recipe: Recipe, benchmark: Benchmark, problems: list[Prompt]) 
         benchmark.name,
         tuple(choose_problems(benchmark, problems, settings.limit)),
         lambda encoder: benchmark_encoder(benchmark, encoder),
-        benchmark.reward,
+        _checked(benchmark),
         benchmark.extract,
         *drawn,
         settings.max_new_tokens or benchmark.max_new_tokens,
         {key: getattr(benchmark, key) for key in ("title", "source", "prompt_source", "licence")},
         benchmark.quotable,
     )
+
+
+def _checked(benchmark: Benchmark) -> Callable[[str, str], float]:
+    """The benchmark's reward, which an entry point may have brought, held to its word."""
+
+    def reward(gold: str, completion: str) -> float:
+        try:
+            found = benchmark.reward(gold, completion)
+        except LeanAlignError:
+            raise
+        except Exception as error:  # whatever another's code does
+            raise DataError(
+                f"the reward of {benchmark.name} raised {type(error).__name__}: {error}; expected 0.0 or 1.0 for any "
+                "completion. Mend it; what was sampled before is kept."
+            ) from error
+        if found not in (0.0, 1.0):
+            raise DataError(f"the reward of {benchmark.name} gave {found!r}; expected 0.0 or 1.0. Mend it.")
+        return float(found)
+
+    return reward
 
 
 def check_room(sets: Sequence[ProblemSet], encoder: PromptEncoder, context: int) -> None:
@@ -118,19 +152,16 @@ def check_room(sets: Sequence[ProblemSet], encoder: PromptEncoder, context: int)
         Leaving the problem out would make the figure another benchmark's.
     """
     for problems in sets:
-        longest = problems.longest(encoder)
+        longest = problems.longest_sequence(encoder)
+        room = context - longest + problems.max_new_tokens
         if longest > context:
+            advice = f"Set evaluation.max_new_tokens to {room} or less, or leave" if room > 0 else "Leave"
             raise DataError(
                 f"{problems.name}: its longest prompt has {longest - problems.max_new_tokens} tokens and a completion "
-                f"up to {problems.max_new_tokens}, the model's context {context}. Set evaluation.max_new_tokens to "
-                f"{max(1, context - longest + problems.max_new_tokens)} or less, or leave {problems.name} out."
+                f"up to {problems.max_new_tokens}, the model's context {context}. {advice} {problems.name} out."
             )
 
 
 def _held_out(recipe: Recipe, name: str, prompts: list[Prompt]) -> ProblemSet:
     limit = recipe.evaluation.max_new_tokens or recipe.rollouts.max_new_tokens
     return ProblemSet(name, tuple(prompts), lambda encoder: encoder, verify, extract_answer, 1, 0.0, 1.0, limit)
-
-
-def _read(path: Path) -> list[Prompt]:
-    return prompts_from_rows(read_jsonl(path))

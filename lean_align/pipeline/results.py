@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_json
+from lean_align.data import prompts_from_rows
 from lean_align.pipeline.data_stage import CONTAMINATION
-from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED
+from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED
 from lean_align.pipeline.planning import planned_peaks
-from lean_align.pipeline.problem_sets import run_sets
+from lean_align.pipeline.problem_sets import ProblemSet, run_sets
 from lean_align.pipeline.tables import read_scores, read_table
 from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.recipe import Recipe
@@ -113,12 +114,20 @@ def _contamination(recipe: Recipe, run_dir: Path, n_dropped: int) -> dict[str, A
         "pairs": found["pairs"][:PAIRS],
         "n_pairs": len(found["pairs"]),
         "n_dropped": n_dropped,
+        "unchecked": [name for name in recipe.evaluation.benchmarks if name not in found["benchmarks"]],
     }
+
+
+def _solved(recipe: Recipe, run_dir: Path) -> list[ProblemSet]:
+    """The sets that were solved, from the files of the evaluation."""
+    names, folder = recipe.evaluation.benchmarks, run_dir / "evaluation" / PROBLEMS
+    problems = {name: prompts_from_rows(read_jsonl(folder / f"{name}.jsonl")) for name in names}
+    return run_sets(recipe, run_dir / "data" / "test.jsonl", problems)
 
 
 def _samples(recipe: Recipe, run_dir: Path) -> list[dict[str, Any]]:
     """A few problems of the first set that may be quoted: where the two models differ, then others."""
-    quotable = next((s for s in run_sets(recipe, run_dir / "data") if s.quotable), None)
+    quotable = next((s for s in _solved(recipe, run_dir) if s.quotable), None)
     if quotable is None:
         return []
     prompts = {prompt.prompt_id: prompt for prompt in quotable.prompts}

@@ -28,13 +28,13 @@ from lean_align.pipeline.data_stage import prepare
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.environment import lock
-from lean_align.pipeline.evaluation import BASE, TRAINED, sample_sets
+from lean_align.pipeline.evaluation import BASE, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
 from lean_align.pipeline.halving import recorder, smaller_trainer
 from lean_align.pipeline.inputs import read_groups, read_prompts
-from lean_align.pipeline.problem_sets import run_sets
+from lean_align.pipeline.problem_sets import load_benchmarks, run_sets
 from lean_align.pipeline.results import write_results
 from lean_align.pipeline.score_stage import score_stage
 from lean_align.pipeline.workers import add_workers, run_rows
@@ -184,11 +184,14 @@ def _select(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 
 
 def _evaluate(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
-    sets = run_sets(recipe, run_dir / "data")
+    benchmarks = load_benchmarks(recipe)
+    keep_problems(benchmarks, folder)
+    sets = run_sets(recipe, run_dir / "data" / "test.jsonl", benchmarks)
     sample_sets(recipe, sets, {BASE: None, TRAINED: run_dir / "training" / "adapter"}, folder)
     tree = evaluation_summary(sets, {model: folder.path / model for model in (BASE, TRAINED)}, recipe.seed)
     write_json(folder.path / "summary.json", tree)
     folder.counts |= {"n_problems": {problems.name: len(problems.prompts) for problems in sets}}
+    drop_clock(folder)
 
 
 def _report(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:

@@ -42,6 +42,8 @@ def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
     """
     methods = []
     for folder in folders:
+        if not (folder / "summary.json").is_file():
+            raise DataError(f"{folder} has no summary.json; expected the folder of a finished run or evaluation.")
         found = read_json(folder / "summary.json")
         if not found.get("benchmarks"):
             raise DataError(f"{folder} was evaluated on no benchmark; expected evaluation.benchmarks in its recipe.")
