@@ -185,7 +185,7 @@ def check_inputs(
         raise StaleStageError(
             f"{folder} was made from other inputs:\n  "
             + "\n  ".join(differences)
-            + "\nChange them back, choose another --run-dir, or delete what depends on them to have it made again:"
+            + "\nChange them back, choose another folder, or delete what depends on them to have it made again:"
             + f"\n  rm -r {' '.join(str(path) for path in (folder, *dependent))}"
         )
 

@@ -126,7 +126,7 @@ def test_unfinished_work_from_other_inputs_is_refused_with_what_changed(tmp_path
     assert "recipe.seed: 0 -> 1" in str(caught.value)
     assert "stages.warmup: None -> 'ab'" in str(caught.value)
     assert "limit" not in str(caught.value)
-    assert "--run-dir" in str(caught.value)
+    assert "choose another folder" in str(caught.value)
     assert read_json(tmp_path / "data.partial" / "inputs.json")["inputs"] == INPUTS
 
 

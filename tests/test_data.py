@@ -549,7 +549,7 @@ def test_every_row_is_kept_or_accounted_for() -> None:
     prepared = prepare(rows, fits=lambda prompt: prompt.answer != "3")
     ids = [prompt.prompt_id for prompt in prepared.prompts] + [row["prompt_id"] for row in prepared.dropped]
     assert sorted(ids) == [f"train-{i:06d}" for i in range(len(rows))]
-    assert all(set(row) == {"prompt_id", "prompt", "answer", "reason"} for row in prepared.dropped)
+    assert all(set(row) == {"prompt_id", "prompt", "answer", "kind", "reason"} for row in prepared.dropped)
 
 
 def test_nothing_usable_is_refused_with_the_reasons() -> None:

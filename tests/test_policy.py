@@ -129,3 +129,22 @@ def test_the_output_layer_gets_contiguous_rows(make_policy, quantization):
     assert [tuple(states.shape[:2]) for states in seen] == [(2, 1), (2, 20)]
     assert all(states.is_contiguous() for states in seen)
     assert torch.allclose(last, whole[:, -1:], atol=1e-5)
+
+
+def test_an_adapter_of_another_model_is_named(make_policy, tmp_path):
+    """Of twice the width: torch's own message has a line for each weight."""
+    from safetensors.torch import load_file, save_file
+
+    save_adapter(make_policy().model, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    save_file({name: torch.cat([weight, weight], dim=-1) for name, weight in load_file(path).items()}, path)
+    recipe = load_recipe("demo", {"model.quantization": "none"})
+    with pytest.raises(ModelError, match=r"has weights of other sizes .* this one names") as caught:
+        load_policy(recipe.model, recipe.data, None, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_in_the_place_of_a_model_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="an adapter; expected the model that it was trained on"):
+        load_policy(load_recipe("demo", {"model.name": str(tmp_path)}).model, load_recipe("demo").data)

@@ -133,7 +133,7 @@ def test_models_evaluated_without_a_run_are_rows_of_their_own() -> None:
     table = table_of(summary)
     assert values(table, "org/a") == ["25.0", "12.5", "18.8"]
     assert values(table, "runs/b") == ["50.0", "25.0", "–"]  # noqa: RUF001
-    assert "Our rows" not in table.markdown()
+    assert "Model of the runs" not in table.markdown()
 
 
 def test_cells_heads_and_notes() -> None:
@@ -145,7 +145,7 @@ def test_cells_heads_and_notes() -> None:
     assert table.rows[0].cells[0].interval == "20.0, 30.0"
     notes = " ".join(table.notes)
     for words in (
-        "Our rows: Tiny_7.",
+        "Model of the runs' rows: Tiny_7.",
         "GSM8K: Wilson; AMC2023: bootstrap over problems.",
         "Mean: unweighted, over GSM8K and AMC2023",
         "AMC2023: k = 8, temperature 0.6, top_p 0.95, max_new_tokens 3,072",

@@ -160,7 +160,9 @@ def main() -> None:
     result |= {"seconds": time.perf_counter() - start, "results": found["results"]}
     result["rows"] = [row for name in request["problems"] for row in generated_rows(name, found, model)]
     result["given"] = list(given_rows(request))
-    Path(request["output"]).write_text(json.dumps(result, default=str))
+    partial = Path(request["output"] + ".tmp")  # a killed write must not be taken for an answer
+    partial.write_text(json.dumps(result, default=str))
+    partial.replace(request["output"])
 
 
 if __name__ == "__main__":

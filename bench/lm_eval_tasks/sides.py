@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.lm_eval_tasks import environment
 from bench.lm_eval_tasks.findings import Generated, Ours, Theirs
+from lean_align.artifacts import file_hash
 from lean_align.benchmarks import Benchmark, benchmark_encoder, choose_problems, find_benchmarks, load_problems
 from lean_align.benchmarks.base import BOXED
 from lean_align.data import load_rows
@@ -68,6 +69,8 @@ def settings(
         "max_new_tokens": given.max_new_tokens,
         "system_prompt": BOXED,
         "problems": files,
+        "content": {name: file_hash(Path(path)) for name, path in files.items()},
+        "environment": file_hash(environment.LOCK),
         "prompt_ids": {name: [problem.prompt_id for problem in chosen] for name, chosen in problems.items()},
     }
     return overrides, request
@@ -78,6 +81,7 @@ def our_side(
 ) -> dict[str, Ours]:
     """Completions of `lean-align evaluate`, made in output/ours-BENCHMARK or read from there."""
     from lean_align.pipeline import evaluate_model
+    from lean_align.pipeline.evaluation import PROBLEMS
 
     recipe = _recipe(model, "float32")
     encoder, found = load_encoder(recipe.model, recipe.data), {}
@@ -85,7 +89,7 @@ def our_side(
         (benchmark,) = find_benchmarks([name])
         folder = output / f"ours-{name}"
         evaluate_model(model, None, [name], folder, None, {**overrides, "evaluation.limit": len(chosen)})
-        (path,) = (folder / "evaluation").glob(f"*/{name}.jsonl")
+        (path,) = (p for p in folder.glob(f"evaluation/*/{name}.jsonl") if p.parent.name != PROBLEMS)
         rows = {row["prompt_id"]: row for row in map(json.loads, path.read_text().splitlines())}
         asked = benchmark_encoder(benchmark, encoder)
         for prompt in chosen:

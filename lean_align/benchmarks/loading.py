@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lean_align.benchmarks.base import Benchmark
 from lean_align.data import read_rows
@@ -47,7 +48,7 @@ def load_problems(benchmark: Benchmark, data_dir: str | Path | None = None) -> l
             f"{benchmark.file} as evaluation.data_dir (--data-dir), or none, for {benchmark.hub.dataset} on the hub."
         )
     problems = []
-    for number, row in enumerate(read_rows(source, benchmark.hub.config, benchmark.hub.split)):
+    for number, row in enumerate(_rows(benchmark, source, data_dir is None)):
         try:
             problem = benchmark.read(row)
         except KeyError as error:
@@ -59,6 +60,18 @@ def load_problems(benchmark: Benchmark, data_dir: str | Path | None = None) -> l
     if not problems:
         raise DataError(f"{source} has no rows; expected those of {benchmark.source}.")
     return problems
+
+
+def _rows(benchmark: Benchmark, source: str, on_hub: bool) -> Iterator[dict[str, Any]]:
+    try:
+        yield from read_rows(source, benchmark.hub.config, benchmark.hub.split)
+    except DataError as error:
+        if not on_hub:
+            raise
+        raise DataError(
+            f"{benchmark.name} could not be had from the hub ({error}). Without a connection give a folder with "
+            f"{benchmark.file} as evaluation.data_dir (--data-dir)."
+        ) from error
 
 
 def choose_problems(benchmark: Benchmark, problems: list[Prompt], limit: int | None) -> list[Prompt]:

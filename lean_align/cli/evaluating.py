@@ -51,7 +51,7 @@ def evaluate(
         return
     from lean_align.pipeline import evaluate_model
 
-    names = None if benchmarks is None else [name.strip() for name in benchmarks.split(",")]
+    names = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
     own = {"evaluation.data_dir": None if data_dir is None else str(data_dir), "evaluation.limit": limit}
     with quiet_stdout():
         found = evaluate_model(target, adapter, names, output, against, {**own, **overrides(settings)})

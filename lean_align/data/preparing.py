@@ -54,7 +54,7 @@ class PreparedPrompts:
     ----------
     prompts : tuple of Prompt
     dropped : tuple of dict
-        A row {prompt_id, prompt, answer, reason} for each that is not usable.
+        A row {prompt_id, prompt, answer, kind, reason} for each that is not usable.
     dropped_by_reason : dict of str to int
         Rows by kind of reason, of those that occurred: `unreadable answer`, `conflicting answers`, `duplicate`,
         `Chinese characters`, `contaminated`, `too long`.
@@ -86,7 +86,7 @@ class _Sieve:
                 kept.append(prompt)
             else:
                 row = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt.strip(), "answer": prompt.answer}
-                self.dropped.append(row | {"reason": reason})
+                self.dropped.append(row | {"kind": kind, "reason": reason})
                 self.by_reason[kind] += 1
         return kept
 

@@ -97,6 +97,8 @@ def evaluate_model(
     sets = benchmark_sets(recipe, problems)
     other = _other(against, sets, name) if against is not None else {}  # refused now, not after hours
     output = output or Path("evaluations") / name
+    if against is not None and against.resolve() == output.resolve():
+        raise DataError(f"--against is {against}, where this evaluation is written; expected another one's folder.")
     output.mkdir(parents=True, exist_ok=True)
     with lock(output), disk_errors(output):
         manifest = _sampled(recipe, adapter, problems, sets, name, output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from lean_align.report.results_table import ResultsTable, results_table
 def timed_table(summary: Mapping[str, Any], paper: PaperTable | None) -> ResultsTable:
     """The table of one summary.json, with the seconds of each model on each benchmark among its notes."""
     table = results_table(methods_from_summary(summary), paper)
-    notes = list(table.notes)
+    notes = [*table.notes, *_differences(summary)]
     for model, seconds in _seconds(summary).items():
         each = ", ".join(f"{title} {value:,.0f} s" for title, value in seconds.items())
         notes.append(f"Wall time of {model}, loading not counted: {each}.")
@@ -50,6 +50,22 @@ def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
         methods += methods_from_summary(found)
     benchmarks = list(dict.fromkeys(name for method in methods for name in method.scores))
     return results_table(methods, table_for(benchmarks, None) if paper else None)
+
+
+def _differences(summary: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each benchmark, and the mean, on which two models were compared."""
+    found = {tree["title"]: (list(tree["models"]), tree["difference"]) for tree in summary["benchmarks"].values()}
+    if len(found) > 1:
+        mean = summary["mean"]
+        found["Mean"] = [name for name in mean if name != "difference"], mean["difference"]
+    for title, (models, difference) in found.items():
+        if difference is not None:
+            low, high = (100 * end for end in difference["interval"])
+            yield (
+                f"{title}, {models[1]} minus {models[0]}: {100 * difference['difference']:+.1f} points "
+                f"[{low:.1f}, {high:.1f}], {difference['wins']} problems better and {difference['losses']} worse, "
+                f"p = {difference['p_value']:.3g} ({difference['test']})."
+            )
 
 
 def _seconds(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lean_align.errors import ModelError
 from lean_align.recipe import LoraRecipe
 from lean_align.rng import seed_for
 
@@ -62,7 +63,16 @@ def add_adapter(base: Any, lora: LoraRecipe | None, adapter: Path | None, seed: 
     from peft import LoraConfig, PeftModel, get_peft_model
 
     if adapter is not None:
-        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+        try:
+            return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+        except RuntimeError as error:  # torch's, with a line for each weight
+            if "size mismatch" not in str(error):
+                raise
+            trained_on = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
+            raise ModelError(
+                f"the adapter {adapter} has weights of other sizes than {base.config.name_or_path} needs; expected an "
+                f"adapter of that model, this one names {trained_on}."
+            ) from error
     if lora is None:
         return base
     config = LoraConfig(**adapter_shape(lora), lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")

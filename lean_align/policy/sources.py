@@ -24,6 +24,8 @@ def model_path(name: str) -> str:
     if name == "demo":
         return str(DEMO_MODEL)
     if Path(name).is_dir():
+        if (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file():
+            raise ModelError(f"model.name is {name!r}, an adapter; expected the model that it was trained on.")
         return str(Path(name).resolve())
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"model.name is {name!r}: no such folder. Give a local folder, a hub id, or 'demo'.")

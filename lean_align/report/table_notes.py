@@ -25,7 +25,7 @@ def table_notes(
     """
     models = dict.fromkeys(method.model for method in methods if method.model != method.label)
     if models:
-        yield f"Our rows: {', '.join(models)}."
+        yield f"Model of the runs' rows: {', '.join(models)}."
     yield f"Percent; in brackets 95 % intervals: {_intervals(facts, methods)}."
     if len(facts) > 1:
         yield (
