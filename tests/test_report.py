@@ -614,8 +614,8 @@ def test_many_truncated_or_unanswered_completions_are_warned_about() -> None:
     assert wording.benchmark_notes(methods_from_summary(summary)) == []
     summary["benchmarks"]["amc2023"]["models"]["base"] |= {"n_truncated": 332, "n_unanswered": 166}
     truncated, unanswered = wording.benchmark_notes(methods_from_summary(summary))
-    assert "AMC2023, base: 50.0 % of the completions were cut off" in truncated
-    assert "AMC2023, base: no answer was found in 25.0 %" in unanswered
+    assert "cut off at the token limit: AMC2023, base 50.0 %." in truncated
+    assert "without an answer, which count as wrong: AMC2023, base 25.0 %." in unanswered
 
 
 @pytest.mark.parametrize(

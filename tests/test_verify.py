@@ -24,6 +24,7 @@ import pytest
 from lean_align.errors import DataError, StageError
 from lean_align.verify import MAX_ANSWER_CHARS, TAIL_CHARS, extract_answer, math_worker, parse_gold, verify, verify_many
 from lean_align.verify.numbers import plain_number
+from lean_align.verify.units import NOT_UNITS
 
 DATA = Path(os.environ.get("LEAN_ALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -176,7 +177,21 @@ def test_extract_answer(completion: str, answer: str | None) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["5x", "2\\pi", "2pi", "1,2", "1,23", "1,0000", "7 and 8", "12:30", "1e9", "1/0", "", "-", "$", ".", "5 or more"],
+    ["5x", "2\\pi", "2pi", "1,2", "1,23", "1,0000", "7 and 8", "12:30", "1e9", "1/0", "", "-", "$", ".", "5 or more"]
+    + [
+        "3.14...",
+        "10..",
+        "10\\ldots",
+        "\\frac{1}{2}3",
+        "\\frac{1 1}{2}",
+        "\\frac12 h",
+        "5m",
+        "4s^2",
+        "4 s^2",
+        "3am",
+        "6abc",
+    ]
+    + ["5 " + word for word in sorted(NOT_UNITS)],
 )
 def test_not_a_plain_number(text: str) -> None:
     assert plain_number(text) is None
@@ -186,6 +201,12 @@ def test_plain_numbers_are_exact() -> None:
     assert plain_number("0.1") == Fraction(1, 10)
     assert plain_number("9" * 900) == 10**900 - 1
     assert plain_number("9" * 5000) is None  # beyond int()'s own limit, refused rather than raised
+
+
+def test_units_of_a_plain_number() -> None:
+    units = "m cm kg s hours dozen hundred thousand million percent cm^2 m/s square-feet dollars".split()
+    assert [unit for unit in units if plain_number(f"5 {unit}") != 5] == []
+    assert plain_number("5 cm squared") == plain_number("5cm") == plain_number("5\\text{m}") == 5
 
 
 def cents(text: str) -> int:

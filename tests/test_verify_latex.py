@@ -70,6 +70,10 @@ FAULTS: dict[str, Callable[[str, str], float]] = {
     "all brackets round": lambda gold, found: verify(*(re.sub(r"\[", "(", t) for t in (gold, f"\\boxed{{{found}}}"))),
     "lists in order": lambda gold, found: float("," not in gold) * verify(gold, f"\\boxed{{{found}}}"),
     "no signs": lambda gold, found: verify(gold.replace("-", "+"), f"\\boxed{{{found}}}".replace("-", "+")),
+    "no ellipsis": lambda gold, found: verify(gold, f"\\boxed{{{re.sub(r'[.]{2,}', '', found)}}}"),
+    "sets are tuples": lambda gold, found: verify(*(re.sub(r"\\[{}]", "", t) for t in (gold, f"\\boxed{{({found})}}"))),
+    "no words": lambda gold, found: verify(gold, f"\\boxed{{{re.sub(r'(?<=[0-9]) *([a-z]+|.text{.*})', '', found)}}}"),
+    "the first option": lambda gold, found: verify(gold, f"\\boxed{{{found[:3]}}}"),
     "no subscripts": lambda gold, found: verify(*(re.sub(r"_\w", "", t) for t in (gold, f"\\boxed{{{found}}}"))),
 }
 

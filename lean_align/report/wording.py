@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lean_align.report.formatting import count, p_value, percent, points
 from lean_align.report.methods import MethodResults
+from lean_align.types import BenchmarkScore
 
 FEW_LEARNABLE = 0.2
 """Below this share of learnable prompts the report explains what that means."""
@@ -69,22 +70,32 @@ def benchmarks_headline(mean: Mapping[str, Any], titles: Sequence[str]) -> str:
 
 
 def benchmark_notes(methods: Sequence[MethodResults]) -> list[str]:
-    """Warnings where many completions were cut off or hold no answer, one a method and benchmark."""
+    """A warning where many completions were cut off, and one where many hold no answer; each names all of them."""
+    cut = _many(methods, lambda score: score.n_truncated)
+    empty = _many(methods, lambda score: score.n_unanswered)
     notes = []
+    if cut:
+        notes.append(
+            f"Completions that were cut off at the token limit: {cut}. The figures are those of this limit; a higher "
+            "evaluation.max_new_tokens may raise them."
+        )
+    if empty:
+        notes.append(
+            f"Completions without an answer, which count as wrong: {empty}. The figures tell about the form of the "
+            "answers too."
+        )
+    return notes
+
+
+def _many(methods: Sequence[MethodResults], of: Callable[[BenchmarkScore], int]) -> str:
+    """Where it is more than a few: `AMC2023, base 50.0 %; CRUX, base 40.0 %`."""
+    found = []
     for method in methods:
         for name, score in method.scores.items():
-            n, title = score.n * score.num_samples, method.benchmarks[name].title
-            if score.n_truncated > MANY_UNREADABLE * n:
-                notes.append(
-                    f"{title}, {method.label}: {percent(score.n_truncated / n)} of the completions were cut off at the "
-                    f"token limit. The figure is one for this limit; a higher evaluation.max_new_tokens may raise it."
-                )
-            if score.n_unanswered > MANY_UNREADABLE * n:
-                notes.append(
-                    f"{title}, {method.label}: no answer was found in {percent(score.n_unanswered / n)} of the "
-                    "completions, which count as wrong. The figure tells about the form of the answers too."
-                )
-    return notes
+            n = score.n * score.num_samples
+            if of(score) > MANY_UNREADABLE * n:
+                found.append(f"{method.benchmarks[name].title}, {method.label} {percent(of(score) / n)}")
+    return "; ".join(found)
 
 
 def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:

@@ -74,7 +74,7 @@ class _Reader:
         return sums.add(total, self._product(), sign)
 
     def _product(self) -> Sum:
-        total, divided = self._factor(), False
+        opening, total, divided = self._peek(), self._factor(), False
         while True:
             token = self._peek()
             if token in ("*", "/"):
@@ -83,12 +83,18 @@ class _Reader:
                     raise NotExactError
                 factor = self._factor()
                 total = sums.multiply(total, factor if token == "*" else sums.inverse(factor))
-            elif token in _STARTS_A_FACTOR or (token.isascii() and token.isalpha()):
+            elif self._starts_a_factor(token, opening):
                 if divided:
                     raise NotExactError
                 total = sums.multiply(total, self._factor())
             else:
                 return total
+
+    def _starts_a_factor(self, token: str, before: str) -> bool:
+        """Whether a product goes on without a sign; with a number only behind `\\frac{1}{2}` or `\\sqrt{2}`."""
+        if token[:1].isdigit():
+            return before == r"\frac" or (before == r"\sqrt" and self._last == "}")
+        return token in _STARTS_A_FACTOR or (token.isascii() and token.isalpha())
 
     def _factor(self) -> Sum:
         base = self._base()
@@ -180,9 +186,9 @@ class _Reader:
         elif self._peek() != r"\overline" or "." not in token:
             return value
         self._take()
-        self._take("{")
-        digits = self._take()
-        self._take("}")
+        digits = self._subscript()
+        if self._last != "}" and len(digits) != 1:  # without braces the bar is over one digit
+            raise NotExactError
         places = len(token.partition(".")[2])
         return value + _number(digits) / (Fraction(10) ** (len(digits) + places) - Fraction(10) ** places)
 

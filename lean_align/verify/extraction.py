@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from lean_align.verify.numbers import CURRENCY, DIGITS, WRAPPING, plain_number
+from lean_align.verify.units import ARITHMETIC
 
 TAIL_CHARS = 20_000
 """Characters at the end of a completion in which the final answer is looked for."""
@@ -22,6 +23,9 @@ _ANSWER_IS = re.compile(r"\banswers?[\s*_]{0,9}(?:\bis\b|\bare\b|:|=)[\s*_:]*", 
 _HEADING = re.compile(r"[A-Za-z]{3,} ")
 _PROSE = re.compile(r"[A-Za-z]{3,}")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+# Behind the first number of a marked line: a word that changes its value, or a second count.
+_CHANGED = re.compile(rf" ?(?:{'|'.join(sorted(ARITHMETIC))})\b", re.IGNORECASE)
+_SECOND_COUNT = re.compile(r"(?: [A-Za-z]+){0,2} (?:and|or) [0-9][0-9.,]*(?: [A-Za-z]+){0,2}\.?")
 _DIGIT = re.compile("[0-9]")
 
 # Each stops at its own opening mark, so that a run of opening marks is not scanned again from every one of them.
@@ -109,7 +113,14 @@ def _shorten(line: str, at_end: bool) -> str | None:
     if formula is None and ("\\" in line or not _PROSE.search(line)):
         return line
     first = _FORMULA_OR_NUMBER.search(line if formula else line.rpartition("=")[2])
+    if first and formula is None and (_CHANGED.match(first.string, first.end()) or _is_one_of_two(first)):
+        return line
     return _content(first) if first else None
+
+
+def _is_one_of_two(first: re.Match[str]) -> bool:
+    """3 of "3 apples and 2 pears"."""
+    return not first.string[: first.start()].strip() and bool(_SECOND_COUNT.fullmatch(first.string, first.end()))
 
 
 def _last_number(text: str) -> str | None:

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import re
 
+from lean_align.verify.sums import NotExactError
+from lean_align.verify.units import is_product, takes_back
+
 MAX_CHARS = 1_000
 """A longer answer has no normal form here."""
 
@@ -20,6 +23,7 @@ UNCLEAR_COMMA = "{,}"
 """The token of a comma that may group thousands or separate: the one of [12,500], but not of [12, 500]."""
 
 Tokens = tuple[str, ...]
+OPENING, CLOSING = ("(", "[", r"\{", "{"), (")", "]", r"\}", "}")
 
 _SIGNS = str.maketrans(
     {
@@ -47,7 +51,8 @@ _SPELLINGS = {
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\leq": r"\le", r"\geq": r"\ge",
     r"\leqslant": r"\le", r"\geqslant": r"\ge", r"\lt": "<", r"\gt": ">", r"\cdot": "*", r"\times": "*",
     r"\div": "/", r"\varnothing": r"\emptyset", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[",
-    r"\rbrack": "]", ";": ",", '"and': ",", '"or': ",", "and": ",", "or": ",",
+    r"\rbrack": "]", r"\bar": r"\overline", r"\dots": r"\ldots", r"\cdots": r"\ldots",
+    ";": ",", '"and': ",", '"or': ",", "and": ",", "or": ",",
 }  # fmt: skip
 _DIGIT_GROUP = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[!,]\s*,?(?:\\!)?|,(?:\\!)+)(?=[0-9]{3}(?![0-9]))")
 _LEADING_COMMAS = re.compile(r"^-?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")  # 12,500\pi, but not [12,500]
@@ -66,7 +71,7 @@ _UNIT_LETTERS = "mgshlLNJWVAK"
 _ENDS_A_VALUE = re.compile(r"[0-9]$|[)}]$|^\\pi$")
 
 
-def tokens(text: str) -> Tokens | None:
+def tokens(text: str, keep_unit: bool = False) -> Tokens | None:
     """The normalised tokens of an answer; None where it is longer than `MAX_CHARS`."""
     if len(text) > MAX_CHARS:
         return None
@@ -80,7 +85,8 @@ def tokens(text: str) -> Tokens | None:
             found.append(token)
     while found and found[-1] in (",", ".", ":"):
         found.pop()
-    return _without_unit(found)
+    kept = found if keep_unit else _without_unit(found)
+    return tuple(token[1:] if token[0] == '"' and len(token) == 2 else token for token in kept)
 
 
 def _token(match: re.Match[str]) -> str:
@@ -90,8 +96,28 @@ def _token(match: re.Match[str]) -> str:
     return inside if len(inside) == 1 and inside not in _UNIT_LETTERS else _SPELLINGS.get(f'"{inside}', f'"{inside}')
 
 
-def _without_unit(found: list[str]) -> Tokens:
+def _without_unit(found: list[str]) -> list[str]:
     end = len(found) - 2 if found[-2:-1] == ["^"] and found[-1] in ("2", "3") else len(found)
-    if end >= 2 and _UNIT.fullmatch(found[end - 1]) and _ENDS_A_VALUE.search(found[end - 2]):
-        found = found[: end - 1]
-    return tuple(token[1:] if token[0] == '"' and len(token) == 2 else token for token in found)
+    if end < 2 or not _UNIT.fullmatch(found[end - 1]) or not _ENDS_A_VALUE.search(found[end - 2]):
+        return found
+    words = found[end - 1]
+    return found if takes_back(words) or (words[0] != '"' and is_product(words)) else found[: end - 1]
+
+
+def split(answer: Tokens, *separators: str) -> tuple[Tokens, ...]:
+    """Parts between separators that stand in no bracket.
+
+    Raises
+    ------
+    NotExactError : the brackets are not closed.
+    """
+    parts: list[Tokens] = []
+    depth = start = 0
+    for index, token in enumerate(answer):
+        depth += (token in OPENING) - (token in CLOSING)
+        if token in separators and depth == 0:
+            parts.append(answer[start:index])
+            start = index + 1
+    if depth:
+        raise NotExactError
+    return (*parts, answer[start:])

@@ -23,6 +23,8 @@ from lean_align.errors import StageError
 
 MAX_ANSWER_CHARS = 1_000
 """Characters of gold or answer beyond which math-verify is not asked, and the answer counts as wrong."""
+ROUNDING = 12
+"""Digits behind the point to which math-verify compares numbers; its own 6 would make 2.718282 of e."""
 STEP_SECONDS = 2
 """math-verify's time-out for each of: parsing the gold, parsing the answer, comparing them.  Whole seconds."""
 CALL_SECONDS = 10.0
@@ -160,7 +162,7 @@ def serve() -> None:
             good = any(not isinstance(value, str) for value in golds)
         else:
             predictions = math_verify.parse(prediction, parsing_timeout=STEP_SECONDS)
-            good = math_verify.verify(golds, predictions, timeout_seconds=STEP_SECONDS)
+            good = math_verify.verify(golds, predictions, ROUNDING, timeout_seconds=STEP_SECONDS)
         os.write(replies, _YES if good else _NO)
 
 

@@ -1,17 +1,20 @@
 r"""Plain numbers as exact fractions: text -> Fraction, or None for anything else.
 
 1. Wrapping goes: white space, `$`, `**`, `\(...\)`, `\text{...}`, `^\circ`, LaTeX's thin spaces, a closing period.
-2. What is left has to be, from end to end, a sign, a currency sign, one number and a unit of words.
+2. What is left has to be, from end to end, a sign, a currency sign, one number and a unit of words (units.py).
 3. The number is an integer or decimal, with or without thousands commas or spaces in groups of three; a fraction a/b or
    `\frac{a}{b}`; or a mixed number: 2 1/2, 2 and a half.
 
-Not plain, on purpose: 5x, 2\pi, 1,2 (a list), 7 and 8, 12:30, 1e9, 5! (a factorial).
+Not plain, on purpose: 5x, 5m, 2\pi, 1,2 (a list), 7 and 8, 12:30, 1e9, 5! (a factorial), 3.14... (an ellipsis),
+\frac{1}{2}3 (a product), 5 squared.
 """
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+
+from lean_align.verify.units import is_unit
 
 MAX_NUMBER_CHARS = 1_000
 """A longer text is not plain; it also keeps int() below Python's limit of 4,300 digits."""
@@ -20,43 +23,49 @@ CURRENCY = r"[$€£¥₹]"
 DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![A-Za-z0-9])\.[0-9]+"
 WRAPPING = " \t\r\n*_`$"
 
-_SHORT_UNIT = r"(?:[cmk]?m|in|ft|yd|mi|[mk]?g|lbs?|oz|m?[lL]|s|h|hrs?|[ap]m|st|nd|rd|th)(?![A-Za-z])"
-# Scale words are units: of 14 GSM8K solutions that end in "5 dozen" or "60 million", all 14 have the gold 5 or 60.
-_LONG_UNIT = r"(?!(?:and|half|plus|minus|over|mod|squared|cubed)\b)[A-Za-z]{3,}"
+ELLIPSIS = re.compile(r"\.\s?\.|…|\\[lc]?dots(?![A-Za-z])")
+"""What makes another number of the digits in front of it: 0.333... is no 0.333."""
+
 _POWER = r"(?: ?\^ ?(?:[23]|\{[23]\})|[²³])"
-_UNITS = rf"(?:{_SHORT_UNIT}|{_LONG_UNIT})(?:[ /-](?!(?:and|or)\b)[A-Za-z]+)*\.?{_POWER}?"
+_UNITS = rf"(?P<gap> ?)(?P<unit>[A-Za-z]+(?:[ /-][A-Za-z]+)*)\.?(?P<power>{_POWER})?"
 _PLAIN = re.compile(
     rf"(?:{CURRENCY} ?)?(?P<sign>[-+]?) ?(?:{CURRENCY} ?)?"
     rf"(?:(?:(?P<whole>[0-9]+) )?(?P<top>{DIGITS}) ?/ ?(?P<bottom>{DIGITS})|(?P<value>{DIGITS})\.?)"
-    rf"(?: ?(?:%|percent\b))? ?{CURRENCY}? ?(?:{_UNITS})?"
+    rf"(?: ?(?:%|percent\b))?(?: ?{CURRENCY})?(?:{_UNITS}| ?)"
 )
+_ARGUMENT = r"\{\s*([-+]?[0-9][0-9.,]*)\s*\}"
 _CLEANING = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\\[!,;:]\s*", ""),
+        (r"\\ |~", " "),
         (r"\{,\}", ","),
         (r"\\(?:text|mbox|mathrm|textbf|mathbf)\s*\{([^{}]*)\}", r" \1 "),
         (r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\(?=[%$])", ""),
-        (r"\\[dt]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))", r" \1\2/\3\4"),
+        # A digit behind it makes it a product: left alone, the braces make it no plain number.
+        (rf"\\[dt]?frac\s*(?:{_ARGUMENT}|([0-9]))\s*(?:{_ARGUMENT}|([0-9]))(?!\s*\.?[0-9])", r" \1\2/\3\4"),
         (r"^\\[(\[]|\\[)\]]$", ""),
         (r"\s+", " "),
         (r" and (?:a|one) half\b", " 1/2"),
     )
 )
 
+_BARE_LETTER = re.compile(r"\\.*(?<![A-Za-z\\])[A-Za-z]\s*(?:\^\s*\{?[0-9]\}?)?$", re.DOTALL)
 _SPACED_GROUPS = re.compile(r"^-?[0-9]{1,3}(?: [0-9]{3})+(?=[ .]|$)")
 
 
 def plain_number(text: str) -> Fraction | None:
     """The exact value of a plain number, None for anything else."""
-    if len(text) > MAX_NUMBER_CHARS:
+    if len(text) > MAX_NUMBER_CHARS or ELLIPSIS.search(text):
         return None
     text = text.replace("\u2212", "-").strip(WRAPPING).rstrip(".,;:")
+    if "\\" in text and _BARE_LETTER.search(text):  # \frac12 h: among LaTeX a letter is a variable, a unit has \text
+        return None
     for pattern, replacement in _CLEANING:
         text = pattern.sub(replacement, text)
     text = _SPACED_GROUPS.sub(lambda groups: groups[0].replace(" ", ""), text.strip())
     match = _PLAIN.fullmatch(text.strip(WRAPPING).rstrip(".,;:"))
-    if match is None:
+    if match is None or (match["unit"] and not is_unit(match["unit"], not match["gap"], bool(match["power"]))):
         return None
     value = _fraction(match["value"]) if match["value"] else _mixed(match["whole"], match["top"], match["bottom"])
     return -value if value is not None and match["sign"] == "-" else value

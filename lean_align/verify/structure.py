@@ -8,24 +8,28 @@ r"""Whether two answers are equal, where both have an exact form: True, False, o
    - a tuple, point or open interval (a, b); an interval [a, b); a union of intervals; a matrix
    - against an interval, an inequality in one variable: `-2 \le x < 7`
 
-None wherever a decimal makes the two unequal (math-verify rounds to six digits), or a shape or a formula is not read.
+Before that, refusals.py decides what math-verify would believe.  None where a shape or a formula is not read.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lean_align.verify.exact import LETTERS, exact
-from lean_align.verify.latex import UNCLEAR_COMMA, Tokens, tokens
-from lean_align.verify.numbers import plain_number
+from lean_align.verify.latex import CLOSING, OPENING, UNCLEAR_COMMA, Tokens, split, tokens
+from lean_align.verify.numbers import ELLIPSIS, plain_number
+from lean_align.verify.refusals import is_refused
 from lean_align.verify.sums import NotExactError, constant
 from lean_align.verify.wording import same_wording
 
-_OPENING, _CLOSING = ("(", "[", r"\{", "{"), (")", "]", r"\}", "}")
 _INFINITY, _MINUS_INFINITY = frozenset(["infinity"]), frozenset(["-infinity"])
 _FLIPPED = {">": "<", r"\ge": r"\le"}
 _ORDER = ("<", r"\le", *_FLIPPED)
+
+
+_SCIENTIFIC = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)[eE]([0-9]{1,2})")  # 2e+3 and 2e-3 may be sums with the constant e
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,17 @@ def same_value(gold: str, found: str) -> bool | None:
     ours, theirs = tokens(gold), tokens(found)
     if not ours or not theirs:
         return None
-    if ours == theirs:
+    if bool(ELLIPSIS.search(gold)) != bool(ELLIPSIS.search(found)):  # 0.333... is not 0.333
+        return False
+    if ours == theirs or ("\\" in gold + found and tokens(gold, True) == tokens(found, True)):
         return True
+    if is_refused(gold, ours, found, theirs):
+        return False
+    ordered = not frozenset(_ORDER).isdisjoint(theirs)  # math-verify takes an interval for a gold inequality
     try:
         return _same_form(
-            _number(gold) or read(ours),
+            _number(gold) or read(ours, as_interval=ordered),
             _number(found) or read(theirs, as_interval=True),
-            decimal="." in "".join((*ours, *theirs)),
         )
     except NotExactError:
         return None
@@ -59,11 +67,14 @@ def same_value(gold: str, found: str) -> bool | None:
 
 def _number(text: str) -> Form | None:
     """A plain number by its own rules: its commas group thousands."""
-    number = plain_number(text)
+    scientific = _SCIENTIFIC.fullmatch(text.strip(" $"))
+    number = plain_number(scientific[1]) if scientific else plain_number(text)
+    if scientific and number is not None:
+        number *= 10 ** int(scientific[2])
     return None if number is None else Form("value", frozenset(constant(number).items()))
 
 
-def _same_form(gold: Form, found: Form, decimal: bool) -> bool | None:
+def _same_form(gold: Form, found: Form) -> bool | None:
     if gold.name and found.name and gold.name != found.name:
         return None
     if gold.shape != found.shape:
@@ -71,7 +82,7 @@ def _same_form(gold: Form, found: Form, decimal: bool) -> bool | None:
         return False if several and "value" in (gold.shape, found.shape) else None  # one value is not several
     if gold.parts == found.parts:
         return True
-    return None if decimal or gold.shape == "union" else False  # [0,1] and (1,2] make [0,2]
+    return None if gold.shape == "union" else False  # [0,1] and (1,2] make [0,2]
 
 
 def read(answer: Tokens, as_interval: bool = False) -> Form:
@@ -156,6 +167,8 @@ def _inequality(value: Tokens) -> Form:
     signs, sides = [token for token in value if token in _ORDER], list(split(value, *_ORDER))
     if all(sign in _FLIPPED for sign in signs):
         signs, sides = [_FLIPPED[sign] for sign in reversed(signs)], sides[::-1]
+    if len(sides) == 2 and sides[0][:1] == sides[0][-1:] == ("|",):
+        return _absolute(sides[0][1:-1], signs[0], sides[1])
     named = [index for index, side in enumerate(sides) if _is_name(side)]
     if any(sign in _FLIPPED for sign in signs) or len(named) != 1 or len(sides) != len(signs) + 1:
         raise NotExactError
@@ -166,7 +179,15 @@ def _inequality(value: Tokens) -> Form:
     high = _value(sides[at + 1]) if at < len(signs) else _INFINITY
     opening = "[" if at and signs[at - 1] == r"\le" else "("
     closing = "]" if at < len(signs) and signs[at] == r"\le" else ")"
-    return Form(opening + closing, (low, high))
+    return Form(opening + closing, (low, high), sides[at])
+
+
+def _absolute(name: Tokens, sign: str, bound: Tokens) -> Form:
+    r"""|x| < 3 as (-3, 3)."""
+    if not _is_name(name) or sign in _FLIPPED:
+        raise NotExactError
+    ends = "[]" if sign == r"\le" else "()"
+    return Form(ends, (_value(("-", "(", *bound, ")")), _value(bound)), name)
 
 
 def _after_assignment(answer: Tokens) -> tuple[Tokens, Tokens]:
@@ -194,21 +215,7 @@ def _is_name(side: Tokens) -> bool:
 def _closes_at_end(value: Tokens) -> bool:
     depth = 0
     for index, token in enumerate(value):
-        depth += (token in _OPENING) - (token in _CLOSING)
+        depth += (token in OPENING) - (token in CLOSING)
         if depth == 0:
             return index == len(value) - 1 and token in (")", "]")
     return False
-
-
-def split(answer: Tokens, *separators: str) -> tuple[Tokens, ...]:
-    """Parts between separators that stand in no bracket."""
-    parts: list[Tokens] = []
-    depth = start = 0
-    for index, token in enumerate(answer):
-        depth += (token in _OPENING) - (token in _CLOSING)
-        if token in separators and depth == 0:
-            parts.append(answer[start:index])
-            start = index + 1
-    if depth:
-        raise NotExactError
-    return (*parts, answer[start:])

@@ -1,9 +1,10 @@
 r"""Answers that are compared as written: words, multiple-choice letters, numbers with a base.
 
 Each differs from math-verify in:
-1. A word is not a product of letters: `west` is not `stew`.  In `\text{...}`, or with four letters or more, and with
-   its articles, case and closing period left out.
-2. A gold `\text{(C)}` or (C) is the letter that leads the answer: C, (c), `\textbf{(C)} 12`.
+1. A word is not a product of letters: `west` is not `stew`.  In `\text{...}`, or with four letters or more, or as
+   one of the short words below, and with its articles, case and closing period left out.
+2. A gold `\text{(C)}` or (C) is the letter that leads the answer: C, (c), `\textbf{(C)} 12`.  An answer that names
+   another option too, `(C) or (D)`, is wrong.
 3. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
    a problem asks for digits.
 """
@@ -18,9 +19,15 @@ _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{2})")
 _CHOICE = re.compile(r"\(([A-J])\)")
 _LEADING_CHOICE = re.compile(r"\(?([A-Ja-j])(?:\).*|[.:](?: .*)?)?", re.DOTALL)
+# An option's letter in parentheses, or with a period or parenthesis, or alone, or behind a word or sign of a list.
+_CHOICE_IN_TEXT = re.compile(
+    r"\(([A-J])\)|(?<![A-Z(])([A-J])[.):](?=\s|$)|^\W*([A-HJ])$|(?:\b(?:AND|OR|NOT|ALSO)\b|[,/&])\s*\(?([A-J])\b"
+)
 _BASE = re.compile(r"([0-9]+(?:\.[0-9]+)?)_(?:\{([0-9]{1,2}|[a-z]+)\}|([0-9]{1,2}))")
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve".split()
 _LIST = re.compile(r"\b(?:and|or)\b")
+_AND_OR = re.compile(r"\b(?:and|or|not|also)\b")
+_SHORT_WORDS = frozenset("no on yes in is it so as at by up if of odd all one two six ten".split())
 _FOUR_LETTERS = re.compile("[A-Za-z]{4}")
 _SPACING = re.compile(r"\\[,!;: ]|[\s$~]+")
 
@@ -45,7 +52,18 @@ def _same_choice(gold: str, found: str) -> bool | None:
     given = _LEADING_CHOICE.fullmatch(_plain(found))
     if wanted is None or given is None:
         return None
-    return wanted[1] == given[1].upper()
+    return wanted[1] == given[1].upper() and not _names_another(_plain(found), given)
+
+
+def _names_another(found: str, given: re.Match[str]) -> bool:
+    """Whether another option's letter follows; small letters count where the leading one is small too."""
+    rest = found[given.end(1) :]
+    letters = _CHOICE_IN_TEXT.findall(rest.upper() if given[1].islower() else _AND_OR.sub(_upper, rest))
+    return any("".join(letter) != given[1].upper() for letter in letters)
+
+
+def _upper(word: re.Match[str]) -> str:
+    return word[0].upper()
 
 
 def _same_base(gold: str, found: str) -> bool | None:
@@ -79,4 +97,5 @@ def _same_words(gold: str, found: str) -> bool | None:
 
 
 def _is_word(text: str, bare: str) -> bool:
-    return bool(_FOUR_LETTERS.search(bare) or (len(bare) >= 2 and _UNWRAPPED.search(text)))
+    is_text = len(bare) >= 2 and _UNWRAPPED.search(text)
+    return bool(is_text or bare.lower() in _SHORT_WORDS or _FOUR_LETTERS.search(bare))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from lean_align.verify import extract_answer, verify, verify_many
@@ -124,6 +124,22 @@ NUMBERS = (
 def test_a_plain_number_in_a_box_equals_itself(number: str) -> None:
     assert plain_number(number) is not None
     assert verify(number, f"\\boxed{{{number}}}") == 1.0
+
+
+@FEW
+@given(
+    NUMBERS, st.sampled_from(["...", "\\ldots", " squared", "\\text{ or more}", " over", "+", "-", "h", "s^2", "xy"])
+)
+def test_a_number_with_something_behind_it_is_not_that_number(number: str, behind: str) -> None:
+    assume(plain_number(number) != 0)  # 0h is 0
+    assert verify(number, f"\\boxed{{{number}{behind}}}") == 0.0
+
+
+@RELAXED
+@given(st.sampled_from("ABCDE"), st.sampled_from("ABCDE"), st.sampled_from([" or ", ",", " and ", "", " 3, ", "/"]))
+def test_two_options_are_neither(gold: str, other: str, between: str) -> None:
+    for found in (f"({gold}){between}({other})", f"\\textbf{{({gold})}}\\text{{{between}}}({other})"):
+        assert verify(f"\\text{{({gold})}}", f"\\boxed{{{found}}}") == float(gold == other)
 
 
 @RELAXED
