@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from lean_align.benchmarks.base import (
-    BOXED_SOURCE,
-    MAA,
-    SAMPLED_SOURCE,
-    Benchmark,
-    HubSource,
-    boxed_maths,
-    question_and_answer,
-)
-from lean_align.verify import extract_answer, verify
+from lean_align.benchmarks.base import MAA, Benchmark, HubSource, boxed_maths
 
 BENCHMARK = Benchmark(
     name="aime2024",
     title="AIME2024",
     hub=HubSource("HuggingFaceH4/aime_2024", None, "train"),
     file="aime24/test.jsonl",
-    read=question_and_answer,
-    extract=extract_answer,
-    reward=verify,
-    **boxed_maths(),
-    sampled=True,
+    **boxed_maths(sampled=True),
     max_new_tokens=3072,
     size=30,
     longest_tokens=420,
     source="AIME I and II of 2024, 30 problems",
-    prompt_source=f"{BOXED_SOURCE}; {SAMPLED_SOURCE}",
     licence=MAA,
     quotable=False,
 )

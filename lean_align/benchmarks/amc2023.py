@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from lean_align.benchmarks.base import (
-    BOXED_SOURCE,
-    MAA,
-    SAMPLED_SOURCE,
-    Benchmark,
-    HubSource,
-    boxed_maths,
-    question_and_answer,
-)
-from lean_align.verify import extract_answer, verify
+from lean_align.benchmarks.base import MAA, Benchmark, HubSource, boxed_maths
 
 BENCHMARK = Benchmark(
     name="amc2023",
     title="AMC2023",
     hub=HubSource("AI-MO/aimo-validation-amc", None, "train"),
     file="amc23/aimo-validation-amc.jsonl",
-    read=question_and_answer,
-    extract=extract_answer,
-    reward=verify,
-    **boxed_maths(),
-    sampled=True,
+    **boxed_maths(sampled=True),
     max_new_tokens=3072,
     size=83,
     longest_tokens=400,
     source="AI-MO's validation set of AMC 12 2022 and 2023, 83 problems: the paper's 18.1 is 15 of 83",
-    prompt_source=f"{BOXED_SOURCE}; {SAMPLED_SOURCE}",
     licence=MAA,
     quotable=False,
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lean_align.errors import RecipeError
+from lean_align.verify import extract_answer, verify
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 BOXED_SOURCE = (
@@ -132,10 +133,15 @@ def question_and_answer(row: Mapping[str, Any]) -> Problem:
     return Problem(field(row, "problem", "question", "prompt"), field(row, "answer"))
 
 
-def boxed_maths(instruction: str = BOXED) -> dict[str, Any]:
-    """The fields that maths benchmarks share: the instruction, and where it stands."""
+def boxed_maths(sampled: bool = False) -> dict[str, Any]:
+    """The fields that maths benchmarks share: rows, instruction and where it stands, verifier, decoding."""
     return {
-        "system_prompt": instruction,
+        "read": question_and_answer,
+        "extract": extract_answer,
+        "reward": verify,
+        "system_prompt": BOXED,
         "prompt_template": "{prompt}",
-        "plain_template": f"{{prompt}}\n{instruction}\n",
+        "plain_template": f"{{prompt}}\n{BOXED}\n",
+        "sampled": sampled,
+        "prompt_source": f"{BOXED_SOURCE}; {SAMPLED_SOURCE if sampled else 'greedy'}",
     }

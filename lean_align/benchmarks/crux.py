@@ -34,10 +34,6 @@ assert f(["ox", "elk", "bee"]) == ["bee", "elk"]
 [/PYTHON]
 """
 SOURCE = "Gu et al. 2024 (arXiv 2401.03065), 800 functions"
-LICENCE = "MIT (Meta)"
-PROMPT_SOURCE = "CRUXEval's format with steps before the answer, in our words and with one example; greedy"
-HUB = HubSource("cruxeval-org/cruxeval", None, "test")
-FILE = "crux/cruxeval.jsonl"
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
@@ -66,8 +62,8 @@ def extract(completion: str) -> str | None:
 BENCHMARK = Benchmark(
     name="crux",
     title="CRUX",
-    hub=HUB,
-    file=FILE,
+    hub=HubSource("cruxeval-org/cruxeval", None, "test"),
+    file="crux/cruxeval.jsonl",
     read=read_problem,
     extract=extract,
     reward=reward,
@@ -79,6 +75,6 @@ BENCHMARK = Benchmark(
     size=800,
     longest_tokens=160,
     source=f"{SOURCE}, output prediction",
-    prompt_source=PROMPT_SOURCE,
-    licence=LICENCE,
+    prompt_source="CRUXEval's format with steps before the answer, in our words and with one example; greedy",
+    licence="MIT (Meta)",
 )

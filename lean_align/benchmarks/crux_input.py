@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from lean_align.benchmarks.assertions import arguments_of, find_answer
-from lean_align.benchmarks.base import Benchmark, Problem, field
-from lean_align.benchmarks.crux import FILE, HUB, LICENCE, PROMPT_SOURCE, SOURCE
+from lean_align.benchmarks.base import Problem, field
+from lean_align.benchmarks.crux import BENCHMARK as OUTPUT_TASK
+from lean_align.benchmarks.crux import SOURCE
 from lean_align.sandbox import call_function, evaluate_arguments, parse_literal
 
 TEMPLATE = """\
@@ -65,23 +67,15 @@ def reward(gold: str, completion: str) -> float:
     return float(returned.outcome == "value" and bool(returned.value == parse_literal(problem["output"])))
 
 
-BENCHMARK = Benchmark(
+BENCHMARK = replace(
+    OUTPUT_TASK,
     name="crux-input",
     title="CRUX input",
-    hub=HUB,
-    file=FILE,
     read=read_problem,
     extract=extract,
     reward=reward,
-    system_prompt=None,
     prompt_template=TEMPLATE,
     plain_template=TEMPLATE,
-    sampled=False,
-    max_new_tokens=1024,
-    size=800,
-    longest_tokens=160,
     source=f"{SOURCE}, input prediction",
-    prompt_source=PROMPT_SOURCE,
-    licence=LICENCE,
     runs_code=True,
 )

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from lean_align.benchmarks.base import BOXED_SOURCE, Benchmark, HubSource, boxed_maths, question_and_answer
-from lean_align.verify import extract_answer, verify
+from lean_align.benchmarks.base import Benchmark, HubSource, boxed_maths
 
 BENCHMARK = Benchmark(
     name="math500",
     title="MATH500",
     hub=HubSource("HuggingFaceH4/MATH-500", None, "test"),
     file="math500/test.jsonl",
-    read=question_and_answer,
-    extract=extract_answer,
-    reward=verify,
     **boxed_maths(),
-    sampled=False,
     max_new_tokens=2048,
     size=500,
     longest_tokens=920,
     source="Hendrycks et al. 2021 (arXiv 2103.03874), the 500 of Lightman et al. 2023 (arXiv 2305.20050)",
-    prompt_source=f"{BOXED_SOURCE}; greedy",
     licence="MIT (MATH, prm800k)",
 )
