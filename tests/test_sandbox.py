@@ -111,9 +111,12 @@ def test_the_wall_is_what_stops_it(wall, code, outside):
 @walled
 def test_a_process_in_a_session_of_its_own_would_survive_but_for_the_wall(outside):
     code = "import os, time\nif os.fork() == 0:\n    os.setsid(); os.closerange(0, 32); time.sleep(30)\ntime.sleep(0.2)"
+    calls._script(code, Limits())
+    assert not list(processes_in(outside.parent))
     calls._script(code, Limits(), left_out=frozenset({"processes"}))
-    (survivor,) = processes_in(outside.parent)
-    os.kill(survivor, signal.SIGKILL)
+    survivors = list(processes_in(outside.parent))
+    assert len(survivors) == 1
+    os.kill(survivors[0], signal.SIGKILL)
 
 
 @walled
