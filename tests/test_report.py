@@ -633,6 +633,14 @@ def test_what_the_recipe_did_about_contamination_is_said(change: dict[str, Any],
     assert expected in " ".join(wording.contamination_sentences(found))
 
 
+def test_benchmarks_that_the_prompts_were_not_compared_with_are_named() -> None:
+    found = BENCHMARKED["contamination"] | {"unchecked": ["crux"]}
+    sentences = wording.contamination_sentences(found)
+    assert sentences[-1] == "Not compared, since they came after the prompts were prepared: crux."
+    assert "evaluated on" not in sentences[0]
+    assert "were compared with every problem of amc2023" in sentences[0]
+
+
 # --- parts ----------------------------------------------------------------------------------------------------
 
 

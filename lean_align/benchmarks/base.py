@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lean_align.data import float_text
 from lean_align.errors import RecipeError
 from lean_align.verify import extract_answer, verify
 
@@ -123,9 +124,7 @@ def field(row: Mapping[str, Any], *names: str) -> str:
     value = next((row[name] for name in names if row.get(name) is not None), None)
     if value is None:
         raise KeyError(" or ".join(names))
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+    return float_text(value) if isinstance(value, float) else str(value).strip()
 
 
 def question_and_answer(row: Mapping[str, Any]) -> Problem:

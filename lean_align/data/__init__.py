@@ -18,13 +18,14 @@ Rules, in order; a row that a rule from 3 on leaves out goes to `dropped.jsonl` 
 
 from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.data.reading import TEST_SEED, TRAIN_SEED, load_rows, read_rows
-from lean_align.data.rows import read_row
+from lean_align.data.rows import float_text, read_row
 
 __all__ = [
     "TEST_SEED",
     "TRAIN_SEED",
     "Census",
     "PreparedPrompts",
+    "float_text",
     "load_rows",
     "prepare_prompts",
     "prompt_rows",

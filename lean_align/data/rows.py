@@ -118,7 +118,12 @@ def _as_text(value: Any, where: str) -> str:
     if isinstance(value, float):
         if math.isnan(value):
             return ""
-        return str(int(value)) if value.is_integer() else str(value)
+        return float_text(value)
     if isinstance(value, str | int):
         return str(value).strip()
     raise DataError(f"{where}: the answer is {type(value).__name__}; expected text or a number.")
+
+
+def float_text(value: float) -> str:
+    """A float as an answer is written: whole ones as integers, 142.0 as 142."""
+    return str(int(value)) if value.is_integer() else str(value)

@@ -13,6 +13,7 @@ from pathlib import Path
 from lean_align.doctor.children import run_probe
 from lean_align.doctor.packages import OPTIONAL, TESTED, supported_ranges
 from lean_align.doctor.records import Disk, Machine, Report
+from lean_align.processors import processors
 from lean_align.progress import say
 
 _PCI = Path("/sys/bus/pci/devices")
@@ -27,7 +28,7 @@ def read_machine() -> Machine:
     memory, available = memory_bytes()
     return Machine(
         python=platform.python_version(),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpus=processors(),
         memory_bytes=memory,
         available_bytes=available,
         driver=driver_version(),

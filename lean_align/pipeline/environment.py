@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lean_align.errors import StageError
+from lean_align.recipe import Recipe
 
 LOCK_SECONDS = 5.0
 PACKAGES = (
@@ -67,6 +68,14 @@ def git_commit() -> str | None:
         return commit + ("-dirty" if _git(root, "status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def set_threads(recipe: Recipe) -> None:
+    """Give torch the recipe's number of CPU threads; it is not imported where the recipe leaves them to it."""
+    if recipe.threads is not None:
+        import torch
+
+        torch.set_num_threads(recipe.threads)
 
 
 @contextmanager

@@ -57,6 +57,14 @@ def evaluation_summary(sets: Sequence[ProblemSet], folders: Mapping[str, Path], 
     return dict(json.loads(json.dumps(tree)))  # as it is read back: lists in the place of tuples
 
 
+def add_seconds(benchmarks: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+    """Put the seconds of `<model>/<benchmark>` beside the scores; models of other evaluations have none."""
+    for name, benchmark in benchmarks.items():
+        for model, score in benchmark["models"].items():
+            if f"{model}/{name}" in seconds:
+                score["wall_seconds"] = seconds[f"{model}/{name}"]
+
+
 def read_outcomes(path: Path, problems: ProblemSet) -> dict[str, list[Outcome]]:
     """What each problem's completions came to, by problem, in the order of the set."""
     found: dict[str, list[Outcome]] = {prompt.prompt_id: [] for prompt in problems.prompts}

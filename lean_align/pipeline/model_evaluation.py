@@ -23,9 +23,9 @@ from lean_align.artifacts import (
 from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
 from lean_align.errors import DataError, ModelError, RecipeError
-from lean_align.pipeline.environment import describe, lock
+from lean_align.pipeline.environment import describe, lock, set_threads
 from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
-from lean_align.pipeline.figures import evaluation_summary
+from lean_align.pipeline.figures import add_seconds, evaluation_summary
 from lean_align.pipeline.graph import model_hash
 from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.pipeline.tabulating import timed_table, write_table
@@ -156,7 +156,7 @@ def _sampled(
         say(f"evaluation: finished before; delete {output / STAGE} to have it made again")
         return finished
     with stage_folder(output, STAGE, inputs) as folder:
-        _set_threads(recipe)
+        set_threads(recipe)
         folder.counts["run"] = describe(recipe.seed, _device(recipe))
         keep_problems(problems, folder)
         sample_sets(recipe, sets, {name: adapter}, folder)
@@ -191,9 +191,8 @@ def _summary(
     folders: Mapping[str, Path],
     manifest: dict[str, Any],
 ) -> dict[str, Any]:
-    tree, name = evaluation_summary(sets, folders, recipe.seed), list(folders)[-1]
-    for benchmark, found in tree["benchmarks"].items():
-        found["models"][name]["wall_seconds"] = manifest["counts"][SECONDS][f"{name}/{benchmark}"]
+    tree = evaluation_summary(sets, folders, recipe.seed)
+    add_seconds(tree["benchmarks"], manifest["counts"][SECONDS])
     return {
         "model": asdict(recipe.model),
         "adapter": None if adapter is None else str(adapter),
@@ -231,13 +230,6 @@ def _other(folder: Path, sets: Sequence[ProblemSet], name: str) -> dict[str, Pat
     last = list(next(iter(found["benchmarks"].values()))["models"])[-1]
     label = f"{last} ({folder.resolve().name})" if last in (name, BASE, TRAINED) else last
     return {label: folder / STAGE / last}
-
-
-def _set_threads(recipe: Recipe) -> None:
-    if recipe.threads is not None:
-        import torch
-
-        torch.set_num_threads(recipe.threads)
 
 
 def _device(recipe: Recipe) -> str:

@@ -11,6 +11,7 @@ from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_jso
 from lean_align.data import prompts_from_rows
 from lean_align.pipeline.data_stage import CONTAMINATION
 from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED
+from lean_align.pipeline.figures import add_seconds
 from lean_align.pipeline.planning import planned_peaks
 from lean_align.pipeline.problem_sets import ProblemSet, run_sets
 from lean_align.pipeline.tables import read_scores, read_table
@@ -50,6 +51,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
     manifests = {name: read_manifest(run_dir / name) for name in stages}
     found = {name: manifest for name, manifest in manifests.items() if manifest is not None}
     evaluation = read_json(run_dir / "evaluation" / "summary.json")
+    add_seconds(evaluation["benchmarks"], found["evaluation"]["counts"][SECONDS])
     dropped = found["data"]["counts"]["dropped_by_reason"]
     cost, planned = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes"), planned_peaks(run_dir)
     return {
@@ -58,7 +60,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         "git_commit": environment["git_commit"],
         "device": environment["device"],
         "model": {k: getattr(recipe.model, k) for k in ("name", "quantization", "dtype")},
-        **_timed(evaluation, found["evaluation"]["counts"]),
+        **evaluation,
         "contamination": _contamination(recipe, run_dir, dropped.get("contaminated", 0)),
         "rollouts": found["rollouts"]["counts"] if "rollouts" in found else None,
         "selection": found["selection"]["counts"],
@@ -88,14 +90,6 @@ def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:
         n_tokens=read_table(path)["n_tokens"],
         selected=np.array([prompt_id in chosen for prompt_id in scores.prompt_ids]),
     )
-
-
-def _timed(evaluation: dict[str, Any], counts: dict[str, Any]) -> dict[str, Any]:
-    """The figures of the evaluation, with the seconds of each benchmark beside its scores."""
-    for name, benchmark in evaluation["benchmarks"].items():
-        for model, score in benchmark["models"].items():
-            score["wall_seconds"] = counts[SECONDS][f"{model}/{name}"]
-    return evaluation
 
 
 def _contamination(recipe: Recipe, run_dir: Path, n_dropped: int) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ from lean_align.pipeline.backends import policy_to_train, training_backend
 from lean_align.pipeline.data_stage import prepare
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.engines import longest_of, sampling_engine
-from lean_align.pipeline.environment import lock
+from lean_align.pipeline.environment import lock, set_threads
 from lean_align.pipeline.evaluation import BASE, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.gradient_stage import take_gradients
@@ -76,10 +76,8 @@ def run_stage(command: str, run_dir: Path, rows: tuple[int | None, int | None] |
     if is_finished(stage, recipe, run_dir):
         say(f"{stage.folder}: finished before; delete {run_dir / stage.folder} to have it made again")
         return dict(read_json(run_dir / stage.folder / "manifest.json")["counts"])
-    if recipe.threads is not None and command not in ("score", "select", "report"):
-        import torch
-
-        torch.set_num_threads(recipe.threads)
+    if command not in ("score", "select", "report"):
+        set_threads(recipe)
     if rows is not None:
         return run_rows(stage, recipe, run_dir, rows)
     inputs = stage_inputs(stage, recipe, run_dir)

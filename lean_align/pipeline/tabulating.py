@@ -35,10 +35,8 @@ def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
 
     Raises
     ------
-    StageError
-        When a folder has no summary.json.
     DataError
-        When a run was evaluated on no benchmark, or two were evaluated in different ways.
+        When a folder has no summary.json, a run was evaluated on no benchmark, or two in different ways.
     """
     methods = []
     for folder in folders:

@@ -32,13 +32,7 @@ def headline(accuracy: Mapping[str, Any]) -> str:
     if base is None:
         return f"The trained model solves {_of_problems(trained)}; the base model was not evaluated."
     start = f"The trained model solves {_of_problems(trained)}, the base {percent(base['accuracy'])}"
-    if difference is None:
-        return f"{start}; the two were not compared problem by problem."
-    low, high = difference["interval"]
-    return (
-        f"{start}: {points(difference['difference'])} points, 95 % interval {points(low)} to {points(high)}, "
-        f"McNemar {p_value(difference['p_value'])}."
-    )
+    return _compared(start, difference, "McNemar")
 
 
 def benchmarks_headline(mean: Mapping[str, Any], titles: Sequence[str]) -> str:
@@ -60,12 +54,18 @@ def benchmarks_headline(mean: Mapping[str, Any], titles: Sequence[str]) -> str:
     if base is None:
         return f"{where} the trained model solves {percent(trained['value'])}; the base model was not evaluated."
     start = f"{where} the trained model solves {percent(trained['value'])}, the base {percent(base['value'])}"
+    test = f"{(difference or {}).get('test', 'sign flips')}:"
+    return _compared(start, difference, test)
+
+
+def _compared(start: str, difference: Mapping[str, Any] | None, test: str) -> str:
+    """How a headline that has named both models ends."""
     if difference is None:
         return f"{start}; the two were not compared problem by problem."
     low, high = difference["interval"]
     return (
         f"{start}: {points(difference['difference'])} points, 95 % interval {points(low)} to {points(high)}, "
-        f"{difference.get('test', 'sign flips')}: {p_value(difference['p_value'])}."
+        f"{test} {p_value(difference['p_value'])}."
     )
 
 
@@ -102,8 +102,12 @@ def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:
     """What was looked for in the training prompts, and what the recipe did about it."""
     n_train, dropped = count(contamination.get("n_train")), contamination.get("n_dropped") or 0
     found = list((contamination.get("benchmarks") or {}).values())
+    later, names = contamination.get("unchecked") or [], ", ".join(contamination.get("benchmarks") or {})
+    compared = f"every problem of {names}" if later else "every problem that this run was evaluated on"
+    matched = f"a problem of {names}" if later else "a problem that this run was evaluated on"
+    unchecked = [f"Not compared, since they came after the prompts were prepared: {', '.join(later)}."] if later else []
     if not any(row.get("train_prompts") for row in found):
-        return [f"None of the {n_train} training prompts matches a problem that this run was evaluated on."]
+        return [f"None of the {n_train} training prompts matches {matched}.", *unchecked]
     did = {
         "keep": "The recipe keeps the matches (data.contamination: keep), so the model may have trained on problems "
         "that it is evaluated on.",
@@ -114,8 +118,9 @@ def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:
     }
     mode = str(contamination.get("mode"))
     return [
-        f"The {n_train} training prompts were compared with every problem that this run was evaluated on.",
+        f"The {n_train} training prompts were compared with {compared}.",
         did.get(mode, f"The recipe says data.contamination: {mode}; {count(dropped)} training prompts were left out."),
+        *unchecked,
     ]
 
 

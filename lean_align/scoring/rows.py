@@ -7,7 +7,6 @@ faster than NumPy's conversion; whoever multiplies by a chunk folds 2**112 into 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lean_align.processors import processors
 from lean_align.store import FirstColumns, GradientStore
 from lean_align.types import FloatArray
 
@@ -66,7 +66,7 @@ class Chunks:
     def __init__(self, source: Source, block_rows: int | None = None, threads: int | None = None) -> None:
         self.source, self.scale = source, HALF_SCALE if isinstance(source, GradientStore) else 1.0
         self.height = block_rows or max(1, CHUNK_ELEMENTS // max(1, source.proj_dim))
-        self.threads = threads or _processors()
+        self.threads = threads or processors()
         self._buffers = threading.local()
 
     def load(self, start: int, check: bool) -> FloatArray:
@@ -135,7 +135,3 @@ def _not_finite(half: NDArray[np.float16]) -> bool:
     """Whether any number has the exponent of NaN and Inf: read as integers, those are the largest of their sign."""
     largest, largest_negative = int(half.view(np.int16).max()), int(half.view(np.uint16).max())
     return largest >= _HALF_INFINITY or largest_negative >= 0x8000 + _HALF_INFINITY
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

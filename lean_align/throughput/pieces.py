@@ -22,9 +22,9 @@ from lean_align.artifacts import StageFolder
 from lean_align.memory import peak_rss_bytes, peak_vram_bytes
 from lean_align.pipeline.backends import policy_to_train, training_backend
 from lean_align.pipeline.engines import longest_of, sampling_engine
+from lean_align.pipeline.environment import set_threads
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.pipeline.inputs import policy_at, read_prompts
-from lean_align.recipe import Recipe
 
 TRAINED = "training-trl"
 SAMPLED = "rollouts-transformers"
@@ -150,14 +150,6 @@ def _folder(run_dir: Path, name: str) -> StageFolder:
 
 
 PIECES: dict[str, Callable[..., dict[str, Any]]] = {"training": training, "rollouts": rollouts, "gradients": gradients}
-
-
-def set_threads(recipe: Recipe) -> None:
-    """As a stage does."""
-    if recipe.threads is not None:
-        import torch
-
-        torch.set_num_threads(recipe.threads)
 
 
 def main() -> None:

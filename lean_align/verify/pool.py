@@ -7,12 +7,12 @@ error or Ctrl-C ends it.  A child costs about 0.3 s and 100 MB to start, so ther
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lean_align.errors import DataError
+from lean_align.processors import processors
 from lean_align.verify import math_worker
 
 QUESTIONS_A_CHILD = 64
@@ -43,15 +43,10 @@ def ask_all(questions: Sequence[Question], processes: int | None = None) -> dict
     if processes is not None and processes < 1:
         raise DataError(f"got processes={processes}; expected at least 1, or None for one a core: pass 1 or more")
     different = list(dict.fromkeys(questions))
-    count = min(processes or cores(), -(-len(different) // QUESTIONS_A_CHILD))
+    count = min(processes or processors(), -(-len(different) // QUESTIONS_A_CHILD))
     if count <= 1:
         return {question: question.ask() for question in different}
     return dict(zip(different, _in_threads(different, count)))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_threads(questions: list[Question], count: int) -> list[bool]:
