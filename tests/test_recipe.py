@@ -131,8 +131,8 @@ def test_a_value_out_of_range_is_named(key: str, value: object, message: str) ->
 
 
 def test_a_wrong_choice_offers_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"expected one of learnalign, random, full; did you mean 'learnalign'"):
-        load_set(selection__method="learn_align")
+    with pytest.raises(RecipeError, match=r"expected one of grpo, dr_grpo; did you mean 'grpo'"):
+        load_set(gradients__loss="gprpo")
 
 
 def test_warmup_of_no_steps_is_allowed() -> None:

@@ -17,10 +17,11 @@ Rules, in order; a row that a rule from 3 on leaves out goes to `dropped.jsonl` 
 """
 
 from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
-from lean_align.data.reading import TEST_SEED, TRAIN_SEED, load_rows, read_rows
+from lean_align.data.reading import GENERATED, TEST_SEED, TRAIN_SEED, load_rows, read_rows, testbed_pool
 from lean_align.data.rows import float_text, read_row
 
 __all__ = [
+    "GENERATED",
     "TEST_SEED",
     "TRAIN_SEED",
     "Census",
@@ -32,4 +33,5 @@ __all__ = [
     "prompts_from_rows",
     "read_row",
     "read_rows",
+    "testbed_pool",
 ]

@@ -10,18 +10,21 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lean_align.demo.pool import KINDS, PoolPrompt, make_held_out, make_pool
 from lean_align.demo.problems import problem_stream
 from lean_align.errors import DataError
 from lean_align.progress import say
-from lean_align.recipe import DataRecipe
+from lean_align.recipe import DataRecipe, PoolRecipe
 
 TRAIN_SEED, TEST_SEED = 1, 2
+GENERATED = ("demo", "testbed")
+"""Sources that are made on the spot."""
 PARQUET_ROWS = 1024
 """Rows of a parquet file that are turned into Python objects at once."""
 _LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".gz")
 
 
-def load_rows(data: DataRecipe, split: str) -> list[dict[str, Any]]:
+def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> list[dict[str, Any]]:
     """Read the raw rows of a split; one that repeats an earlier one in every field is passed over.
 
     Memory is that of the different rows, and 16 bytes a row to know them by.
@@ -31,6 +34,8 @@ def load_rows(data: DataRecipe, split: str) -> list[dict[str, Any]]:
     data : DataRecipe
     split : str
         `train` or `test`.
+    pool : PoolRecipe, optional
+        Make-up of the source `testbed`, and needed for it alone.
 
     Returns
     -------
@@ -40,15 +45,17 @@ def load_rows(data: DataRecipe, split: str) -> list[dict[str, Any]]:
     Raises
     ------
     DataError
-        When the source does not exist, cannot be read, or is empty.
+        When the source does not exist, cannot be read, or is empty; when it is `testbed` without a make-up.
     """
     source = data.train_path if split == "train" else data.test_path
     if source is None:
         raise DataError(
-            f"data.{split}_path is null, so there are no {split} rows; expected a file, a hub id or `demo`."
+            f"data.{split}_path is null, so there are no {split} rows; expected a file, a hub id, `demo` or `testbed`."
         )
     if source == "demo":
         return list(_demo_rows(data, split))
+    if source == "testbed":
+        return _testbed_rows(data, split, pool)
     rows = read_rows(source, data.config, data.train_split if split == "train" else data.test_split)
     found = _without_copies(rows, source)
     if not found:
@@ -94,6 +101,29 @@ def _demo_rows(data: DataRecipe, split: str) -> Iterator[dict[str, Any]]:
         chosen = list(problem_stream(TRAIN_SEED, data.demo_train, weights, skip))
     for problem in chosen:
         yield {"prompt": problem.question, "answer": str(problem.answer)}
+
+
+def testbed_pool(pool: PoolRecipe) -> tuple[PoolPrompt, ...]:
+    """The prompts of `train_path: testbed` in the order of its rows, with kind and right answer.
+
+    A function of the make-up alone, whatever the recipe's seed: row i is `train-{i:06d}`, as `prepare_prompts` counts.
+    """
+    return make_pool(
+        {kind: getattr(pool, kind) for kind in KINDS},
+        pool.duplicates_of_each,
+        pool.wrong_share,
+        pool.target_families,
+        pool.target_grades,
+    )
+
+
+def _testbed_rows(data: DataRecipe, split: str, pool: PoolRecipe | None) -> list[dict[str, Any]]:
+    if pool is None:
+        raise DataError(f"data.{split}_path is `testbed`, and no make-up was given with it; give the section `pool`.")
+    if split == "train":
+        return [{"prompt": prompt.question, "answer": str(prompt.answer)} for prompt in testbed_pool(pool)]
+    held_out = make_held_out(data.demo_test, pool.target_families, pool.target_grades)
+    return [{"prompt": question, "answer": str(answer)} for question, answer in held_out]
 
 
 def _read_file(path: Path) -> Iterator[dict[str, Any]]:

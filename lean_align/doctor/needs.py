@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from lean_align.data import GENERATED
 from lean_align.doctor.records import Machine
 from lean_align.recipe import Recipe, load_recipe
 
@@ -60,7 +61,7 @@ def shipped() -> dict[str, Recipe]:
 def hub_sources(recipe: Recipe) -> tuple[str, ...]:
     """What the recipe takes from the hub: its model and its data sets, each once."""
     names = (recipe.model.name, recipe.data.train_path, recipe.data.test_path)
-    return tuple(dict.fromkeys(name for name in names if name not in ("demo", None)))
+    return tuple(dict.fromkeys(name for name in names if name not in (*GENERATED, None)))
 
 
 def reaches_hub(machine: Machine) -> bool:

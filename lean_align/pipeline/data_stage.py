@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
 from lean_align.contamination import Contamination
-from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows
+from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows, testbed_pool
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.planning import write_plan
 from lean_align.pipeline.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lean_align.policy import PromptEncoder
 
 CONTAMINATION = "contamination.json"
+KINDS = "kinds.json"
+"""Of a generated pool: kind of each prompt, and whether its gold is wrong.  For reports; no method may open it."""
 
 
 def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
@@ -40,6 +42,8 @@ def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     check_room(sets, encoder, context)
     train = _split(recipe, "train", encoder, context, {**held_out, **benchmarks}, folder)
     write_jsonl(folder.path / "dropped.jsonl", [row for split in (train, *splits) for row in split.dropped])
+    if recipe.data.train_path == "testbed":
+        write_json(folder.path / KINDS, _kinds(recipe, train.prompts))
     folder.counts["n_dropped"] = sum(len(split.dropped) for split in (train, *splits))
     folder.counts |= {"dropped_by_reason": train.dropped_by_reason, "census": asdict(train.census)}
     if train.contamination is not None:
@@ -48,6 +52,12 @@ def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     if recipe.selection.method != "full":
         check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
     write_plan(recipe, run_dir, encoder, train.prompts, sets)
+
+
+def _kinds(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
+    by_question = {found.question: found for found in testbed_pool(recipe.pool)}
+    found = {prompt.prompt_id: by_question[prompt.prompt] for prompt in prompts}
+    return {prompt_id: {"kind": one.kind, "wrong": one.wrong} for prompt_id, one in found.items()}
 
 
 def _say_overlaps(found: Contamination, mode: str) -> None:
@@ -76,7 +86,7 @@ def _split(
     if training and data.max_prompt_tokens is not None:
         longest = min(longest, data.max_prompt_tokens)
     prepared = prepare_prompts(
-        load_rows(data, split),
+        load_rows(data, split, recipe.pool),
         split,
         source,
         parse_gold,

@@ -24,7 +24,7 @@ from lean_align.progress import say
 from lean_align.recipe import ModelRecipe, Recipe, TrainerRecipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
-from lean_align.selection import NEEDS_SCORES
+from lean_align.selection import find_method
 
 CONTEXT_BYTES = 600 * 2**20
 """What CUDA itself holds on a card: its context and the kernels' code."""
@@ -145,11 +145,10 @@ def _assumptions(recipe: Recipe, pool: Pool, place: _Place) -> tuple[str, ...]:
 
 
 def _stages(recipe: Recipe) -> Iterator[str]:
-    scored = NEEDS_SCORES[recipe.selection.method]
-    if recipe.warmup.steps and (scored or recipe.training.init == "warmup"):
+    needs = find_method(recipe.selection.method).needs
+    if recipe.warmup.steps and ("rollouts" in needs or recipe.training.init == "warmup"):
         yield "warmup"
-    if scored:
-        yield from ("rollouts", "gradients")
+    yield from (name for name in ("rollouts", "gradients") if name in needs)
     yield from ("training", "evaluation")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lean_align.benchmarks import find_benchmarks
-from lean_align.data import load_rows, prepare_prompts
+from lean_align.data import GENERATED, load_rows, prepare_prompts
 from lean_align.errors import RecipeError
 from lean_align.policy import load_encoder
 from lean_align.policy.shapes import is_local
@@ -109,9 +109,11 @@ def _known_benchmarks(recipe: Recipe) -> tuple[EvaluationSet, ...]:
 def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
     """Rows, longest prompt in tokens, and how that is known."""
     data = recipe.data
-    if path == "demo" or Path(path).is_file():
+    if path in GENERATED or Path(path).is_file():
         chinese = data.chinese if split == "train" else "keep"
-        found = prepare_prompts(load_rows(data, split), split, path, parse_gold, lambda prompt: True, chinese=chinese)
+        found = prepare_prompts(
+            load_rows(data, split, recipe.pool), split, path, parse_gold, lambda prompt: True, chinese=chinese
+        )
         texts = [prompt.prompt for prompt in found.prompts]
         if is_local(recipe.model):
             encoder = load_encoder(recipe.model, data)

@@ -4,11 +4,13 @@ Every field has a default; a recipe file names what it changes.
 """
 
 from lean_align.recipe.fields import (
+    CompareRecipe,
     DataRecipe,
     EvaluationRecipe,
     GradientRecipe,
     LoraRecipe,
     ModelRecipe,
+    PoolRecipe,
     Recipe,
     RolloutRecipe,
     SelectionRecipe,
@@ -16,14 +18,24 @@ from lean_align.recipe.fields import (
     TrainingRecipe,
     WarmupRecipe,
 )
-from lean_align.recipe.reading import all_keys, dump_recipe, load_recipe, recipe_of, recipe_tree, shipped_recipes
+from lean_align.recipe.reading import (
+    all_keys,
+    changed_recipe,
+    dump_recipe,
+    load_recipe,
+    recipe_of,
+    recipe_tree,
+    shipped_recipes,
+)
 
 __all__ = [
+    "CompareRecipe",
     "DataRecipe",
     "EvaluationRecipe",
     "GradientRecipe",
     "LoraRecipe",
     "ModelRecipe",
+    "PoolRecipe",
     "Recipe",
     "RolloutRecipe",
     "SelectionRecipe",
@@ -31,6 +43,7 @@ __all__ = [
     "TrainingRecipe",
     "WarmupRecipe",
     "all_keys",
+    "changed_recipe",
     "dump_recipe",
     "load_recipe",
     "recipe_of",

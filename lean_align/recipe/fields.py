@@ -50,7 +50,7 @@ class DataRecipe:
     """Where prompts come from, and how they are put to the model."""
 
     train_path: str = "demo"
-    """A local .jsonl, .json or .parquet, a hub id, or `demo` for generated problems."""
+    """A local .jsonl, .json or .parquet, a hub id, `demo` for generated problems, or `testbed` for the pool."""
     test_path: str | None = "demo"
     """The held-out set, likewise; null where evaluation.benchmarks take its place."""
     config: str | None = None
@@ -80,9 +80,35 @@ class DataRecipe:
     demo_train: int = number(320, 1)
     """Number of generated training problems (`train_path: demo`)."""
     demo_test: int = number(500, 1)
-    """Number of generated held-out problems (`test_path: demo`)."""
+    """Number of generated held-out problems (`test_path: demo` or `testbed`)."""
     demo_grade_weights: tuple[float, ...] = (2.0, 1.0, 1.0, 1.0, 1.0)
     """Relative frequency of problems with 1, 2, 3, 4 and 5 steps, in both splits."""
+
+
+@dataclass(frozen=True)
+class PoolRecipe:
+    """Prompts by kind that `data.train_path: testbed` generates; `test_path: testbed` asks the target alone."""
+
+    target: int = number(120, 0)
+    """Prompts of the distribution that the evaluation is drawn from."""
+    target_families: tuple[str, ...] = ("boxes", "share", "trip")
+    """Stories of that distribution: purse, boxes, chain, share, trip."""
+    target_grades: tuple[int, ...] = (2, 3, 4)
+    """Its numbers of steps, from 1 to 5."""
+    too_easy: int = number(250, 0)
+    """Prompts that the embedded model solves nearly always."""
+    too_hard: int = number(330, 0)
+    """Prompts that it solves nearly never."""
+    long_winded: int = number(100, 0)
+    """Distractors with long solutions."""
+    unlike: int = number(120, 0)
+    """Prompts that can be learned and are unlike the target."""
+    near_duplicates: int = number(80, 0)
+    """Prompts that repeat one another but for names and things; a multiple of duplicates_of_each."""
+    duplicates_of_each: int = number(8, 2, 12)
+    """How many near-duplicates one problem gives; there are 12 names."""
+    wrong_share: float = number(0.03, 0.0, 1.0)
+    """Share of the whole pool whose gold answer is wrong."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +117,11 @@ class RolloutRecipe:
 
     num_generations: int = number(8, 2)
     """Completions a prompt (G)."""
+    allocation: str = choice("fixed", "sequential")
+    """`fixed`: G completions of every prompt; `sequential`: first_generations of every prompt, the others only where
+    the first rewards differ, and success rates estimated without bias."""
+    first_generations: int = number(4, 2)
+    """Completions that `sequential` draws first; less than num_generations."""
     temperature: float = number(1.0, 0.01, 10.0)
     """Sampling temperature; log-probabilities in gradients are taken at it too."""
     max_new_tokens: int = number(512, 1)
@@ -206,10 +237,15 @@ class GradientRecipe:
 class SelectionRecipe:
     """The choice of prompts to train on."""
 
-    method: str = choice("learnalign", "random", "full")
-    """`learnalign`; `random`: a seeded subset; `full`: the whole pool."""
+    method: str = "learnalign"
+    """`learnalign`, `random`, `full` (the whole pool), or another of docs/selection.md, or one of your own."""
     n: int = number(1000, 1)
     """How many prompts to keep; `full` keeps all."""
+    rounds: int = number(1, 1)
+    """Stretches that the final training is cut into.  Before each but the first, completions and gradients are taken
+    again from the current adapter and the subset is chosen anew."""
+    curve_epochs: int = number(3, 1)
+    """Passes over the whole pool of the training whose reward curves `limr` reads."""
 
 
 @dataclass(frozen=True)
@@ -237,6 +273,19 @@ class EvaluationRecipe:
 
 
 @dataclass(frozen=True)
+class CompareRecipe:
+    """What `lean-align compare` puts side by side."""
+
+    methods: tuple[str, ...] = ("learnalign", "random", "random-length-matched", "learnability", "alignment")
+    """Methods as METHOD, METHOD@N for another size than selection.n, and METHOD+KEY=VALUE (repeatable) for another
+    recipe, such as learnalign@50+warmup.steps=0."""
+    reference: str = "learnalign"
+    """The method that every other is compared with."""
+    primary: tuple[str, ...] = ("random", "random-length-matched", "learnability", "alignment")
+    """Comparisons whose p-values are corrected as one family; the others are a second one."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole run."""
 
@@ -254,6 +303,8 @@ class Recipe:
     """Adapter."""
     data: DataRecipe = DataRecipe()
     """Prompts."""
+    pool: PoolRecipe = PoolRecipe()
+    """Make-up of a generated pool."""
     rollouts: RolloutRecipe = RolloutRecipe()
     """Sampling."""
     warmup: WarmupRecipe = WarmupRecipe()
@@ -266,3 +317,5 @@ class Recipe:
     """Final training."""
     evaluation: EvaluationRecipe = EvaluationRecipe()
     """Evaluation."""
+    compare: CompareRecipe = CompareRecipe()
+    """Comparison of selection methods."""

@@ -14,8 +14,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
+from lean_align.demo.problems import FAMILIES, GRADES
 from lean_align.errors import RecipeError
-from lean_align.recipe.fields import Recipe
+from lean_align.recipe.fields import PoolRecipe, Recipe
 
 
 def recipe_folder() -> Path:
@@ -58,6 +59,11 @@ def recipe_of(name: str, overrides: Mapping[str, Any]) -> Recipe:
     return _recipe({"name": name}, overrides)
 
 
+def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with overrides over it, as `load_recipe` has them."""
+    return _recipe(recipe_tree(recipe), overrides)
+
+
 def _recipe(tree: dict[str, Any], overrides: Mapping[str, Any] | None) -> Recipe:
     for key, value in (overrides or {}).items():
         _put(tree, key, _yaml_value(key, value) if isinstance(value, str) else value)
@@ -75,7 +81,7 @@ def _yaml_value(key: str, text: str) -> Any:
 
 def recipe_tree(recipe: Recipe) -> dict[str, Any]:
     """The recipe as plain dictionaries, every field present; lists in place of tuples."""
-    return dict(yaml.safe_load(yaml.safe_dump(_plain(recipe))))
+    return dict(_plain(recipe))
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -219,6 +225,8 @@ def _check(recipe: Recipe) -> None:
             "data.test_path is null and evaluation.benchmarks is empty: nothing to evaluate on. Give one of them."
         )
     _check_gradients(recipe)
+    _check_stages_of_selection(recipe)
+    _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
 
@@ -236,3 +244,34 @@ def _check_gradients(recipe: Recipe) -> None:
             f"gradients.sjlt_nonzeros is {gradients.sjlt_nonzeros} with gradients.projection {gradients.projection} "
             f"and gradients.proj_dim {gradients.proj_dim}; expected 1, or a divisor of proj_dim with sjlt."
         )
+
+
+def _check_stages_of_selection(recipe: Recipe) -> None:
+    rollouts, rounds = recipe.rollouts, recipe.selection.rounds
+    if rollouts.allocation == "sequential" and rollouts.first_generations >= rollouts.num_generations:
+        raise RecipeError(
+            f"rollouts.first_generations is {rollouts.first_generations} and rollouts.num_generations "
+            f"{rollouts.num_generations}; expected fewer first, and the others where those are undecided."
+        )
+    if recipe.training.steps < rounds:
+        raise RecipeError(
+            f"selection.rounds is {rounds} and training.steps {recipe.training.steps}; expected a step each."
+        )
+
+
+def _check_pool(pool: PoolRecipe) -> None:
+    kinds = (pool.target, pool.too_easy, pool.too_hard, pool.long_winded, pool.unlike, pool.near_duplicates)
+    if not any(kinds):
+        raise RecipeError("every kind of prompt in the section pool is 0; expected at least one above 0.")
+    spare = pool.near_duplicates % pool.duplicates_of_each
+    if spare:
+        below = pool.near_duplicates - spare
+        raise RecipeError(
+            f"pool.near_duplicates is {pool.near_duplicates} and pool.duplicates_of_each {pool.duplicates_of_each}; "
+            f"expected a multiple of it, such as {below} or {below + pool.duplicates_of_each}."
+        )
+    for key, given, known in (("families", pool.target_families, FAMILIES), ("grades", pool.target_grades, GRADES)):
+        if not given or len(set(given)) < len(given) or not set(given) <= set(known):
+            raise RecipeError(
+                f"pool.target_{key} is {list(given)}; expected one or more of {', '.join(map(str, known))}, each once."
+            )
