@@ -72,7 +72,7 @@ class Scores:
     ----------
     prompt_ids : tuple of str
     success_rate : (n,) float64, in [0, 1]
-    learnability : (n,) float64, V = p (1 - p), in [0, 0.25]
+    learnability : (n,) float64, V = p (1 - p), in [0, 0.25]; an unbiased estimate of it can reach 0.5
     alignment : (n,) float64, <u_i, m> with m the learnability-weighted mean of the unit rows
     score : (n,) float64, V_i <u_i, m>
     rank : (n,) int64, 1 is best; ties go to the smaller prompt_id

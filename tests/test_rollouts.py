@@ -4,19 +4,24 @@ import contextlib
 import dataclasses
 import json
 import random
+import sys
+from types import SimpleNamespace
 
 import pytest
 
 from lean_align.errors import OutOfMemoryError, StageError
+from lean_align.rng import seed_for
 from lean_align.rollouts import (
     Sampling,
     TransformersEngine,
     complete,
+    complete_sequentially,
     generate_batch,
     group_completions,
     make_windows,
     read_completions,
 )
+from lean_align.rollouts.vllm import VllmEngine
 from lean_align.types import Completion, Prompt
 from tests.conftest import QUESTIONS
 
@@ -203,3 +208,134 @@ def test_a_prompt_whose_completions_fit_nowhere_says_what_to_lower(policy, tmp_p
     monkeypatch.setattr("lean_align.rollouts.files.generate_batch", full)
     with pytest.raises(OutOfMemoryError, match=r"3 completions of one prompt \(1\.0 MiB more needed.*max_new_tokens"):
         write(policy, tmp_path / "r.jsonl")
+
+
+SEQUENTIAL = dataclasses.replace(SAMPLING, num_generations=6, window=12)
+FIRST = 2
+
+
+def parity(gold: str, completion: str) -> float:
+    """A reward that differs inside some groups and not in others."""
+    return float(sum(map(ord, completion)) % 2)
+
+
+def write_sequentially(policy, path, prompts=PROMPTS, first=FIRST) -> None:
+    engine = TransformersEngine(policy)
+    complete_sequentially(engine, prompts, path, SEQUENTIAL, first, parity, lambda path: contextlib.nullcontext())
+
+
+@pytest.fixture(scope="module")
+def double(make_policy):
+    """In float64 no rounding shows, whatever shares a batch."""
+    return make_policy(double=True)
+
+
+@pytest.fixture(scope="module")
+def fixed_lines(double, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fixed") / "rollouts.jsonl"
+    guard = lambda path: contextlib.nullcontext()  # noqa: E731
+    complete(TransformersEngine(double), PROMPTS, path, SEQUENTIAL, parity, guard)
+    return path.read_text(encoding="utf-8").splitlines(keepends=True)
+
+
+@pytest.fixture(scope="module")
+def sequential(double, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sequential") / "rollouts.jsonl"
+    write_sequentially(double, path)
+    assert [p.name for p in path.parent.iterdir()] == ["rollouts.jsonl"]
+    return path.read_bytes()
+
+
+def test_a_later_pass_draws_the_completions_of_its_indices(double):
+    engine = TransformersEngine(double)
+    whole = generate_batch(engine, PROMPTS, SEQUENTIAL, parity)
+    later = dataclasses.replace(SEQUENTIAL, num_generations=4, first_index=2)
+    assert generate_batch(engine, PROMPTS, later, parity) == [c for c in whole if c.index >= 2]
+
+
+def test_vllm_seeds_a_later_pass_by_its_indices(monkeypatch):
+    asked = []
+
+    def generate(requests, parameters, **options):
+        asked.extend(p["seed"] for p in parameters)
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[i])]) for i in range(len(requests))]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    encoder = SimpleNamespace(encode=lambda prompt: [1])
+    engine = VllmEngine(SimpleNamespace(generate=generate), None, encoder, (2,))
+    later = dataclasses.replace(SEQUENTIAL, num_generations=2, first_index=4)
+    assert engine.sample(PROMPTS[:2], later) == [[(0,), (1,)], [(2,), (3,)]]
+    assert asked == [seed_for(4, "tests", f"p-{p}/{g}") for p in (0, 1) for g in (4, 5)]
+
+
+def test_sequential_completions_are_those_of_the_fixed_allocation(sequential, fixed_lines):
+    """Line for line, in the same order: all of a prompt whose first two rewards differ, else the first two."""
+    rows = [json.loads(line) for line in fixed_lines]
+    first = {
+        p.prompt_id: {r["reward"] for r in rows if r["prompt_id"] == p.prompt_id and r["index"] < FIRST}
+        for p in PROMPTS
+    }
+    assert {len(rewards) for rewards in first.values()} == {1, 2}
+    kept = [line for line, r in zip(fixed_lines, rows) if r["index"] < FIRST or len(first[r["prompt_id"]]) == 2]
+    assert sequential.decode().splitlines(keepends=True) == kept
+
+
+def test_groups_of_either_size_are_read(sequential, tmp_path):
+    (tmp_path / "r.jsonl").write_bytes(sequential)
+    groups = group_completions(PROMPTS, read_completions(tmp_path / "r.jsonl"))
+    assert {len(group.completions) for group in groups} == {2, 6}
+    for group in groups:
+        assert [c.index for c in group.completions] == list(range(len(group.completions)))
+        assert (group.learnability > 0) == (len(group.completions) == 6)
+
+
+def test_both_passes_cut_anywhere_are_completed_to_the_same_bytes(double, sequential, tmp_path):
+    lines = sequential.splitlines(keepends=True)
+    parts = {"first.jsonl": [], "more.jsonl": []}
+    for line in lines:
+        parts["first.jsonl" if json.loads(line)["index"] < FIRST else "more.jsonl"].append(line)
+    first, more = (b"".join(part) for part in parts.values())
+    path = tmp_path / "rollouts.jsonl"
+    cuts = [(first[:n], None) for n in (0, 700, len(first) - 1)] + [(first, more[:n]) for n in (0, 900, len(more))]
+    for begun, later in cuts:
+        path.unlink(missing_ok=True)
+        path.with_name("first.jsonl").write_bytes(begun)
+        if later is not None:
+            path.with_name("more.jsonl").write_bytes(later)
+        path.with_name("rollouts.jsonl.tmp").write_bytes(sequential[:100])  # killed while merging
+        write_sequentially(double, path)
+        assert path.read_bytes() == sequential
+        assert [p.name for p in tmp_path.iterdir()] == ["rollouts.jsonl"]
+
+
+def test_a_kill_after_the_merge_leaves_only_cleaning_up(double, sequential, tmp_path, monkeypatch):
+    path = tmp_path / "rollouts.jsonl"
+    path.write_bytes(sequential)
+    path.with_name("more.jsonl").write_bytes(b"a part")
+    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", lambda *a: pytest.fail("generated again"))
+    write_sequentially(double, path)
+    assert path.read_bytes() == sequential
+    assert not path.with_name("more.jsonl").exists()
+
+
+def test_a_second_pass_of_other_prompts_is_refused(double, sequential, tmp_path):
+    """Planted: a later completion of a prompt whose first rewards are equal."""
+    lines = [json.loads(line) for line in sequential.splitlines()]
+    stopped = next(r["prompt_id"] for r in lines if sum(o["prompt_id"] == r["prompt_id"] for o in lines) == FIRST)
+    stray = {**next(r for r in lines if r["prompt_id"] == stopped), "index": FIRST}
+    (tmp_path / "more.jsonl").write_text(json.dumps(stray) + "\n")
+    with pytest.raises(StageError, match=r"more.jsonl line 1 is not a completion of this run"):
+        write_sequentially(double, tmp_path / "rollouts.jsonl")
+
+
+def test_where_nothing_is_undecided_the_second_pass_is_empty(double, tmp_path):
+    engine, guard = TransformersEngine(double), lambda path: contextlib.nullcontext()
+    path = tmp_path / "rollouts.jsonl"
+    complete_sequentially(engine, PROMPTS[:1], path, SEQUENTIAL, 3, lambda gold, text: 1.0, guard)
+    assert [c.index for c in read_completions(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("first", [0, 6])
+def test_a_first_look_at_nothing_or_all_is_refused(double, tmp_path, first):
+    with pytest.raises(ValueError, match=f"first is {first}; expected 1 to 5"):
+        write_sequentially(double, tmp_path / "rollouts.jsonl", first=first)

@@ -23,10 +23,14 @@ generator, so that a completion depends on its neighbours and a resumed run woul
 Prompts are sorted by length and cut into windows (`windows.make_windows`), a function of the recipe and the
 prompts alone.  A window is decoded from an empty batch and written whole, so that the file of a resumed
 run is that of an uninterrupted one, byte for byte, rounding included.
+
+Every prompt gets the same number of completions (`files.complete`), or the last of them only where the rewards of the
+first differ (`allocation.complete_sequentially`).
 """
 
 from __future__ import annotations
 
+from lean_align.rollouts.allocation import complete_sequentially
 from lean_align.rollouts.decoding import Decoded, decode
 from lean_align.rollouts.engines import Engine, TransformersEngine
 from lean_align.rollouts.files import (
@@ -45,6 +49,7 @@ __all__ = [
     "Sampling",
     "TransformersEngine",
     "complete",
+    "complete_sequentially",
     "decode",
     "generate_batch",
     "group_completions",

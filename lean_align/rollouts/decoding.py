@@ -32,7 +32,7 @@ class Decoded:
     Attributes
     ----------
     token_ids : tuple of tuple of tuple of int
-        By prompt and index; an end token is the last one.
+        By prompt, then by `sampling.indices`; an end token is the last one.
     steps : int
         Forward passes of one token a row.
     row_steps : int
@@ -88,7 +88,7 @@ def decode(
     # not inference_mode: what a forward makes and keeps there could never be trained
     with torch.no_grad(), grouped_heads(policy.causal_lm):
         loop.run()
-    ids = tuple(tuple(loop.ended[p, g] for g in range(sampling.num_generations)) for p in range(len(encoded)))
+    ids = tuple(tuple(loop.ended[p, g] for g in sampling.indices) for p in range(len(encoded)))
     cache = loop.cache
     return Decoded(
         ids, loop.steps, loop.row_steps, loop.prefills, cache.shifts if cache else 0, cache.moves if cache else 0
@@ -142,7 +142,7 @@ class DecodeLoop:
 
     def _join(self, prompts: list[int]) -> None:
         logits, prefilled = self._prefill(prompts)
-        group = range(self.sampling.num_generations)
+        group = self.sampling.indices
         joined = [DecodeRow(prompt, index, self.noise(prompt, index)) for prompt in prompts for index in group]
         sources = [source for source in range(len(prompts)) for _ in group]
         going_on = self._extend(joined, logits[sources])

@@ -52,7 +52,7 @@ def generate_batch(
     return [
         _completion(engine, prompt, index, token_ids, reward)
         for prompt, group in zip(batch, engine.sample(batch, sampling, advance))
-        for index, token_ids in enumerate(group)
+        for index, token_ids in zip(sampling.indices, group, strict=True)
     ]
 
 
@@ -90,7 +90,7 @@ def complete(
         When the completions of a single prompt do not fit into memory.
     """
     windows = make_windows(prompts, [len(engine.encoder.encode(prompt)) for prompt in prompts], sampling)
-    done = _truncate_to_windows(path, windows, sampling.num_generations)
+    done = _truncate_to_windows(path, windows, sampling.indices)
     total = len(prompts) * sampling.num_generations
     finished = sum(len(window) for window in windows[:done]) * sampling.num_generations
     with guard(path), path.open("a", encoding="utf-8") as file, Progress(sampling.stage, total, finished) as progress:
@@ -165,11 +165,11 @@ def _completion(engine: Engine, prompt: Prompt, index: int, token_ids: tuple[int
     )
 
 
-def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], count: int) -> int:
+def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], indices: range) -> int:
     """Cut the file after its last whole window; return how many windows it holds."""
     if not path.exists():
         return 0
-    expected = [(prompt.prompt_id, index) for window in windows for prompt in window for index in range(count)]
+    expected = [(prompt.prompt_id, index) for window in windows for prompt in window for index in indices]
     ends: list[int] = []
     with path.open("rb") as file:
         for line in file:
@@ -183,8 +183,8 @@ def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], count:
                 raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. Delete {path}.")
             ends.append(file.tell())
     done, kept = 0, 0
-    while done < len(windows) and kept + len(windows[done]) * count <= len(ends):
-        kept += len(windows[done]) * count
+    while done < len(windows) and kept + len(windows[done]) * len(indices) <= len(ends):
+        kept += len(windows[done]) * len(indices)
         done += 1
     with path.open("rb+") as file:
         file.truncate(ends[kept - 1] if kept else 0)

@@ -64,7 +64,7 @@ class VllmEngine:
         requests, parameters = [], []
         for prompt in prompts:
             encoded = self.encoder.encode(prompt)
-            for index in range(sampling.num_generations):
+            for index in sampling.indices:
                 requests.append({"prompt_token_ids": encoded})
                 parameters.append(
                     SamplingParams(

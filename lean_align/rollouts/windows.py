@@ -19,19 +19,21 @@ class Sampling:
     Attributes
     ----------
     num_generations : int
-        Completions a prompt (G).
+        Completions a prompt: G, or those of one pass of a sequential allocation.
     temperature : float
         0 is greedy decoding.
     max_new_tokens : int
         Longest completion, its end token included.
     batch_size : int
-        Completions decoded at the same time; all G of a prompt fit even where it is smaller.
+        Completions decoded at the same time; all of a prompt fit even where it is smaller.
     seed, stage : int, str
         What the noise is drawn from, beside prompt_id and index.
     window : int
         Completions that share a continuous batch and are written together.
     top_p : float
         Tokens are drawn from the smallest set whose probabilities add up to it; 1 is all of them.
+    first_index : int
+        Index of each prompt's first completion: a completion's noise is that of its index, whichever pass draws it.
     """
 
     num_generations: int
@@ -42,10 +44,16 @@ class Sampling:
     stage: str
     window: int = 512
     top_p: float = 1.0
+    first_index: int = 0
+
+    @property
+    def indices(self) -> range:
+        """Indices of the completions of each prompt."""
+        return range(self.first_index, self.first_index + self.num_generations)
 
     @property
     def slots(self) -> int:
-        """Rows of the batch: `batch_size`, or G where that is more."""
+        """Rows of the batch: `batch_size`, or `num_generations` where that is more."""
         return max(self.batch_size, self.num_generations)
 
     def noise(self, prompt_id: str, index: int) -> NDArray[np.float64]:

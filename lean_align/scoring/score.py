@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lean_align.scoring.rows import Chunks, Source, as_source
-from lean_align.types import FloatArray, Scores
+from lean_align.scoring.weighted import alignments, weighted_mean
+from lean_align.types import Scores
 
-_SMALL, _LARGEST = 1e-6, 40_000.0  # learnability and length of a row beyond which a chunk is looked at number by number
-_DOT_COLUMNS = 8192  # BLAS cuts a longer product between its threads, and rounds by their number
+MOST_LEARNABLE = 0.5  # an unbiased estimate from two completions is 0 or 1/2
 
 
 def learnability(success_rate: ArrayLike) -> NDArray[np.float64]:
@@ -34,12 +34,33 @@ def learnability(success_rate: ArrayLike) -> NDArray[np.float64]:
     return p * (1.0 - p)
 
 
+def learnability_or_estimate(success_rate: ArrayLike, estimate: ArrayLike | None) -> NDArray[np.float64]:
+    """An estimate of V as (n,) float64, or p (1 - p) where there is none.
+
+    Raises
+    ------
+    ValueError
+        When the estimate is not one number in [-1/2, 1/2] a success rate.
+    """
+    plug_in = learnability(success_rate)
+    if estimate is None:
+        return plug_in
+    v = np.asarray(estimate, dtype=np.float64)
+    if v.shape != plug_in.shape or not np.all(np.abs(v) <= MOST_LEARNABLE):
+        raise ValueError(
+            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one a success rate, "
+            f"within [-{MOST_LEARNABLE}, {MOST_LEARNABLE}]."
+        )
+    return v
+
+
 def score_prompts(
     rows: Source | ArrayLike,
     success_rate: ArrayLike,
     prompt_ids: Sequence[str] | None = None,
     block_rows: int | None = None,
     threads: int | None = None,
+    learnability: ArrayLike | None = None,
 ) -> Scores:
     """Score every prompt.
 
@@ -55,6 +76,8 @@ def score_prompts(
         Rows that a thread reads at a time; as many as its cache holds when not given.
     threads : int, optional
         As many as there are processors when not given.  The result does not depend on it.
+    learnability : (n,) float, optional
+        Estimates of V to take in place of p (1 - p), in [-1/2, 1/2]: an unbiased one may leave [0, 1/4].
 
     Returns
     -------
@@ -63,7 +86,7 @@ def score_prompts(
     Raises
     ------
     ValueError
-        When lengths differ, a success rate is outside [0, 1], or a row is not finite.
+        When lengths differ, a success rate or an estimate is outside its range, or a row is not finite.
 
     Notes
     -----
@@ -74,12 +97,12 @@ def score_prompts(
     """
     source = as_source(rows, prompt_ids)
     p = np.asarray(success_rate, dtype=np.float64)
-    v, ids = learnability(p), source.prompt_ids
+    v, ids = learnability_or_estimate(p, learnability), source.prompt_ids
     if not len(v) == len(ids) == len(source):
         raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {len(source)} rows; expected one a row.")
     chunks = Chunks(source, block_rows, threads)
-    mean, self_terms = _weighted_mean(chunks, v)
-    alignment = _alignments(chunks, mean)
+    mean, self_terms = weighted_mean(chunks, v)
+    alignment = alignments(chunks, mean)
     score = v * alignment
     leave_one_out = (len(v) * score - self_terms) / (len(v) - 1) if len(v) > 1 else np.zeros(len(v))
     return Scores(ids, p, v, alignment, score, rank_scores(score, ids), leave_one_out)
@@ -91,72 +114,6 @@ def rank_scores(score: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArra
     rank = np.empty(len(score), dtype=np.int64)
     rank[order] = np.arange(1, len(score) + 1)
     return rank
-
-
-def _weighted_mean(chunks: Chunks, v: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """m, (k,) float64, and each prompt's own term V_i^2 |u_i|^2, (n,) float64."""
-    self_terms = np.zeros(len(v))
-    weights = v / chunks.scale
-
-    def add_up(starts: range) -> NDArray[np.float64]:
-        total = np.zeros(chunks.source.proj_dim)
-        for start in starts:
-            v_rows = v[start : start + chunks.height]
-            block = _weighted(chunks, start, weights, check=bool(v_rows.min() < _SMALL))
-            terms = _row_products(block, block)
-            if not (terms <= _LARGEST**2 * v_rows**2).all():  # widened by its bits, Inf is 65,536 and NaN is more
-                block = _weighted(chunks, start, weights, check=True)
-            self_terms[start : start + len(block)] = terms
-            total += _column_sums(block)
-        return total
-
-    mean = np.zeros(chunks.source.proj_dim)
-    for total in chunks.map(add_up):
-        mean += total
-    return mean / max(1, len(v)), self_terms
-
-
-def _weighted(chunks: Chunks, start: int, weights: NDArray[np.float64], check: bool) -> FloatArray:
-    block = chunks.load(start, check)
-    np.multiply(block, weights[start : start + len(block), None].astype(block.dtype), out=block)
-    return block
-
-
-def _column_sums(block: FloatArray) -> FloatArray:
-    """Sum of the rows, by halves and in place; the block is lost.  NumPy's own sum takes twice as long."""
-    height = len(block)
-    while height > 1:
-        half = height // 2
-        np.add(block[:half], block[height - half : height], out=block[:half])
-        height -= half
-    first: FloatArray = block[0]
-    return first
-
-
-def _alignments(chunks: Chunks, mean: NDArray[np.float64]) -> NDArray[np.float64]:
-    """<u_i, m> of each row, (n,) float64."""
-    alignment, scaled = np.empty(len(chunks.source)), mean / chunks.scale
-    narrow = scaled.astype(np.float32)
-
-    def take_products(starts: range) -> None:
-        for start in starts:
-            block = chunks.load(start, check=False)
-            alignment[start : start + len(block)] = _row_products(
-                block, narrow if block.dtype == np.float32 else scaled
-            )
-
-    for _ in chunks.map(take_products):
-        pass
-    return alignment
-
-
-def _row_products(block: FloatArray, other: FloatArray) -> NDArray[np.float64]:
-    """Inner products of rows, each row by itself: a matrix product may round a row by the height of its block."""
-    products = np.zeros(len(block))
-    for start in range(0, block.shape[1], _DOT_COLUMNS):
-        columns = slice(start, start + _DOT_COLUMNS)
-        products += np.vecdot(block[:, columns], other[..., columns])
-    return products
 
 
 def _range(p: NDArray[np.float64]) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lean_align.rng import rng_for
 from lean_align.scoring.rows import Chunks, Source, as_source
-from lean_align.scoring.score import learnability
+from lean_align.scoring.score import learnability_or_estimate
 from lean_align.types import Scores
 
 
@@ -59,6 +59,7 @@ def selection_stability(
     seed: int = 0,
     prompt_ids: Sequence[str] | None = None,
     threads: int | None = None,
+    learnability: ArrayLike | None = None,
 ) -> SelectionStability:
     """Bootstrap the selection of the n best prompts over the pool.
 
@@ -76,6 +77,8 @@ def selection_stability(
     prompt_ids : sequence of str, optional
         Names of the rows of an array.
     threads : int, optional
+    learnability : (pool,) float, optional
+        Estimates of V; p (1 - p) when not given.
 
     Returns
     -------
@@ -91,7 +94,7 @@ def selection_stability(
     Memory: 12 B bytes a prompt (counts in float32, scores in float64); 8 B k bytes of means, and as much for
     each of 3 sums a thread; a chunk of rows a thread as in `score_prompts`.
     """
-    source, v = as_source(rows, prompt_ids), learnability(success_rate)
+    source, v = as_source(rows, prompt_ids), learnability_or_estimate(success_rate, learnability)
     if len(v) != len(source):
         raise ValueError(f"got {len(v)} success rates for {len(source)} rows; expected one a row.")
     if not 1 <= n <= len(v) or n_bootstrap < 1:
@@ -100,8 +103,8 @@ def selection_stability(
     for b in range(n_bootstrap):
         drawn = rng_for(seed, "bootstrap", b).integers(len(v), size=len(v))
         counts[b] = np.bincount(drawn, minlength=len(v))
-    scores = v * _replicate_alignments(Chunks(source, None, threads), counts, v)
-    chosen = _best(scores, source.prompt_ids, n)
+    found = v * _replicate_alignments(Chunks(source, None, threads), counts, v)
+    chosen = _best(found, source.prompt_ids, n)
     return SelectionStability(n, (chosen[:-1] & chosen[-1]).sum(axis=1) / n, chosen[:-1].mean(axis=0, dtype=np.float64))
 
 
