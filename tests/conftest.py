@@ -99,3 +99,11 @@ def _double_rms_norm(module):
 
 def _with_reward(completion: Completion, reward: float) -> Completion:
     return Completion(**{**completion.__dict__, "reward": reward})
+
+
+@pytest.fixture
+def fake_stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Stages of milliseconds; the list gets (stage, run folder) of each that runs."""
+    from fake_stages import put_in_place
+
+    return put_in_place(monkeypatch)

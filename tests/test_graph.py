@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lean_align.artifacts import stage_folder, write_text
-from lean_align.errors import StageError, StaleStageError
+from lean_align.errors import RecipeError, StageError, StaleStageError
 from lean_align.pipeline.graph import (
     BY_COMMAND,
     BY_FOLDER,
@@ -50,7 +50,31 @@ def needed(**settings: Any) -> list[str]:
 
 
 def test_learnalign_needs_every_stage() -> None:
-    assert needed() == ALL == [stage.folder for stage in STAGES]
+    optional = ["perplexity", "ratings", "features", "reward_curves"]
+    assert needed() == ALL == [stage.folder for stage in STAGES if stage.folder not in optional]
+
+
+@pytest.mark.parametrize(
+    ("method", "stages"),
+    [
+        ("token-length", {"rollouts"}),
+        ("learnability", {"rollouts"}),
+        ("top-ppl", {"rollouts", "perplexity"}),
+        ("selectit", {"rollouts", "ratings"}),
+        ("feature-similarity", {"rollouts", "features"}),
+        ("alignment", {"rollouts", "gradients"}),
+        ("limr", {"reward_curves"}),
+    ],
+)
+def test_a_method_has_the_stages_that_it_asks_for(method: str, stages: set[str]) -> None:
+    always = {"data", "selection", "training", "evaluation", "report"}
+    assert set(needed(selection__method=method)) - always - {"warmup"} == stages
+    assert ("warmup" in needed(selection__method=method)) == ("rollouts" in stages)
+
+
+def test_an_unknown_method_is_refused_before_anything_runs() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'learnalign'"):
+        needed(selection__method="lernalign")
 
 
 @pytest.mark.parametrize("method", ["random", "full"])
@@ -82,7 +106,7 @@ def test_training_reads_the_warmup_only_when_it_starts_there() -> None:
 def test_stages_that_are_left_out_are_not_read() -> None:
     assert upstream_of("gradients") == ["data", "warmup", "rollouts"]
     assert upstream_of("gradients", warmup__steps=0) == ["data", "rollouts"]
-    assert upstream_of("selection") == ["data", "scores"]
+    assert upstream_of("selection") == ["data", "rollouts", "gradients", "scores"]
     assert upstream_of("selection", selection__method="random") == ["data"]
 
 
@@ -94,9 +118,10 @@ def test_each_stage_reads_only_stages_before_it() -> None:
 
 
 def test_every_key_of_the_recipe_bears_on_some_stage() -> None:
-    """But for a text that nothing depends on, and the number of threads: it must not change a result."""
+    """But for a text that nothing depends on, the number of threads, which must not change a result, and `compare`."""
     named = {key for stage in STAGES for key in stage.keys}
-    assert {key for key in all_keys() if key not in named and key.split(".")[0] not in named} == {
+    free = {key for key in all_keys() if key not in named and key.split(".")[0] not in named}
+    assert {key for key in free if not key.startswith("compare.")} == {
         "description",
         "threads",
     }

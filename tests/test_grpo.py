@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import torch
 
 from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.grpo import (
     COMPLETE,
+    REWARDS,
     SECOND_MOMENTS,
+    RewardLog,
     last_checkpoint,
     log_rows,
+    read_rewards,
     read_second_moments,
+    recorded,
     second_moments,
     train_grpo,
     trainer_fields,
@@ -141,7 +147,7 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp
         train(tmp_path / "cut", stop_at=2 * 8 + 3)  # in the third step
     assert last_checkpoint(tmp_path / "cut" / "checkpoints").name == "checkpoint-2"
     assert train(tmp_path / "cut") == log
-    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", SECOND_MOMENTS):
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", SECOND_MOMENTS, REWARDS):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "cut" / "checkpoints").exists()
     assert [row["step"] for row in log] == [1, 2, 3]
@@ -201,6 +207,8 @@ def test_a_training_that_runs_out_of_memory_goes_on_from_its_checkpoint_in_small
     assert [(h.key, h.value) for h in halvings] == [("micro_batch", 2), ("sampling_batch", 4)]
     log = train_grpo(make_policy(), PROMPTS, smaller, ROLLOUTS, reward, tmp_path, 7, "tests")
     assert [row["step"] for row in log] == list(range(1, TRAINER.steps + 1))
+    met = [prompt_id for row in read_rewards(tmp_path) for prompt_id in row["prompt_ids"]]
+    assert met == [prompt.prompt_id for prompt in training_order(PROMPTS, 6, 7, "tests")]
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
@@ -219,3 +227,65 @@ def test_what_is_sampled_at_once_stays_whole_groups_and_divides_the_step(micro_b
     trainer = dataclasses.replace(TRAINER, prompts_per_step=30, micro_batch=micro_batch, sampling_batch=sampling_batch)
     smaller, _ = smaller_trainer(trainer, 4, "warmup", Shortage(1, 0))
     assert (smaller.micro_batch, smaller.sampling_batch) == expected
+
+
+@pytest.mark.parametrize(("micro_batch", "sampling_batch"), [(10, None), (2, 4)])
+def test_rewards_are_kept_by_prompt_in_the_order_of_training(make_policy, tmp_path, micro_batch, sampling_batch):
+    """Five prompts a step of a pool of four: one is met twice.  A step may be sampled at once or in pieces."""
+    trainer = dataclasses.replace(
+        TRAINER, steps=2, prompts_per_step=5, micro_batch=micro_batch, sampling_batch=sampling_batch, learning_rate=0.0
+    )
+    seen = []
+
+    def noted(gold, completion):
+        seen.append((gold, reward(gold, completion)))
+        return seen[-1][1]
+
+    log = train_grpo(make_policy(), PROMPTS, trainer, ROLLOUTS, noted, tmp_path, 7, "tests")
+    rows = read_rewards(tmp_path)
+    order = training_order(PROMPTS, 10, 7, "tests")
+    assert [row["step"] for row in rows] == [1, 2]
+    assert [row["prompt_ids"] for row in rows] == [[p.prompt_id for p in order[i : i + 5]] for i in (0, 5)]
+    golds = [p.answer for p in order for _ in range(4)]
+    assert list(zip(golds, (r for row in rows for group in row["rewards"] for r in group), strict=True)) == seen
+    for row, logged in zip(rows, log):
+        assert np.mean(row["rewards"]) == pytest.approx(logged["reward"])
+        assert np.mean(row["n_tokens"]) == pytest.approx(logged["mean_tokens"])
+        assert np.shape(row["rewards"]) == np.shape(row["n_tokens"]) == (5, 4)
+
+
+def test_lines_after_the_checkpoint_and_torn_ones_are_dropped(tmp_path):
+    path = tmp_path / "made" / REWARDS
+    log = RewardLog(path, 2, 0)
+    for step in (1, 2, 3):
+        log.begin_step()
+        log.add(["a", "a"], [step, 0], [3, 4])
+        log.end_step(step)
+    whole = path.read_text().splitlines(keepends=True)
+    assert json.loads(whole[1]) == {"step": 2, "prompt_ids": ["a"], "rewards": [[2.0, 0.0]], "n_tokens": [[3, 4]]}
+    path.write_text("".join(whole) + whole[0][:9])
+    RewardLog(path, 2, 3)
+    assert path.read_text() == "".join(whole)
+    RewardLog(path, 2, 2)
+    assert path.read_text() == "".join(whole[:2])
+    with pytest.raises(StageError, match=r"rewards of 2 steps, the checkpoint.*after 3.*Delete"):
+        RewardLog(path, 2, 3)
+    RewardLog(path, 2, 0)
+    assert path.read_text() == ""
+
+
+def test_a_step_that_did_not_end_leaves_nothing(tmp_path):
+    log = RewardLog(tmp_path / REWARDS, 2, 0)
+    log.add(["a", "a"], [1.0, 0.0], [1, 1])
+    log.begin_step()
+    log.add(["b", "b"], [1.0, 1.0], [1, 1])
+    log.end_step(1)
+    assert read_rewards(tmp_path)[0]["prompt_ids"] == ["b"]
+
+
+@pytest.mark.parametrize("ids", [["a", "b", "b", "a"], ["a", "a", "b"]])
+def test_completions_that_do_not_stand_in_groups_are_refused(tmp_path, ids):
+    """The planted fault: a trainer that shuffles completions before it asks for rewards."""
+    asked = recorded(lambda gold, text: 1.0, RewardLog(tmp_path / REWARDS, 2, 0))
+    with pytest.raises(StageError, match="expected those of one prompt"):
+        asked(completions=["x"] * len(ids), answer=["1"] * len(ids), prompt_id=ids, completion_ids=[[1]] * len(ids))

@@ -22,18 +22,18 @@ LAYERS = {
     1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices", "contamination", "processors", "sandbox"),
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
     2.0: ("data", "verify", "policy", "projection", "store"),
-    3.0: ("rollouts", "gradients", "scoring", "doctor", "benchmarks"),
+    3.0: ("rollouts", "gradients", "scoring", "signals", "doctor", "benchmarks"),
     4.0: ("selection", "grpo"),
     5.0: ("evaluate", "plan"),
     6.0: ("report",),
     7.0: ("pipeline",),
-    7.5: ("throughput",),
+    7.5: ("throughput", "comparing"),
     8.0: ("cli",),
     9.0: ("__main__",),
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "doctor", "cli")
+LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "comparing", "doctor", "cli")
 HEAVY = ("torch", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
 
 

@@ -1,6 +1,6 @@
 """The command line: a command parses, calls one function, and prints JSON or a table to stdout."""
 
-from lean_align.cli import evaluating, machine, running
+from lean_align.cli import comparing, evaluating, machine, running
 from lean_align.cli.common import main
 
-__all__ = ["evaluating", "machine", "main", "running"]
+__all__ = ["comparing", "evaluating", "machine", "main", "running"]

@@ -3,7 +3,8 @@
 Differs from a plain GRPOTrainer call in: 1. every field is passed, so that neither a new default nor a
 patched one changes a run; 2. the prompts of all steps are laid out beforehand, and each step's noise is
 a function of (seed, stage, step): a resumed training is bit for bit an uninterrupted one; 3. adapter
-weights stay float32 over a 4-bit base, where trl makes them bfloat16 and would round small updates away.
+weights stay float32 over a 4-bit base, where trl makes them bfloat16 and would round small updates away;
+4. each prompt's rewards are kept, by step.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.grpo.fields import trainer_fields
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
+from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, adapter_kept, save_adapter
 from lean_align.progress import Progress
@@ -76,8 +78,8 @@ def train_grpo(
     reward : callable
         (gold, completion) -> 0.0 or 1.0.
     folder : Path
-        Gets `adapter/`, and `second_moments.safetensors` from an Adam in full precision; holds `checkpoints/`
-        meanwhile.
+        Gets `adapter/`, `rewards.jsonl`, and `second_moments.safetensors` from an Adam in full precision; holds
+        `checkpoints/` meanwhile.
     seed : int
         The recipe's seed.
     stage : str
@@ -93,19 +95,20 @@ def train_grpo(
     from trl import GRPOConfig
 
     rows = training_order(prompts, trainer.steps * trainer.prompts_per_step, seed, stage)
-    dataset = Dataset.from_list([{"prompt": policy.encoder.request(p), "answer": p.answer} for p in rows])
+    dataset = Dataset.from_list([_example(policy, prompt) for prompt in rows])
     device = policy.device.type
     bf16 = device == "cuda" and policy.model.dtype.is_floating_point and policy.model.dtype.itemsize == 2
     checkpoints = folder / "checkpoints"
     fields = trainer_fields(trainer, rollouts, checkpoints, seed_for(seed, stage) % 2**31, device, bf16)
-    callback = _StepCallback(seed, stage, trainer.steps)
-    grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, _reward_function(reward), callback)
     resume = last_checkpoint(checkpoints)
+    steps_done = int(resume.name.split("-")[1]) if resume else 0
+    rewards = RewardLog(folder / REWARDS, rollouts.num_generations, steps_done)
+    callback = _StepCallback(seed, stage, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
+    grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, recorded(reward, rewards), callback)
     if resume is not None:
         # With beta > 0 a checkpoint holds the reference adapter too, in a folder of its own; transformers then loads
         # that one alone, and would go on from the first weights.  The trainer has made it anew, from the same start.
         shutil.rmtree(resume / REFERENCE, ignore_errors=True)
-    callback.progress = Progress(stage, trainer.steps, int(resume.name.split("-")[1]) if resume else 0, 0.0)
     with callback.progress:
         ended = within_memory(lambda: grpo.train(resume_from_checkpoint=str(resume) if resume else None))
     if isinstance(ended, Shortage):
@@ -116,6 +119,10 @@ def train_grpo(
         save_file(moments, folder / SECOND_MOMENTS)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return log_rows(grpo.state.log_history)
+
+
+def _example(policy: Policy, prompt: Prompt) -> dict[str, Any]:
+    return {"prompt": policy.encoder.request(prompt), "answer": prompt.answer, "prompt_id": prompt.prompt_id}
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -138,17 +145,21 @@ def log_rows(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
 
 
 class _StepCallback(TrainerCallback):  # type: ignore[misc]
-    """Seeds each step, shows progress, and marks whole checkpoints."""
+    """Seeds each step, writes its rewards, shows progress, and marks whole checkpoints."""
 
-    def __init__(self, seed: int, stage: str, steps: int) -> None:
-        self.seed, self.stage, self.steps = seed, stage, steps
-        self.progress: Progress | None = None
+    def __init__(self, seed: int, stage: str, rewards: RewardLog, progress: Progress) -> None:
+        self.seed, self.stage, self.rewards, self.progress = seed, stage, rewards, progress
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Draw all of the step's completions from (seed, stage, step)."""
         from transformers import set_seed
 
         set_seed(seed_for(self.seed, self.stage, state.global_step) % 2**31)
+        self.rewards.begin_step()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Write the step's rewards; its checkpoint, if it has one, comes after."""
+        self.rewards.end_step(state.global_step)
 
     def on_log(
         self,
@@ -159,7 +170,7 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]
         **kw: Any,
     ) -> None:
         """Show one line a step."""
-        if logs and "reward" in logs and self.progress is not None:
+        if logs and "reward" in logs:
             self.progress.advance(1, f"reward {float(logs['reward']):.2f} loss {float(logs.get('loss', 0)):.3f}")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
@@ -183,11 +194,3 @@ def _make_trainer(policy: Policy, config: Any, dataset: Dataset, reward: Any, ca
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
-
-
-def _reward_function(reward: Callable[[str, str], float]) -> Callable[..., list[float]]:
-    def correctness(completions: Sequence[Any], answer: Sequence[str], **kwargs: Any) -> list[float]:
-        texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-        return [reward(gold, text) for gold, text in zip(answer, texts)]
-
-    return correctness

@@ -21,7 +21,7 @@ from lean_align.artifacts import (
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
 from lean_align.errors import StageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
-from lean_align.selection import NEEDS_SCORES
+from lean_align.selection import find_method
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
@@ -44,7 +44,10 @@ class Stage:
 _POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
 # a training samples with its trainer, whatever the engine of the rollouts, their batch and window
 _SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
-_SOURCES = ("seed", "model.name", "model.revision")
+_SOURCES = ("seed", "model.name", "model.revision", "pool")
+_ALLOCATION = ("rollouts.allocation", "rollouts.first_generations", "rollouts.num_generations")
+# what a selection method may ask for
+_LOOKED_AT = ("rollouts", "gradients", "scores", "perplexity", "ratings", "features", "reward_curves")
 # what the training prompts are compared with: they depend on it only where matches are dropped
 _BENCHMARKS = ("evaluation.benchmarks", "evaluation.data_dir")
 STAGES = (
@@ -57,9 +60,18 @@ STAGES = (
         (*_POLICY, "gradients", "rollouts.temperature", "rollouts.max_new_tokens"),
         ("data", "warmup", "rollouts"),
     ),
-    Stage("scores", "score", ("seed", "selection.n"), ("rollouts", "gradients"), False),
-    Stage("selection", "select", ("seed", "selection"), ("data", "scores"), False),
-    Stage("training", "train", (*_POLICY, "training", *_SAMPLED), ("selection", "warmup")),
+    Stage("scores", "score", ("seed", "selection.n", *_ALLOCATION), ("rollouts", "gradients"), False),
+    Stage("perplexity", "perplexity", _POLICY, ("data", "warmup", "rollouts")),
+    Stage("ratings", "ratings", _POLICY, ("data", "warmup", "rollouts")),
+    Stage("features", "features", _POLICY, ("data", "warmup", "rollouts")),
+    Stage(
+        "reward_curves",
+        "reward-curves",
+        (*_POLICY, "training", "selection.curve_epochs", *_SAMPLED),
+        ("data", "warmup"),
+    ),
+    Stage("selection", "select", ("seed", "selection.method", "selection.n"), ("data", *_LOOKED_AT), False),
+    Stage("training", "train", (*_POLICY, "training", "selection.rounds", *_SAMPLED), ("selection", "warmup")),
     Stage(
         "evaluation",
         "evaluate",
@@ -73,13 +85,10 @@ BY_COMMAND = {stage.command: stage for stage in STAGES}
 
 
 def needed_stages(recipe: Recipe) -> list[Stage]:
-    """The stages that a recipe runs, in order: `random` and `full` need no gradients."""
-    skipped: set[str] = set()
-    if not NEEDS_SCORES[recipe.selection.method]:
-        skipped |= {"rollouts", "gradients", "scores"}
-        if recipe.training.init == "base":
-            skipped.add("warmup")
-    if recipe.warmup.steps == 0:
+    """The stages that a recipe runs, in order: those before the selection that its method needs, and the rest."""
+    needs = find_method(recipe.selection.method).needs
+    skipped = set(_LOOKED_AT) - needs
+    if recipe.warmup.steps == 0 or ("rollouts" not in needs and recipe.training.init == "base"):
         skipped.add("warmup")
     return [stage for stage in STAGES if stage.folder not in skipped]
 
@@ -88,7 +97,7 @@ def upstream(stage: Stage, recipe: Recipe) -> list[Stage]:
     """The finished stages that a stage reads."""
     needed = {s.folder for s in needed_stages(recipe)}
     names = [name for name in stage.after if name in needed]
-    if stage.folder == "training" and recipe.training.init == "base":
+    if stage.folder in ("training", "reward_curves") and recipe.training.init == "base":
         names = [name for name in names if name != "warmup"]
     return [BY_FOLDER[name] for name in names]
 
@@ -102,8 +111,8 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         When a stage that it reads has not finished.
     """
     tree = recipe_tree(recipe)
-    keys = (*stage.keys, *_BENCHMARKS) if _drops_matches(stage, recipe) else stage.keys
-    inputs: dict[str, Any] = {"recipe": {key: _pick(tree, key) for key in keys}}
+    keys = stage_keys(stage, recipe)
+    inputs: dict[str, Any] = {"recipe": {key: pick(tree, key) for key in keys}}
     if any(key.startswith("model") for key in stage.keys):
         inputs["model_files"] = model_hash(recipe.model.name)
     if stage.folder in ("data", "evaluation"):
@@ -121,6 +130,15 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         check_outputs(run_dir / before.folder, manifest)
         inputs["stages"][before.folder] = outputs_fingerprint(run_dir / before.folder)
     return dict(json.loads(json.dumps(inputs)))
+
+
+def stage_keys(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
+    """The recipe keys that a stage depends on; a training in rounds takes rollouts and gradients of its own."""
+    if _drops_matches(stage, recipe):
+        return (*stage.keys, *_BENCHMARKS)
+    if stage.folder == "training" and recipe.selection.rounds > 1:
+        return (*stage.keys, "rollouts", "gradients", "selection.method", "selection.n")
+    return stage.keys
 
 
 def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
@@ -193,7 +211,8 @@ def _made_from(stage: Stage, run_dir: Path) -> list[Path]:
     return [f for f in folders if f.name.removesuffix(".partial") in names - {stage.folder} and f.exists()]
 
 
-def _pick(tree: dict[str, Any], dotted: str) -> Any:
+def pick(tree: dict[str, Any], dotted: str) -> Any:
+    """The value of a dotted key."""
     value: Any = tree
     for key in dotted.split("."):
         value = value[key]

@@ -1,4 +1,4 @@
-"""What several stages read from a run folder: prompts, groups and the policy at a checkpoint."""
+"""What several stages share: prompts, groups and the policy at a checkpoint, and the reward of a training prompt."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lean_align.artifacts import read_jsonl
 from lean_align.data import prompts_from_rows
 from lean_align.recipe import Recipe
 from lean_align.types import Group, Prompt
+from lean_align.verify import verify
 
 if TYPE_CHECKING:
     from lean_align.policy import Policy
@@ -39,3 +40,8 @@ def sampling_policy(recipe: Recipe, run_dir: Path) -> Policy:
     """The policy at the warm-up checkpoint; without a warm-up, a fresh adapter on the base."""
     warm = recipe.warmup.steps > 0
     return policy_at(recipe, run_dir, "warmup" if warm else None, fresh=not warm)
+
+
+def reward(gold: str, completion: str) -> float:
+    """1.0 where the completion gives the gold answer, 0.0 otherwise."""
+    return verify(answer=gold, completion=completion)

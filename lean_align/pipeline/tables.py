@@ -1,7 +1,9 @@
-"""Scores and selections as files: `scores.parquet` and the rows of `selected.jsonl`."""
+"""What stages write as files, as tables: completions, `scores.parquet` and the rows of `selected.jsonl`.  No torch."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,22 @@ def selected_rows(selection: Selection, prompts: Sequence[Prompt]) -> list[dict[
             "prompt": by_id[prompt_id].prompt,
             "answer": by_id[prompt_id].answer,
             "prompt_id": prompt_id,
-            "score": score,
+            "score": None if score is None or math.isnan(score) else score,
             "rank": rank,
         }
         for prompt_id, score, rank in zip(
             selection.prompt_ids, selection.scores or nothing, selection.ranks or nothing, strict=True
         )
     ]
+
+
+def rollout_table(path: Path) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+    """Rewards, and lengths in tokens, of each prompt's completions; read without torch."""
+    rewards: dict[str, list[float]] = {}
+    lengths: dict[str, list[int]] = {}
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            rewards.setdefault(row["prompt_id"], []).append(row["reward"])
+            lengths.setdefault(row["prompt_id"], []).append(row["n_tokens"])
+    return rewards, lengths

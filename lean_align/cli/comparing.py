@@ -1,0 +1,69 @@
+"""`compare`: selection methods side by side."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from lean_align.cli.common import FOLDER, SET, main, overrides, show
+
+
+def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """A list with commas."""
+    return tuple(word.strip() for word in value.split(",") if word.strip()) if value else ()
+
+
+def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    words = _words(context, parameter, value)
+    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) > 0)]
+    if wrong:
+        raise click.BadParameter(f"{wrong[0]!r} is no size; expected whole numbers above 0, such as 50,130,270.")
+    return tuple(int(word) for word in words)
+
+
+@main.command()
+@click.argument("recipe")
+@click.option(
+    "--methods",
+    callback=_words,
+    help="Methods, with commas: METHOD, METHOD@N, METHOD+KEY=VALUE; compare.methods of the recipe when not given.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds, from the recipe's own on.")
+@click.option("--sizes", callback=_numbers, help="Subset sizes, with commas; selection.n when not given.")
+@click.option("--run-dir", type=FOLDER, help="Folder of the comparison; runs/compare-<recipe> when not given.")
+@SET
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def compare(
+    recipe: str,
+    methods: tuple[str, ...],
+    seeds: int,
+    sizes: tuple[int, ...],
+    run_dir: Path | None,
+    settings: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Train on the choice of several selection methods with several seeds, and test their differences.
+
+    Warm-up, rollouts and gradients run once a seed; every training has the same steps, start and problems.
+    The table fills in on stderr and in DIR/compare/; the same command continues.  Exit status 1 when a
+    training failed or was refused.
+
+    Example:
+
+        lean-align compare testbed --methods learnalign,random --seeds 2 --run-dir runs/compare
+    """
+    from lean_align.comparing import compare as compare_methods
+    from lean_align.recipe import load_recipe
+    from lean_align.report import comparison_lines
+
+    loaded = load_recipe(recipe, overrides(settings))
+    folder = run_dir or Path("runs") / f"compare-{loaded.name}"
+    found = compare_methods(loaded, folder, methods, seeds, sizes)
+    if as_json:
+        show(found)
+    else:
+        click.echo("\n".join([*comparison_lines(found), f"report: {folder / 'compare' / 'index.html'}"]))
+    if found["faults"] or found["n_done"] < found["n_cells"]:
+        sys.exit(1)

@@ -1,0 +1,82 @@
+"""A cell of the comparison: one variant with one seed, which is a run of its own.
+
+    DIR/seed-3/learnalign@130/       a run folder: selection, training, evaluation
+    DIR/stages/rollouts-1f3a9c02e4/  a stage that several cells read; cells hold links to it
+
+A stage before the selection depends on its recipe keys and on the stages before it.  Cells that agree in these share
+one folder: warm-up, rollouts and gradients run once a seed.  Whether a shared stage is what the cell's recipe asks for
+is checked by its manifest, as in any run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
+from lean_align.comparing.variants import Variant
+from lean_align.pipeline import run, run_stage
+from lean_align.pipeline.graph import Stage, is_finished, needed_stages, pick, stage_keys, upstream
+from lean_align.recipe import Recipe, dump_recipe, recipe_tree
+
+STAGES = "stages"
+OWN = ("selection", "training", "evaluation", "report")
+"""Stages that a cell does not share."""
+BESIDE_DATA = ("run.json", "plan.json")
+"""What the data stage writes into the run's folder itself."""
+
+
+def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
+    """The run folder of a cell."""
+    return folder / f"seed-{seed}" / variant.label.replace("/", "_")
+
+
+def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int) -> Path:
+    """Run a cell up to its evaluation, or continue it; returns its run folder.
+
+    Raises
+    ------
+    LeanAlignError
+        As a run does; what was finished is kept.
+    """
+    recipe, cell = variant.recipe(base, seed), cell_folder(folder, variant, seed)
+    cell.mkdir(parents=True, exist_ok=True)
+    write_text(cell / "recipe.yaml", dump_recipe(recipe))
+    for stage in needed_stages(recipe):
+        if stage.folder not in OWN:
+            _share(folder, cell, stage, recipe)
+    run_stage("select", cell)
+    run(recipe, cell, stop_after="evaluate")
+    return cell
+
+
+def is_done(cell: Path) -> bool:
+    """Whether a cell has its evaluation."""
+    return read_manifest(cell / "evaluation") is not None
+
+
+def shared_key(stage: Stage, recipe: Recipe) -> str:
+    """Ten hexadecimal digits of all that a stage depends on in the recipe, through the stages before it too."""
+    tree = recipe_tree(recipe)
+    own = {key: pick(tree, key) for key in stage_keys(stage, recipe)}
+    before = {s.folder: shared_key(s, recipe) for s in upstream(stage, recipe)}
+    return text_hash(canonical_json({"stage": stage.folder, "recipe": own, "before": before}))[:10]
+
+
+def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe) -> None:
+    """Link a stage into a cell; the first cell that needs it runs it."""
+    home, link = folder / STAGES / f"{stage.folder}-{shared_key(stage, recipe)}", cell / stage.folder
+    beside = BESIDE_DATA if stage.folder == "data" else ()
+    if not link.is_symlink():
+        if not home.exists():
+            home.parent.mkdir(exist_ok=True)
+            run(recipe, cell, stop_after=stage.command)
+            for name in beside:
+                shutil.copyfile(cell / name, f"{home}.{name}")
+            link.replace(home)
+        link.symlink_to(os.path.relpath(home, cell))
+    for name in beside:
+        if not (cell / name).exists():
+            shutil.copyfile(f"{home}.{name}", cell / name)
+    is_finished(stage, recipe, cell)

@@ -1,0 +1,115 @@
+"""The comparison: every cell, seed by seed, and a table that fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import write_json, write_text
+from lean_align.comparing.audit import cell_faults, cell_flags, pair_faults
+from lean_align.comparing.cells import cell_folder, is_done, run_cell
+from lean_align.comparing.facts import CellFacts, read_cell
+from lean_align.comparing.results import Comparison, comparison_results
+from lean_align.comparing.variants import Variant, read_variants
+from lean_align.errors import LeanAlignError
+from lean_align.pipeline.environment import lock
+from lean_align.progress import say
+from lean_align.recipe import Recipe, dump_recipe
+from lean_align.report import comparison_lines, write_comparison
+
+FOLDER = "compare"
+RESULTS = "results.json"
+
+
+def compare(
+    recipe: Recipe,
+    folder: Path,
+    methods: Sequence[str] = (),
+    seeds: int = 3,
+    sizes: Sequence[int] = (),
+    show: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """Train on the choice of every method with every seed, and compare what came of it.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    folder : Path
+        Made when absent; finished cells and stages are not made again, so that the same call continues.
+    methods : sequence of str
+        As `METHOD[@N][+KEY=VALUE]...`; `compare.methods` of the recipe when empty.
+    seeds : int
+        How many, from the recipe's seed on.
+    sizes : sequence of int
+        Sizes at which methods without one of their own are taken; selection.n when empty.
+    show : callable
+        Told the table, as one text, whenever a cell has ended.
+
+    Returns
+    -------
+    dict
+        What `DIR/compare/results.json` holds.
+
+    Raises
+    ------
+    RecipeError
+        When a method, a size, a key or the reference is not valid.
+    """
+    base = Comparison.of(recipe, read_variants(methods or recipe.compare.methods, sizes, recipe), seeds)
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))
+        progress = _Progress(base, folder)
+        for seed in base.seeds:
+            for variant in base.variants:
+                if progress.take(variant, seed):
+                    show("\n".join(comparison_lines(progress.publish(page=False))))
+            if seed != base.seeds[-1]:
+                progress.publish(page=True)
+        return progress.publish(page=True)
+
+
+@dataclass
+class _Progress:
+    """Cells that are done and may count, and what was wrong with the others."""
+
+    plan: Comparison
+    folder: Path
+    cells: dict[tuple[Variant, int], CellFacts] = field(default_factory=dict)
+    faults: list[tuple[str, int, str]] = field(default_factory=list)
+    flags: list[tuple[str, int, str]] = field(default_factory=list)
+    known: dict[Any, Any] = field(default_factory=dict)
+
+    def take(self, variant: Variant, seed: int) -> bool:
+        """Run a cell where it is not done, audit it, and keep its facts; whether anything was run."""
+        cell, done = cell_folder(self.folder, variant, seed), False
+        try:
+            done = is_done(cell)
+            if not done:
+                say(f"compare: {variant.label}, seed {seed} ({len(self.cells)} of {self.plan.n_cells} cells done)")
+            run_cell(self.folder, variant, self.plan.recipe, seed)
+            found = [*cell_faults(cell), *self._against_reference(cell, seed)]
+            if not found:
+                self.cells[variant, seed] = read_cell(cell)
+                self.flags += [(variant.label, seed, text) for text in cell_flags(cell)]
+        except LeanAlignError as error:
+            found = [str(error)]
+        for text in found:
+            say(f"compare: {variant.label}, seed {seed} does not count: {text}")
+        self.faults += [(variant.label, seed, text) for text in found]
+        return not done
+
+    def publish(self, page: bool) -> dict[str, Any]:
+        """Write the results as far as they are there; the page too, which takes seconds, where it is asked for."""
+        target = self.folder / FOLDER
+        target.mkdir(exist_ok=True)
+        results = comparison_results(self.plan, self.folder, self.cells, self.faults, self.flags, self.known)
+        write_json(target / RESULTS, results)
+        write_comparison(target, results, page)
+        return results
+
+    def _against_reference(self, cell: Path, seed: int) -> list[str]:
+        reference = cell_folder(self.folder, self.plan.reference, seed)
+        return pair_faults(cell, reference) if cell != reference and is_done(reference) else []

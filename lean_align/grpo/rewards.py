@@ -1,0 +1,157 @@
+"""Rewards of a training by step and prompt: `rewards.jsonl`, the same however often the training was killed.
+
+A line a step, `{"step", "prompt_ids", "rewards", "n_tokens"}`: an entry for each prompt of the step, in the order of
+training, with a list over its completions.  A prompt that is met twice in a step has two entries.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lean_align.artifacts import read_jsonl
+from lean_align.errors import StageError
+
+REWARDS = "rewards.jsonl"
+
+
+class RewardLog:
+    """Takes a step's rewards in the pieces in which they are sampled, and writes them when the step is over.
+
+    Parameters
+    ----------
+    path : Path
+        Lines that it holds from an earlier attempt are kept up to `steps_done`.
+    num_generations : int
+    steps_done : int
+        Of the checkpoint that the training goes on from.
+
+    Raises
+    ------
+    StageError
+        When the file lacks a step up to there.
+    """
+
+    def __init__(self, path: Path, num_generations: int, steps_done: int) -> None:
+        self.path, self.num_generations = path, num_generations
+        self._pieces: list[tuple[str, list[float], list[int]]] = []
+        _keep_steps(path, steps_done)
+
+    def begin_step(self) -> None:
+        """Drop what a step that did not end has left."""
+        self._pieces.clear()
+
+    def add(self, prompt_ids: Sequence[str], rewards: Sequence[float], n_tokens: Sequence[int]) -> None:
+        """Take completions in the order of the trainer: each prompt's `num_generations` stand together.
+
+        Raises
+        ------
+        StageError
+            When they do not: the rewards of a group would then be another's.
+        """
+        size = self.num_generations
+        for start in range(0, len(prompt_ids), size):
+            group = slice(start, start + size)
+            if len(prompt_ids[group]) != size or len(set(prompt_ids[group])) > 1:
+                raise StageError(
+                    f"the trainer gave completions of {sorted(set(prompt_ids[group]))} as one group of {size}; "
+                    "expected those of one prompt. Use the tested version of trl (requirements/)."
+                )
+            self._pieces.append((prompt_ids[start], list(map(float, rewards[group])), list(map(int, n_tokens[group]))))
+
+    def end_step(self, step: int) -> None:
+        """Write the line of a step, counted from 1, and force it to the disk: a checkpoint may follow."""
+        ids, rewards, n_tokens = ([piece[i] for piece in self._pieces] for i in range(3))
+        row = {"step": step, "prompt_ids": ids, "rewards": rewards, "n_tokens": n_tokens}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._pieces.clear()
+
+
+def recorded(reward: Callable[[str, str], float], log: RewardLog) -> Callable[..., list[float]]:
+    """A reward function as trl calls it, columns of the data set as keyword arguments, that fills the log."""
+
+    def correctness(
+        completions: Sequence[Any],
+        answer: Sequence[str],
+        prompt_id: Sequence[str],
+        completion_ids: Sequence[Sequence[int]],
+        **others: Any,
+    ) -> list[float]:
+        texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
+        rewards = [reward(gold, text) for gold, text in zip(answer, texts)]
+        log.add(prompt_id, rewards, [len(tokens) for tokens in completion_ids])
+        return rewards
+
+    return correctness
+
+
+def read_rewards(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a training's `rewards.jsonl`, a step each."""
+    return read_jsonl(folder / REWARDS)
+
+
+def generated_tokens(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Tokens that a training sampled; those of steps that a kill undid are not in it."""
+    return sum(tokens for row in rows for group in row["n_tokens"] for tokens in group)
+
+
+def reward_curves(rows: Sequence[Mapping[str, Any]], prompt_ids: Sequence[str], epochs: int) -> NDArray[np.float64]:
+    """Mean reward of each prompt in each pass.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Of `rewards.jsonl`, of a training that passed over all prompts at least `epochs` times.
+    prompt_ids : sequence of str
+        The prompts trained on, in the order wanted.
+    epochs : int
+        A pass that had only begun after these is left out.
+
+    Returns
+    -------
+    (n, epochs) float64, in [0, 1]
+
+    Raises
+    ------
+    StageError
+        When a prompt was met less often.
+    """
+    met: dict[str, list[float]] = {prompt_id: [] for prompt_id in prompt_ids}
+    for row in rows:
+        for prompt_id, rewards in zip(row["prompt_ids"], row["rewards"], strict=True):
+            met[prompt_id].append(sum(rewards) / len(rewards))
+    short = [prompt_id for prompt_id, found in met.items() if len(found) < epochs]
+    if short:
+        raise StageError(
+            f"{len(short)} of {len(met)} prompts were met fewer than {epochs} times in the training (first: "
+            f"{short[0]}). Delete the folder of its rewards and run it again."
+        )
+    return np.array([met[prompt_id][:epochs] for prompt_id in prompt_ids], dtype=np.float64)
+
+
+def _keep_steps(path: Path, steps_done: int) -> None:
+    """Cut the file after the line of a step; later and torn ones are made again."""
+    steps, end = 0, 0
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                if steps == steps_done or not line.endswith(b"\n") or json.loads(line)["step"] != steps + 1:
+                    break
+                steps, end = steps + 1, file.tell()
+    if steps < steps_done:
+        raise StageError(
+            f"{path} has the rewards of {steps} steps, the checkpoint beside it was taken after {steps_done}. Delete "
+            f"{path.parent} to train again."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(end)

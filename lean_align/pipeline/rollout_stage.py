@@ -1,0 +1,85 @@
+"""The rollout stage: completions of the training prompts at the warm-up checkpoint, and what they can teach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lean_align.artifacts import StageFolder, disk_errors
+from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
+from lean_align.pipeline.engines import longest_of, sampling_engine
+from lean_align.pipeline.halving import recorder
+from lean_align.pipeline.inputs import read_groups, read_prompts, reward
+from lean_align.progress import say
+from lean_align.recipe import Recipe, RolloutRecipe
+from lean_align.scoring import unbiased_estimates
+from lean_align.types import Group
+
+ROLLOUTS = "rollouts.jsonl"
+
+
+def sample_rollouts(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    """Write `rollouts.jsonl`: as many completions of each prompt as the recipe's allocation gives it."""
+    from lean_align.rollouts import Sampling, complete, complete_sequentially
+
+    settings = recipe.rollouts
+    sampling = Sampling(
+        settings.num_generations,
+        settings.temperature,
+        settings.max_new_tokens,
+        settings.batch_size,
+        recipe.seed,
+        "rollouts",
+        settings.window,
+    )
+    prompts, path = read_prompts(run_dir, "train"), folder.path / ROLLOUTS
+    record = recorder(folder, "rollouts")
+    # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained
+    adapter = run_dir / "warmup" / "adapter" if recipe.warmup.steps > 0 else None
+    longest = longest_of(prompts, settings.max_new_tokens)
+    with sampling_engine(recipe, folder, adapter, longest, sampling.slots, record) as engine:
+        rest = (reward, disk_errors, record)
+        if settings.allocation == "sequential":
+            complete_sequentially(engine, prompts, path, sampling, settings.first_generations, *rest)
+        else:
+            complete(engine, prompts, path, sampling, *rest)
+    groups = read_groups(run_dir, path)
+    facts = rollout_facts(groups) | allocation_facts(groups, settings)
+    folder.counts |= facts
+    for line in (*rollout_lines(facts, groups), *_allocation_lines(facts, settings)):
+        say(line)
+
+
+def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe) -> dict[str, Any]:
+    """What was drawn, and what an undecided prompt gets in all.
+
+    Returns
+    -------
+    dict
+        allocation; num_generations; generated_tokens; completions_saved, against num_generations of every prompt (what
+        they would have been long is not known); n_stopped, prompts without the later completions; mean_reward, the mean
+        over prompts of the unbiased success rate, which for `fixed` is the mean over completions.
+    """
+    total = settings.num_generations
+    first = settings.first_generations if settings.allocation == "sequential" else total
+    drawn = [len(group.completions) for group in groups]
+    success_rate, _ = unbiased_estimates([int(sum(group.rewards)) for group in groups], drawn, first, total)
+    return {
+        "allocation": settings.allocation,
+        "num_generations": total,
+        "generated_tokens": sum(c.n_tokens for group in groups for c in group.completions),
+        "completions_saved": total * len(groups) - sum(drawn),
+        "n_stopped": sum(n < total for n in drawn),
+        "mean_reward": float(success_rate.mean()),
+    }
+
+
+def _allocation_lines(facts: dict[str, Any], settings: RolloutRecipe) -> list[str]:
+    if settings.allocation == "fixed":
+        return []
+    return [
+        f"rollouts: {facts['n_stopped']} of {facts['n_prompts']} prompts stopped after "
+        f"{settings.first_generations} equal rewards, which saved {facts['completions_saved']} of "
+        f"{facts['n_prompts'] * settings.num_generations} completions"
+    ]

@@ -1,0 +1,73 @@
+"""The selection stage: the recipe's method on what the stages before it found out.  Imports no torch.
+
+A method sees a `SelectionPool`, which holds no gold answer and no evaluation problem, and may open no file of the run
+while it chooses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from lean_align.artifacts import StageFolder, write_jsonl
+from lean_align.pipeline.inputs import read_prompts
+from lean_align.pipeline.score_stage import success_estimates
+from lean_align.pipeline.signal_files import read_perplexity, read_ratings, read_reward_curves
+from lean_align.pipeline.tables import read_scores, rollout_table, selected_rows
+from lean_align.progress import say
+from lean_align.recipe import Recipe
+from lean_align.selection import SelectionMethod, SelectionPool, find_method, no_peeking, select_prompts
+from lean_align.store import open_store
+from lean_align.types import Prompt
+
+SELECTED = "selected.jsonl"
+VALUES = "values.parquet"
+
+
+def select_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    """Write `selected.jsonl`, and `values.parquet` with each prompt's place among the chosen and its value."""
+    prompts, method = read_prompts(run_dir, "train"), find_method(recipe.selection.method)
+    pool = read_pool(recipe, run_dir, prompts, method)
+    data = (recipe.data.train_path, recipe.data.test_path, recipe.evaluation.data_dir)
+    with no_peeking(run_dir, *(path for path in data if path is not None and Path(path).exists())):
+        selection, choice = select_prompts(method, pool, recipe.selection.n)
+    write_jsonl(folder.path / SELECTED, selected_rows(selection, prompts))
+    place = np.zeros(len(prompts), dtype=np.int64)
+    place[choice.order] = np.arange(1, len(choice.order) + 1)
+    values = np.full(len(prompts), np.nan) if choice.values is None else choice.values
+    columns = {"prompt_id": [p.prompt_id for p in prompts], "place": place, "value": values}
+    pyarrow.parquet.write_table(pyarrow.table(columns), folder.path / VALUES)
+    folder.counts |= {
+        "method": selection.method,
+        "n": len(selection.prompt_ids),
+        "pool_size": selection.pool_size,
+        "n_without_signal": selection.n_without_signal,
+        "explanation": selection.explanation,
+    }
+    say(f"selection: {selection.explanation}")
+
+
+def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: SelectionMethod) -> SelectionPool:
+    """What a method asked for, from the run folder; all of it in the order of the pool."""
+    ids, needs, found = [prompt.prompt_id for prompt in prompts], method.needs, dict[str, Any]()
+    if "rollouts" in needs:
+        rewards, lengths = rollout_table(run_dir / "rollouts" / "rollouts.jsonl")
+        found["rewards"] = tuple(tuple(rewards[i]) for i in ids)
+        found["n_tokens"] = np.array([np.mean(lengths[i]) for i in ids])
+        if recipe.rollouts.allocation != "fixed":
+            found["estimated_learnability"] = success_estimates(recipe, found["rewards"])[1]
+    if "scores" in needs:
+        found["scores"] = read_scores(run_dir / "scores" / "scores.parquet")
+    for name in {"gradients", "features"} & needs:
+        found[name] = open_store(run_dir / name)
+    if "perplexity" in needs:
+        found["perplexity"], found["ifd"] = read_perplexity(run_dir)
+    if "ratings" in needs:
+        found["rating"] = read_ratings(run_dir)
+    if "reward_curves" in needs:
+        found["reward_curves"] = read_reward_curves(run_dir)
+    return SelectionPool(tuple(ids), tuple(prompt.prompt for prompt in prompts), recipe.seed, **found)

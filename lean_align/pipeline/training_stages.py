@@ -1,0 +1,98 @@
+"""The two trainings of a run: the warm-up on a random subset, and the final one on the chosen prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lean_align.artifacts import StageFolder, read_jsonl, write_jsonl
+from lean_align.data import prompts_from_rows
+from lean_align.memory import Shortage, release_memory
+from lean_align.pipeline.backends import policy_to_train, training_backend
+from lean_align.pipeline.halving import recorder, smaller_trainer
+from lean_align.pipeline.inputs import read_prompts, reward
+from lean_align.pipeline.rounds import train_in_rounds
+from lean_align.pipeline.selection_stage import SELECTED
+from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
+from lean_align.rng import rng_for
+from lean_align.types import Prompt
+
+
+def warm_up(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    """Train a fresh adapter on a seeded random subset of the pool."""
+    pool = read_prompts(run_dir, "train")
+    chosen = rng_for(recipe.seed, "warmup").permutation(len(pool))[: recipe.warmup.n_prompts]
+    _train(recipe, recipe.warmup, run_dir, None, [pool[i] for i in chosen], "warmup", folder)
+
+
+def train_selected(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
+    """Train on the chosen prompts, in rounds where the recipe says so."""
+    if recipe.selection.rounds > 1:
+        train_in_rounds(recipe, run_dir, folder)
+        return
+    prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
+    start = "warmup" if recipe.training.init == "warmup" else None
+    _train(recipe, recipe.training, run_dir, start, prompts, "training", folder)
+
+
+def _train(
+    recipe: Recipe,
+    trainer: TrainerRecipe,
+    run_dir: Path,
+    start: str | None,
+    prompts: Sequence[Prompt],
+    stage: str,
+    folder: StageFolder,
+) -> None:
+    log = train_policy(recipe, trainer, run_dir, start, prompts, stage, folder)
+    from lean_align.grpo import generated_tokens, read_rewards
+
+    write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])
+    folder.counts |= {"n_prompts": len(prompts), "steps": trainer.steps}
+    folder.counts |= {"generated_tokens": generated_tokens(read_rewards(folder.path))}
+
+
+def train_policy(
+    recipe: Recipe,
+    trainer: TrainerRecipe,
+    run_dir: Path,
+    start: str | None,
+    prompts: Sequence[Prompt],
+    stage: str,
+    folder: StageFolder,
+) -> list[dict[str, float]]:
+    """Train from a finished stage's adapter or a fresh one, with smaller micro-batches where memory runs out.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    trainer : TrainerRecipe
+        The recipe's training or warm-up, perhaps with other steps.
+    run_dir : Path
+    start : str or None
+        Folder of the stage whose adapter is trained on.
+    prompts : sequence of Prompt
+    stage : str
+        Names the training's random streams.
+    folder : StageFolder
+        Gets what `train_grpo` writes.
+
+    Returns
+    -------
+    list of dict
+        The log, a row a step.
+    """
+    section = "warmup" if isinstance(trainer, WarmupRecipe) else "training"
+    with training_backend(recipe, trainer, run_dir, folder) as backend:
+        from lean_align.grpo import train_grpo
+
+        while True:
+            policy = policy_to_train(recipe, trainer, run_dir, start, prompts, backend)
+            found = train_grpo(policy, prompts, trainer, recipe.rollouts, reward, folder.path, recipe.seed, stage)
+            if not isinstance(found, Shortage):
+                return found
+            del policy
+            release_memory()
+            trainer, halvings = smaller_trainer(trainer, recipe.rollouts.num_generations, section, found)
+            for halving in halvings:
+                recorder(folder, section)(halving)

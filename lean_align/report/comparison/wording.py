@@ -1,0 +1,250 @@
+"""Sentences that say what a comparison shows, what it does not show, and how its numbers are made."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from lean_align.report.comparison.cells import difference_interval
+from lean_align.report.comparison.records import Comparison, Tree, bounds
+from lean_align.report.formatting import count, p_value, percent, points
+
+LEVEL = 0.05
+"""A corrected p-value below this counts as shown."""
+
+
+def progress(found: Comparison) -> str:
+    """`40 of 168 trainings done.`, with what that means while some are to come."""
+    n_done, n_cells = found.tree.get("n_done"), found.tree.get("n_cells")
+    if n_done is None or n_cells is None:
+        return "How many trainings are done is not recorded."
+    sentence = f"{count(n_done)} of {count(n_cells)} trainings done."
+    return sentence if found.is_finished else f"{sentence} Figures and p-values can still change."
+
+
+def headline(found: Comparison) -> str:
+    """Whether the reference beats a random choice of the same size, as far as the numbers show it."""
+    warning = "Faults were found, so this is no result to quote. " if found.tree.get("faults") else ""
+    return warning + _claim(found)
+
+
+def _claim(found: Comparison) -> str:
+    reference, control = found.method(found.reference), found.at_reference_size("random")
+    if reference is None or reference.get("accuracy") is None:
+        return f"No result of {found.reference or 'the reference'} yet."
+    solved = f"{percent(reference['accuracy'])}{_of_problems(found)}"
+    start = f"{found.reference} solves {solved}"
+    if control is None or control["label"] == found.reference:
+        return (
+            f"{start}. No random choice of the same size is in this comparison, so it does not show whether choosing "
+            "helps."
+        )
+    row = found.paired.get(control["label"]) or {}
+    if row.get("difference") is None:
+        return f"{start}; it is not compared with {control['label']} yet."
+    other = percent(control.get("accuracy"), "a share not known yet")
+    return f"{_shown(found, row)} {start}, {control['label']} {other}: {_figures(found, row)}."
+
+
+def _of_problems(found: Comparison) -> str:
+    n = found.tree.get("n_problems")
+    return "" if n is None else f" of {count(n)} problems"
+
+
+def judged(found: Comparison, row: Tree) -> str:
+    """The reference against another method: what is shown, the difference, its interval and its corrected p-value.
+
+    Parameters
+    ----------
+    found : Comparison
+    row : mapping
+        Entry of `comparisons` with a difference, which is the other's accuracy minus the reference's.
+    """
+    return f"{_shown(found, row)} {_figures(found, row)}."
+
+
+def _figures(found: Comparison, row: Tree) -> str:
+    advantage, ends = -row["difference"], bounds(row.get("interval"))
+    parts = [f"{points(advantage)} points for {found.reference}"]
+    if ends is not None:
+        parts.append(f"95 % interval {points(-ends[1])} to {points(-ends[0])}")
+    corrected = row.get("p_holm")
+    if corrected is not None:
+        parts.append(f"{p_value(corrected)} after Holm's correction")
+    if row.get("n_seeds") is not None:
+        parts.append("1 seed" if row["n_seeds"] == 1 else f"{count(row['n_seeds'])} seeds")
+    return ", ".join(parts)
+
+
+def _shown(found: Comparison, row: Tree) -> str:
+    corrected, reference, other = row.get("p_holm"), found.reference, str(row.get("label"))
+    if corrected is None:
+        return f"Without a corrected p-value nothing is shown about {reference} and {other}."
+    if row.get("n_seeds") == 1:
+        return f"One seed shows nothing about {reference} and {other}: each was trained once."
+    if corrected < LEVEL and row["difference"] != 0:
+        sentence = f"{reference} {'beats' if row['difference'] < 0 else 'does worse than'} {other}."
+        ends = bounds(row.get("interval"))
+        if ends is not None and ends[0] <= 0 <= ends[1]:
+            sentence += " The interval includes 0 and is less sure than the test, so read this with caution."
+        return sentence
+    smallest = row.get("smallest_p")
+    too_few = ""
+    if smallest is not None and smallest >= LEVEL:
+        too_few = f" With so few seeds no p-value of this test can fall below {smallest:.2g}: more are needed."
+    return f"It is not shown that {reference} beats {other}, nor that the two are equal.{too_few}{_power(row)}"
+
+
+def _power(row: Tree) -> str:
+    """How large a difference would have been found, so that a "not shown" can be read."""
+    if row.get("detectable") is None:
+        return ""
+    return (
+        f" With the spread seen here, {count(row['n_seeds'])} seeds find a true difference of "
+        f"{points(row['detectable']).lstrip('+')} points in 80 of 100 comparisons, and most smaller ones not."
+    )
+
+
+def verdicts(found: Comparison) -> list[str]:
+    """What else the comparison says: against all prompts, the families, and how far it has come."""
+    sentences = [progress(found)]
+    for name, whole in (("full", "all prompts"), ("learnability", "learnability alone")):
+        row = _paired(found, name)
+        if row is not None:
+            sentences.append(f"Against {whole} ({row['label']}): {judged(found, row)}{_at_least(found, row)}")
+    sentences += [_family(found, family) for family in _families(found)]
+    base = found.tree.get("base") or {}
+    if base.get("accuracy") is not None:
+        sentences.append(f"Without training the model solves {percent(base['accuracy'])}.")
+    return sentences
+
+
+def _at_least(found: Comparison, row: Tree) -> str:
+    """How much worse than the other the reference may be."""
+    bound = row.get("reference_at_least")
+    if bound is None or row.get("n_seeds") == 1:
+        return ""
+    than = (
+        f"better by at least {points(bound).lstrip('+')}"
+        if bound > 0
+        else f"worse by at most {points(-bound).lstrip('+')}"
+    )
+    return f" {found.reference} is {than} points (one-sided 95 % bound)."
+
+
+def _paired(found: Comparison, name: str) -> Tree | None:
+    """The comparison with the method of that name: of the reference's size, or for `full` of any."""
+    method = found.at_reference_size(name)
+    if name == "full":
+        method = next((each for each in found.methods if each.get("method") == "full"), None)
+    row = found.paired.get(method["label"]) if method is not None else None
+    return row if row is not None and row.get("difference") is not None else None
+
+
+def _families(found: Comparison) -> list[str]:
+    return list(dict.fromkeys(str(row["family"]) for row in found.paired.values() if row.get("family")))
+
+
+def _family(found: Comparison, family: str) -> str:
+    rows = [row for row in found.paired.values() if row.get("family") == family]
+    shown = [row for row in rows if row.get("p_holm") is not None and row["p_holm"] < LEVEL]
+    sentence = f"Family {family}, {count(len(rows))} {'comparison' if len(rows) == 1 else 'comparisons'}"
+    if not shown:
+        return f"{sentence}: none has a p-value below {LEVEL} after Holm's correction."
+    names = "; ".join(f"{row['label']} {_direction(row)}" for row in shown)
+    return f"{sentence}: p below {LEVEL} after Holm's correction for {names}."
+
+
+def _direction(row: Tree) -> str:
+    if row.get("difference") is None:
+        return "(difference not known yet)"
+    word = "worse" if row["difference"] < 0 else "better"
+    return (
+        f"({word} than the reference, {points(row['difference'])} points, {difference_interval(row.get('interval'))})"
+    )
+
+
+def warnings(found: Comparison) -> list[str]:
+    """Flags of the methods, and families that are too large for the number of seeds."""
+    notes = [f"{method['label']}: {flag}" for method in found.methods for flag in method.get("flags") or []]
+    sizes = Counter(str(row["family"]) for row in found.paired.values() if row.get("family"))
+    for family, size in sizes.items():
+        # Holm multiplies the smallest of m p-values by m, and no later one comes out below it.
+        floors = [row.get("smallest_p") for row in found.paired.values() if row.get("family") == family]
+        floor = min((value for value in floors if value is not None), default=0.0) * size
+        if floor >= LEVEL:
+            notes.append(
+                f"Family {family}: {size} comparisons on so few seeds cannot give a corrected p-value below "
+                f"{min(floor, 1.0):.2g}, so a difference in it can not be shown at {LEVEL}, however large."
+            )
+    return notes
+
+
+READING = (
+    (
+        "The unit is the seed",
+        "A seed draws the warm-up, the completions, every random choice and the training anew, and gives each method "
+        "one training. All methods of a seed share these stages, get the same number of training steps, and answer the "
+        "same problems; so methods are compared within a seed.",
+    ),
+    (
+        "Difference",
+        "Accuracy of a method minus accuracy of the reference, in percentage points, as a mean over the seeds that "
+        "both have. Negative: the reference is better.",
+    ),
+    (
+        "Intervals",
+        "Problems and seeds are drawn anew, with replacement and in pairs, and the middle 95 % of the differences "
+        "found is the interval, widened for the small number of seeds. The full table also has the interval with only "
+        "the problems, and with only the seeds drawn anew. With one seed only problems are drawn, and the interval "
+        "says nothing about other seeds.",
+    ),
+    (
+        "p-value",
+        "If a method and the reference were alike, the difference of each seed could as well have the other sign. "
+        "The p-value is the share of all ways to turn the signs that give a mean at least as far from 0. With one "
+        "seed the test is over problems and knows only one training of each method.",
+    ),
+    (
+        "Smallest attainable p",
+        "With S seeds there are 2 to the power S ways, of which at least two reach as far as the largest mean: no "
+        "p-value lies below 2 divided by that number. It is 0.0078 for 8 seeds and 0.0625 for 5, where nothing can be "
+        "shown at 0.05.",
+    ),
+    (
+        "Holm's correction and the two families",
+        "Of twenty comparisons one falls below 0.05 by chance. Holm's correction keeps the chance of even one such "
+        "false find in a family under 5 %. The family primary holds the questions asked before the figures were "
+        "seen; the family others holds the rest. Each is corrected by itself.",
+    ),
+    (
+        "Not shown",
+        "A large p-value does not say that two methods are alike: the data do not tell them apart. The interval says "
+        "how large a difference is still possible.",
+    ),
+    (
+        "Cost",
+        "Selection time is that of the stages a method needs in order to choose. Generated tokens are those sampled "
+        "to choose; training tokens those of the training itself.",
+    ),
+)
+"""Terms and what they mean, for the page and for results.md."""
+
+
+def facts(found: Comparison) -> list[tuple[str, str]]:
+    """Recipe, commit, machine and sizes, each with its name."""
+    tree = found.tree
+    steps, prompts = tree.get("training_steps"), tree.get("prompts_per_step")
+    machine = ", ".join(str(tree[key]) for key in ("device", "processor") if tree.get(key))
+    problems = None if tree.get("n_problems") is None else f"{count(tree['n_problems'])} problems"
+    values = [
+        ("Recipe", tree.get("recipe")),
+        ("Reference", found.reference),
+        ("Evaluation", ", ".join(str(part) for part in (tree.get("benchmark"), problems) if part)),
+        ("Pool", None if tree.get("pool_size") is None else f"{count(tree['pool_size'])} prompts"),
+        ("Seeds", ", ".join(map(str, found.seeds))),
+        ("Training", steps and f"{count(steps)} steps" + (f" of {count(prompts)} prompts" if prompts else "")),
+        ("Commit", tree.get("git_commit")),
+        ("Machine", machine),
+        ("Done", progress(found).split(" done")[0]),
+    ]
+    return [(name, str(value) if value else "not recorded") for name, value in values]

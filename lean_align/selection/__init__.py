@@ -1,0 +1,27 @@
+"""Which prompts to train on: selection methods, one module each, behind `select_prompts`.  Imports no torch."""
+
+from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, check_n, close_needs
+from lean_align.selection.choosing import select_prompts
+from lean_align.selection.full import select_full
+from lean_align.selection.learnalign import select_top
+from lean_align.selection.peeking import PeekingError, WithheldError, no_peeking
+from lean_align.selection.random_subset import select_random
+from lean_align.selection.registry import find_method, method_of, selection_methods
+
+__all__ = [
+    "Choice",
+    "PeekingError",
+    "SelectionMethod",
+    "SelectionPool",
+    "WithheldError",
+    "check_n",
+    "close_needs",
+    "find_method",
+    "method_of",
+    "no_peeking",
+    "select_full",
+    "select_prompts",
+    "select_random",
+    "select_top",
+    "selection_methods",
+]

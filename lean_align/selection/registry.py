@@ -1,0 +1,127 @@
+"""Selection methods by name: those that ship, and those of the entry point group `lean_align.selection_methods`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import numpy as np
+
+from lean_align.errors import RecipeError
+from lean_align.selection import (
+    alignment,
+    feature_similarity,
+    full,
+    gradient_dot,
+    ifd,
+    learnability,
+    learnalign,
+    learnalign_diverse,
+    learnalign_loo,
+    length_matched,
+    limr,
+    pass_rate_band,
+    random_subset,
+    selectit,
+    token_length,
+    top_ppl,
+)
+from lean_align.selection.base import Choice, SelectionMethod, SelectionPool
+
+GROUP = "lean_align.selection_methods"
+SHIPPED: tuple[SelectionMethod, ...] = tuple(
+    module.METHOD
+    for module in (
+        learnalign,
+        random_subset,
+        length_matched,
+        full,
+        token_length,
+        learnability,
+        alignment,
+        learnalign_loo,
+        gradient_dot,
+        pass_rate_band,
+        top_ppl,
+        ifd,
+        selectit,
+        feature_similarity,
+        limr,
+        learnalign_diverse,
+    )
+)
+
+
+def selection_methods() -> list[str]:
+    """Names of all methods, those of other packages among them; nothing of theirs is loaded."""
+    return list(dict.fromkeys([method.name for method in SHIPPED] + [e.name for e in entry_points(group=GROUP)]))
+
+
+def find_method(name: str) -> SelectionMethod:
+    """The method of a name.
+
+    Raises
+    ------
+    RecipeError
+        When there is none, or a package's own cannot be loaded.
+    """
+    shipped = {method.name: method for method in SHIPPED}
+    if name in shipped:  # a name that ships is never looked for elsewhere
+        return shipped[name]
+    known = selection_methods()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        offer = f"; did you mean {near[0]!r}?" if near else "."
+        raise RecipeError(f"there is no selection method {name!r}{offer} There are: {', '.join(known)}.")
+    return _load(next(entry for entry in entry_points(group=GROUP) if entry.name == name))
+
+
+def method_of(function: Callable[[SelectionPool, int], Sequence[int]], name: str) -> SelectionMethod:
+    """A method from a bare function.
+
+    Parameters
+    ----------
+    function : callable
+        (pool, n) -> n indices into the pool, best first.  Its docstring's first line becomes the method's source.
+    name : str
+
+    Returns
+    -------
+    SelectionMethod
+        It needs rollouts, gradients and scores.
+    """
+
+    def choose(pool: SelectionPool, n: int) -> Choice:
+        order: Any = np.asarray(function(pool, n))
+        if order.ndim == 1 and order.dtype.kind in "iu":  # anything else is refused by `select_prompts`
+            order = order.astype(np.int64)
+        return Choice(order, None, f"{n} chosen by {name}")
+
+    first_line = (function.__doc__ or "").strip().partition("\n")[0]
+    return SelectionMethod(
+        name, frozenset({"rollouts", "gradients", "scores"}), choose, first_line or "no source given"
+    )
+
+
+def _load(entry: EntryPoint) -> SelectionMethod:
+    try:
+        found: object = entry.load()
+    except Exception as error:  # whatever a module of another's does as it is imported
+        raise _unfit(entry, f"cannot be loaded ({type(error).__name__}: {error})") from error
+    if not isinstance(found, SelectionMethod):
+        if not callable(found):
+            raise _unfit(entry, f"gives {type(found).__name__}")
+        return method_of(found, entry.name)
+    if found.name != entry.name:
+        raise _unfit(entry, f"gives the method {found.name!r}")
+    return found
+
+
+def _unfit(entry: EntryPoint, what: str) -> RecipeError:
+    return RecipeError(
+        f"the entry point {entry.name!r} of {GROUP} ({entry.value}) {what}; expected a "
+        "lean_align.selection.SelectionMethod of that name, or a function of (pool, n). Mend the package that has it, "
+        "or uninstall it."
+    )

@@ -1,0 +1,28 @@
+"""The prompts whose questions surprise the policy most.
+
+    value_i = exp(-(1/|x_i|) sum_t log pi(x_i,t | x_i,<t))      (n,), of the question x_i
+
+Source: the perplexity baseline of LearnAlign, arXiv 2506.11480; top perplexity as a criterion: arXiv 2309.04564.
+
+Differs from arXiv 2309.04564 in:
+
+1. Perplexity is the policy's own, of the question; there a reference model's, of pretraining text.
+"""
+
+from __future__ import annotations
+
+from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, best, given
+
+
+def choose(pool: SelectionPool, n: int) -> Choice:
+    """The n of highest perplexity."""
+    return best(pool, given(pool.perplexity, "perplexity"), n, f"the {n} questions of highest perplexity")
+
+
+METHOD = SelectionMethod(
+    name="top-ppl",
+    needs=frozenset({"perplexity"}),
+    choose=choose,
+    source="baseline of LearnAlign, arXiv 2506.11480; arXiv 2309.04564",
+    departures=("the policy's perplexity of the question",),
+)

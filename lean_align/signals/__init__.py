@@ -1,0 +1,30 @@
+"""Signals of the policy itself that some selection methods rank by: how it takes a prompt and its own completions.
+
+`likelihoods` gives the perplexity of the question and the instruction-following difficulty (IFD), `ratings` the marks
+that the policy gives itself (SelectIT), `completion_features` a mean hidden state.  All are taken without gradients at
+the policy that sampled the completions, none sees a gold answer, and each prompt is computed apart from the others: a
+value is the same whatever the order of the prompts, and however often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+from lean_align.signals.checking import check_output_layer
+from lean_align.signals.features import completion_features, feature_dim
+from lean_align.signals.forward import HiddenStates
+from lean_align.signals.likelihoods import PromptLikelihoods, likelihoods, question_span
+from lean_align.signals.ratings import RATING_PROMPTS, PromptRating, ratings, sentence_rating, token_rating
+
+__all__ = [
+    "RATING_PROMPTS",
+    "HiddenStates",
+    "PromptLikelihoods",
+    "PromptRating",
+    "check_output_layer",
+    "completion_features",
+    "feature_dim",
+    "likelihoods",
+    "question_span",
+    "ratings",
+    "sentence_rating",
+    "token_rating",
+]

@@ -1,0 +1,131 @@
+"""Stages that write in milliseconds what the real ones take minutes for: for tests of what joins them.
+
+Learnability, gradients and the effect of a training are made up: a training helps with the share of its prompts that
+have learnability above 0.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lean_align.artifacts import read_jsonl, stage_folder, write_json, write_jsonl
+from lean_align.pipeline import run_stage
+from lean_align.pipeline.graph import Stage, stage_inputs, stored_recipe
+from lean_align.pipeline.score_stage import score_stage
+from lean_align.recipe import Recipe
+from lean_align.rng import rng_for
+from lean_align.store import StoreWriter
+
+POOL, PROBLEMS, PROJ_DIM = 40, 60, 8
+
+
+def write_stage(stage: Stage, run_dir: Path) -> None:
+    """Write one stage of a run."""
+    recipe = stored_recipe(run_dir)
+    with stage_folder(run_dir, stage.folder, stage_inputs(stage, recipe, run_dir)) as folder:
+        if stage.folder == "scores":
+            score_stage(recipe, run_dir, folder)
+        else:
+            WRITERS[stage.folder](recipe, run_dir, folder.path)
+        if stage.folder == "training":
+            folder.counts |= {"steps": recipe.training.steps, "generated_tokens": 7 * recipe.training.steps}
+        if stage.folder == "warmup":
+            folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps}
+        if stage.folder == "rollouts":
+            folder.counts |= {"generated_tokens": 1000}
+
+
+def _data(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    words = ("apple", "river", "stone", "cloud", "lamp", "chair", "horse", "piano")
+    for split, n in (("train", POOL), ("test", PROBLEMS)):
+        rows = [
+            {"prompt_id": f"{split}-{i:03d}", "prompt": f"{split} {words[i % 8]} number {i}?", "answer": str(i)}
+            for i in range(n)
+        ]
+        write_jsonl(folder / f"{split}.jsonl", rows)
+    kinds = {f"train-{i:03d}": {"kind": "target" if i % 2 else "unlike", "wrong": i == 3} for i in range(POOL)}
+    write_json(folder / "kinds.json", kinds)
+    host = {"processor": "a processor"}
+    write_json(run_dir / "run.json", {"git_commit": "abc", "device": "cpu", "host": host, "seed": recipe.seed})
+    write_json(run_dir / "plan.json", {})
+
+
+def _warmup(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    _training_files(recipe.warmup.steps, folder, 0.3)
+
+
+def _rollouts(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    rng, rows = rng_for(recipe.seed, "fake rollouts"), []
+    for i, prompt in enumerate(read_jsonl(run_dir / "data" / "train.jsonl")):
+        rate = (0.0, 0.5, 1.0, 0.3)[i % 4]
+        for g in range(recipe.rollouts.num_generations):
+            reward = float(rng.random() < rate)
+            rows.append({"prompt_id": prompt["prompt_id"], "index": g, "n_tokens": 5 + i % 7 + g, "reward": reward})
+    write_jsonl(folder / "rollouts.jsonl", rows)
+
+
+def _gradients(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    by_prompt: dict[str, list[float]] = {}
+    for row in read_jsonl(run_dir / "rollouts" / "rollouts.jsonl"):
+        by_prompt.setdefault(row["prompt_id"], []).append(row["reward"])
+    rng = rng_for(recipe.seed, "fake gradients")
+    with StoreWriter.open(folder, list(by_prompt), PROJ_DIM) as store:
+        for i, rewards in enumerate(by_prompt.values()):
+            learnable = 0 < sum(rewards) < len(rewards)
+            store.write(i, (rng.standard_normal(PROJ_DIM) + 1.0).astype(np.float32) * learnable)
+        store.flush()
+
+
+def _training(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    _training_files(recipe.training.steps, folder, 0.5)
+
+
+def _training_files(steps: int, folder: Path, reward: float) -> None:
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+    rows = range(1, steps + 1)
+    write_jsonl(folder / "log.jsonl", [{"step": step, "reward": reward} for step in rows])
+    own = {"prompt_ids": ["train-000"], "rewards": [[1.0, 0.0]], "n_tokens": [[3, 4]]}
+    write_jsonl(folder / "rewards.jsonl", [{"step": step, **own} for step in rows])
+
+
+def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    chosen = read_jsonl(run_dir / "selection" / "selected.jsonl")
+    helped = np.mean([int(row["prompt_id"].split("-")[1]) % 2 for row in chosen])
+    for model, rate in (("base", 0.4), ("trained", 0.4 + 0.3 * helped)):
+        rng = rng_for(recipe.seed if model == "trained" else 0, f"fake evaluation of {model}")
+        (folder / model).mkdir()
+        rows = [
+            {"prompt_id": problem["prompt_id"], "index": 0, "reward": float(rng.random() < rate), "n_tokens": 9}
+            for problem in read_jsonl(run_dir / "data" / "test.jsonl")
+        ]
+        write_jsonl(folder / model / "demo.jsonl", rows)
+
+
+WRITERS = {
+    "data": _data,
+    "warmup": _warmup,
+    "rollouts": _rollouts,
+    "gradients": _gradients,
+    "training": _training,
+    "evaluation": _evaluation,
+}
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Run the fakes in the place of stages' processes; returns the list of (stage, run folder) that ran."""
+    ran: list[tuple[str, str]] = []
+
+    def in_child(stage: Stage, run_dir: Path) -> None:
+        if stage.folder == "selection":
+            run_stage("select", run_dir)
+        else:
+            write_stage(stage, run_dir)
+        ran.append((stage.folder, run_dir.name))
+
+    monkeypatch.setattr(sys.modules["lean_align.pipeline.run"], "_run_in_child", in_child)
+    return ran

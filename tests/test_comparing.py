@@ -1,0 +1,322 @@
+"""`compare`: cells, sharing, faults and figures, on stages that are made up (tests/fake_stages.py)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fake_stages as module
+import numpy as np
+import pytest
+
+from lean_align.artifacts import file_hash, read_json, read_jsonl, write_json, write_jsonl
+from lean_align.comparing import compare, read_variant, read_variants, running
+from lean_align.comparing.cells import shared_key
+from lean_align.errors import RecipeError
+from lean_align.pipeline.graph import BY_FOLDER
+from lean_align.pipeline.rounds import round_recipe, stretches
+from lean_align.pipeline.tables import read_scores, read_table
+from lean_align.recipe import Recipe, load_recipe
+from lean_align.scoring import rank_scores
+
+METHODS = ("learnalign", "random", "full")
+Ran = list[tuple[str, str]]
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe(
+        "demo", {"selection.n": 10, "training.steps": 3, "warmup.steps": 2, "gradients.second_seed": False}
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page takes seconds: only the test that asks for it has it."""
+    if "page" not in request.keywords:
+        monkeypatch.setattr(running, "write_comparison", lambda folder, results, page: None)
+
+
+def test_a_variant_is_read_as_it_is_written(recipe: Recipe) -> None:
+    variant = read_variant("learnalign@5+warmup.steps=0+training.learning_rate=1e-4", recipe)
+    assert (variant.method, variant.n) == ("learnalign", 5)
+    assert variant.settings == (("warmup.steps", "0"), ("training.learning_rate", "1e-4"))
+    assert variant.label == "learnalign@5+warmup.steps=0+training.learning_rate=1e-4"
+    own = variant.recipe(recipe, seed=7)
+    assert (own.seed, own.selection.n, own.warmup.steps, own.training.learning_rate) == (7, 5, 0, 1e-4)
+
+
+def test_sizes_multiply_methods_without_one_of_their_own(recipe: Recipe) -> None:
+    found = read_variants(("learnalign", "random@7", "full", "learnalign@5"), (5, 9), recipe)
+    assert [v.label for v in found] == ["learnalign@5", "learnalign@9", "random@7", "full"]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("learnalgin", "did you mean 'learnalign'"),
+        ("random@x", "expected a whole number"),
+        ("random@0", "expected a whole number"),
+        ("random+warmup.steps", "without '='"),
+        ("random+warmup.stepz=1", "did you mean 'warmup.steps'"),
+        ("random+training.steps=none", "expected int"),
+    ],
+)
+def test_a_wrong_variant_is_refused(text: str, word: str, recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=word):
+        read_variant(text, recipe)
+
+
+def test_stages_are_shared_as_far_as_recipes_agree(recipe: Recipe) -> None:
+    """Rollouts depend on the warm-up's steps and on the seed, and not on the size of the choice."""
+    plain, small, cold, other = (
+        read_variant(text, recipe).recipe(recipe, seed)
+        for text, seed in (
+            ("learnalign", 0),
+            ("learnability@5", 0),
+            ("learnalign+warmup.steps=0", 0),
+            ("learnalign", 1),
+        )
+    )
+    rollouts, data = BY_FOLDER["rollouts"], BY_FOLDER["data"]
+    assert shared_key(rollouts, plain) == shared_key(rollouts, small)
+    assert shared_key(rollouts, plain) != shared_key(rollouts, cold)
+    assert shared_key(rollouts, plain) != shared_key(rollouts, other)
+    assert shared_key(data, plain) == shared_key(data, cold)
+
+
+def test_shared_stages_run_once_a_seed(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    found = compare(recipe, tmp_path, ("learnalign", "learnability", "random", "learnalign@5"), 2)
+    assert (found["n_done"], found["n_cells"], found["faults"]) == (8, 8, [])
+    times = {
+        name: sum(stage == name for stage, _ in fake_stages) for name in ("data", "rollouts", "gradients", "training")
+    }
+    assert times == {"data": 2, "rollouts": 2, "gradients": 2, "training": 8}
+
+
+def test_the_same_call_continues(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    first = compare(recipe, tmp_path, METHODS, 1)
+    n = len(fake_stages)
+    shutil.rmtree(tmp_path / "seed-0" / "random@10" / "evaluation")
+    again = compare(recipe, tmp_path, METHODS, 1)
+    assert fake_stages[n:] == [("evaluation", "random@10")]
+    drop = ("comparisons",)
+    assert {k: v for k, v in first.items() if k not in drop} == {k: v for k, v in again.items() if k not in drop}
+
+
+@pytest.mark.page
+def test_results_are_those_of_the_files(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    found = compare(recipe, tmp_path, METHODS, 2)
+    rows = read_jsonl(tmp_path / "seed-1" / "random@10" / "evaluation" / "trained" / "demo.jsonl")
+    row = next(row for row in found["methods"] if row["label"] == "random@10")
+    assert row["by_seed"]["1"] == pytest.approx(np.mean([r["reward"] for r in rows]))
+    assert row["accuracy"] == pytest.approx(np.mean(list(row["by_seed"].values())))
+    assert row["cost"]["selection_seconds"] < 5
+    assert row["cost"]["training_tokens"] == 3 * 7
+    learnalign = found["methods"][0]
+    assert learnalign["cost"]["generated_tokens"] == 1000 + 2 * 7  # rollouts and warm-up
+    assert sum(learnalign["kinds"].values()) == pytest.approx(10)
+    assert sum(learnalign["lengths"]["counts"]) == pytest.approx(10)
+    other = next(c for c in found["comparisons"] if c["label"] == "random@10")
+    assert other["difference"] == pytest.approx(row["accuracy"] - learnalign["accuracy"])
+    assert other["family"] == "primary"
+    assert {c["label"]: c["family"] for c in found["comparisons"]}["full"] == "others"
+    assert found["overlap"]["share"][0][0] == 1.0
+    assert found["overlap"]["share"][0][2] == 1.0  # `full` holds every choice
+    assert json.loads((tmp_path / "compare" / "results.json").read_text()) == found
+    assert (tmp_path / "compare" / "index.html").exists()
+
+
+def test_the_table_fills_in(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    seen: list[str] = []
+    compare(recipe, tmp_path, METHODS, 1, show=seen.append)
+    assert len(seen) == 3
+    assert all("random@10" in text for text in seen)
+
+
+def rewrite_manifest(folder: Path) -> None:
+    """What somebody does who makes a changed file look like the stage's own."""
+    manifest = read_json(folder / "manifest.json")
+    manifest["outputs"] = {name: file_hash(folder / name) for name in manifest["outputs"]}
+    write_json(folder / "manifest.json", manifest)
+
+
+def faults_after(recipe: Recipe, folder: Path, methods: tuple[str, ...] = METHODS) -> str:
+    found = compare(recipe, folder, methods, 1)
+    assert found["n_done"] < found["n_cells"]
+    return "\n".join(found["faults"])
+
+
+def shuffled_scores(cell: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    path = cell / "scores" / "scores.parquet"
+    table = read_table(path)
+    for name in ("alignment", "score", "rank", "leave_one_out"):
+        table[name] = np.roll(table[name], 1)
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+
+
+def test_a_shuffled_score_file_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    compare(recipe, tmp_path, METHODS, 1)
+    shuffled_scores(tmp_path / "seed-0" / "learnalign@10")
+    assert "was changed after it was written" in faults_after(recipe, tmp_path)
+
+
+def test_a_shuffled_score_file_is_refused_with_a_manifest_that_fits(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    """The selection would be made anew from it; scores, rewards and gradients no longer fit together."""
+    compare(recipe, tmp_path, METHODS, 1)
+    cell = tmp_path / "seed-0" / "learnalign@10"
+    before = read_scores(cell / "scores" / "scores.parquet").score.copy()
+    shuffled_scores(cell)
+    rewrite_manifest(cell / "scores")
+    assert not np.array_equal(before, read_scores(cell / "scores" / "scores.parquet").score)
+    for name in ("selection", "training", "evaluation"):
+        shutil.rmtree(cell / name)
+    assert "of other completions, or were changed" in faults_after(recipe, tmp_path)
+
+
+def test_scores_that_do_not_follow_from_the_gradients_are_refused(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    """Planted: alignments, and the scores and ranks that follow from them, of another order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    compare(recipe, tmp_path, METHODS, 1)
+    cell = tmp_path / "seed-0" / "learnalign@10"
+    path = cell / "scores" / "scores.parquet"
+    table = read_table(path)
+    table["alignment"] = np.roll(table["alignment"], 1)
+    table["score"] = table["learnability"] * table["alignment"]
+    table["rank"] = rank_scores(table["score"], table["prompt_id"])
+    pyarrow.parquet.write_table(pyarrow.table(table), path)
+    rewrite_manifest(cell / "scores")
+    for name in ("selection", "training", "evaluation"):
+        shutil.rmtree(cell / name)
+    assert "does not follow from their gradients" in faults_after(recipe, tmp_path)
+
+
+def plant(folder: Path, name: str, change: Any) -> None:
+    """Change rows of a file in a finished stage, and make its manifest fit."""
+    write_jsonl(folder / name, change(read_jsonl(folder / name)))
+    rewrite_manifest(folder)
+
+
+def test_evaluation_problems_among_the_chosen_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    compare(recipe, tmp_path, METHODS, 1)
+    cell = tmp_path / "seed-0" / "random@10"
+    problem = read_jsonl(cell / "data" / "test.jsonl")[0]
+    plant(cell / "selection", "selected.jsonl", lambda rows: [rows[0] | problem, *rows[1:]])
+    for name in ("training", "evaluation"):
+        shutil.rmtree(cell / name)
+    assert "not in the pool" in faults_after(recipe, tmp_path)
+
+
+def test_a_pool_that_holds_evaluation_problems_is_refused(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = module.WRITERS["data"]
+
+    def leaking(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+        data(recipe, run_dir, folder)
+        problem = read_jsonl(folder / "test.jsonl")[0]
+        rows = read_jsonl(folder / "train.jsonl")
+        write_jsonl(folder / "train.jsonl", [rows[0] | {"prompt": problem["prompt"]}, *rows[1:]])
+
+    monkeypatch.setitem(module.WRITERS, "data", leaking)
+    assert "word for word" in faults_after(recipe, tmp_path)
+
+
+def test_unequal_steps_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    methods = ("learnalign", "random+training.steps=4")
+    assert "unequal steps: 4, the reference 3" in faults_after(recipe, tmp_path, methods)
+
+
+def test_a_training_that_stopped_early_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    compare(recipe, tmp_path, METHODS, 1)
+    cell = tmp_path / "seed-0" / "random@10"
+    plant(cell / "training", "log.jsonl", lambda rows: rows[:-1])
+    shutil.rmtree(cell / "evaluation")
+    assert "the training's log has 2 steps; expected 1 to 3" in faults_after(recipe, tmp_path)
+
+
+def test_other_problems_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    methods = ("learnalign", "random+data.demo_test=30")
+    compare(recipe, tmp_path, methods, 1)
+    cell = tmp_path / "seed-0" / "random@10+data.demo_test=30"
+    data = cell / "data"
+    plant(data, "test.jsonl", lambda rows: rows[:-1])
+    for name in ("selection", "training", "evaluation"):
+        shutil.rmtree(cell / name)
+    assert "other problems than the reference" in faults_after(recipe, tmp_path, methods)
+
+
+def peeking(pool: Any, n: int) -> list[int]:
+    """Takes the prompts of the smallest answers."""
+    return sorted(range(len(pool.prompt_ids)), key=lambda i: int(pool.answers[i]))[:n]
+
+
+def test_a_method_that_peeks_at_the_gold_is_refused(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lean_align.pipeline import selection_stage
+    from lean_align.selection import find_method
+
+    def choose(pool: Any, n: int) -> Any:
+        return peeking(pool, n)
+
+    honest = find_method("random")
+    dishonest = type(honest)(**{**vars(honest), "choose": choose})
+    monkeypatch.setattr(
+        selection_stage, "find_method", lambda name: dishonest if name == "random" else find_method(name)
+    )
+    assert "gold" in faults_after(recipe, tmp_path)
+
+
+def test_a_method_that_fails_does_not_end_the_others(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    found = compare(recipe, tmp_path, ("learnalign", "random@4000", "full"), 1)
+    assert found["n_done"] == 2
+    assert "random@4000" in found["faults"][0]
+
+
+def test_rounds_share_the_steps() -> None:
+    assert stretches(20, 3) == [7, 7, 6]
+    assert stretches(20, 1) == [20]
+
+
+def test_each_round_has_noise_of_its_own_and_goes_on_from_the_adapter(recipe: Recipe) -> None:
+    first, second, third = (round_recipe(recipe, number, 2) for number in (1, 2, 3))
+    assert (first.seed, first.training.init) == (recipe.seed, "base")
+    assert len({first.seed, second.seed, third.seed}) == 3
+    assert second.training.init == "warmup"
+
+
+def test_a_training_in_rounds_chooses_anew(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Planted: another round whose rollouts were not taken again would have the same selection."""
+    from lean_align.artifacts import StageFolder
+    from lean_align.pipeline.rounds import train_in_rounds
+    from lean_align.recipe import changed_recipe
+
+    compare(recipe, tmp_path, ("learnalign",), 1)
+    cell = tmp_path / "seed-0" / "learnalign@10"
+    shutil.rmtree(cell / "evaluation")
+    (cell / "training").rename(tmp_path / "one-shot")
+    folder = StageFolder(cell / "training.partial", cell / "training", {}, 0.0)
+    folder.path.mkdir()
+    train_in_rounds(changed_recipe(recipe, {"selection.rounds": 2}), cell, folder)
+    chosen = [
+        [row["prompt_id"] for row in read_jsonl(folder.path / "rounds" / r / "selection" / "selected.jsonl")]
+        for r in ("1", "2")
+    ]
+    assert chosen[0] == [row["prompt_id"] for row in read_jsonl(cell / "selection" / "selected.jsonl")]
+    assert chosen[0] != chosen[1]
+    assert [row["step"] for row in read_jsonl(folder.path / "log.jsonl")] == [1, 2, 3]
+    assert folder.counts["steps"] == 3
+    assert folder.counts["selection_tokens"] == 1000
+    assert (folder.path / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
