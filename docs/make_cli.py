@@ -26,9 +26,10 @@ def recipe_keys() -> list[str]:
     import dataclasses
     import typing
 
-    source = ast.parse((Path(__file__).parent.parent / "lean_align" / "recipe" / "fields.py").read_text())
+    folder = Path(__file__).parent.parent / "lean_align" / "recipe"
+    sources = [ast.parse((folder / name).read_text()) for name in ("fields.py", "trainers.py")]
     meanings: dict[str, dict[str, str]] = {}
-    for node in source.body:
+    for node in (node for source in sources for node in source.body):
         if isinstance(node, ast.ClassDef):
             pairs = zip(node.body, node.body[1:])
             meanings[node.name] = {

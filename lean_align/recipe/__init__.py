@@ -12,11 +12,7 @@ from lean_align.recipe.fields import (
     ModelRecipe,
     PoolRecipe,
     Recipe,
-    RolloutRecipe,
     SelectionRecipe,
-    TrainerRecipe,
-    TrainingRecipe,
-    WarmupRecipe,
 )
 from lean_align.recipe.reading import (
     all_keys,
@@ -27,6 +23,7 @@ from lean_align.recipe.reading import (
     recipe_tree,
     shipped_recipes,
 )
+from lean_align.recipe.trainers import RolloutRecipe, TrainerRecipe, TrainingRecipe, WarmupRecipe
 
 __all__ = [
     "CompareRecipe",
