@@ -185,9 +185,17 @@ def _rollouts_cost(recipe: Recipe, pool: Pool, place: _Place, loaded: int) -> Co
     settings = recipe.rollouts
     count, longest = settings.num_generations, settings.max_new_tokens
     sampling = Sampling(count, settings.temperature, longest, settings.batch_size, 0, "", 0)
-    n_prompts = min(pool.n_train, max(1, settings.window // count))
     fills = pool.n_train * count / max(settings.batch_size, count)
-    cost = _decoding_cost(_decoding(recipe, n_prompts, pool, sampling), fills, longest, place, loaded)
+    # a sequential allocation draws few completions of many prompts first, and computes as many prompts at once
+    drawn = (settings.first_generations, count) if settings.allocation == "sequential" else (count,)
+    windows = (min(pool.n_train, max(1, settings.window // each)) for each in drawn)
+    passes = [
+        _decoding_cost(
+            _decoding(recipe, n_prompts, pool, replace(sampling, num_generations=each)), fills, longest, place, loaded
+        )
+        for each, n_prompts in zip(drawn, windows)
+    ]
+    cost = max(passes, key=lambda one: one.peak_bytes)
     return _with_engine(cost, recipe, place, loaded, sampling.slots, pool.longest_prompt + longest)
 
 

@@ -107,7 +107,10 @@ def _thinned(indices: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.
 def success_plot(scores: ReportScores, num_generations: int | None) -> Plot:
     """Stacked histogram of success rates, chosen below and not chosen above, one bar a possible rate."""
     n_steps = num_generations or 10
+    # an unbiased estimate of a sequential allocation lies between two bars, and only a rate of 0 or 1 is at an end
     bars = np.clip(np.rint(scores.success_rate * n_steps), 0, n_steps).astype(np.int64)
+    inside = (scores.success_rate > 0) & (scores.success_rate < 1)
+    bars[inside] = np.clip(bars[inside], 1, n_steps - 1)
     chosen, others = (np.bincount(bars[mask], minlength=n_steps + 1) for mask in (scores.selected, ~scores.selected))
     centres = np.arange(n_steps + 1) / n_steps
 
@@ -130,8 +133,8 @@ def success_plot(scores: ReportScores, num_generations: int | None) -> Plot:
         f"{count(others[-1] + chosen[-1])} always."
     )
     caption = (
-        "Share of a prompt's completions that are right before training. A whole bar counts the pool; the green part "
-        "was chosen. The two ends, never and always solved, give no gradient."
+        "Share of a prompt's completions that are right before training, as estimated. A whole bar counts the pool; "
+        "the green part was chosen. The two ends, never and always solved, give no gradient."
     )
     return make_plot("success", "Success rates of the pool and of the chosen", description, caption, draw, (280, 270))
 
