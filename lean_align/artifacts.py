@@ -126,7 +126,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") ->
 class StageFolder:
     """A stage's folder while it is being filled: `path` is `<stage>.partial/`.
 
-    `earlier_seconds` and the earlier peaks are those of other processes that worked here.
+    `earlier_seconds` and the earlier peaks are those of other processes that worked here.  `made_by` says on what the
+    stage ran: nothing depends on it.
     """
 
     path: Path
@@ -137,6 +138,7 @@ class StageFolder:
     earlier_peak_vram_bytes: int | None = None
     started: float = field(default_factory=time.monotonic)
     counts: dict[str, Any] = field(default_factory=dict)
+    made_by: dict[str, Any] = field(default_factory=dict)
 
     def cost(self) -> dict[str, Any]:
         """Seconds at work and peaks of memory so far, over all processes."""
@@ -154,7 +156,9 @@ class StageFolder:
         outputs = {
             p.relative_to(self.path).as_posix(): file_hash(p)
             for p in sorted(self.path.rglob("*"))
-            if p.is_file() and p.relative_to(self.path).as_posix() not in (INPUTS, MANIFEST)
+            if p.is_file()
+            and p.relative_to(self.path).as_posix() not in (INPUTS, MANIFEST)
+            and not p.name.startswith(".")  # locks of runs inside
         }
         write_json(
             self.path / MANIFEST,
@@ -163,6 +167,7 @@ class StageFolder:
                 "inputs": self.inputs,
                 "outputs": outputs,
                 "counts": self.counts,
+                "made_by": self.made_by,
                 **self.cost(),
             },
         )

@@ -32,7 +32,8 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
         else:
             WRITERS[stage.folder](recipe, run_dir, folder.path)
         if stage.folder == "training":
-            folder.counts |= {"steps": recipe.training.steps, "generated_tokens": 7 * recipe.training.steps}
+            folder.counts |= {"n_prompts": 10, "steps": recipe.training.steps}
+            folder.counts |= {"generated_tokens": 7 * recipe.training.steps}
         if stage.folder == "warmup":
             folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps}
         if stage.folder == "rollouts":
@@ -55,7 +56,7 @@ def _data(recipe: Recipe, run_dir: Path, folder: Path) -> None:
 
 
 def _warmup(recipe: Recipe, run_dir: Path, folder: Path) -> None:
-    _training_files(recipe.warmup.steps, folder, 0.3)
+    _training_files(recipe.warmup.steps, folder, 0.3, "train-000")
 
 
 def _rollouts(recipe: Recipe, run_dir: Path, folder: Path) -> None:
@@ -81,15 +82,16 @@ def _gradients(recipe: Recipe, run_dir: Path, folder: Path) -> None:
 
 
 def _training(recipe: Recipe, run_dir: Path, folder: Path) -> None:
-    _training_files(recipe.training.steps, folder, 0.5)
+    chosen = read_jsonl(run_dir / "selection" / "selected.jsonl")[0]["prompt_id"]
+    _training_files(recipe.training.steps, folder, 0.5, chosen)
 
 
-def _training_files(steps: int, folder: Path, reward: float) -> None:
+def _training_files(steps: int, folder: Path, reward: float, prompt_id: str) -> None:
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
     rows = range(1, steps + 1)
     write_jsonl(folder / "log.jsonl", [{"step": step, "reward": reward} for step in rows])
-    own = {"prompt_ids": ["train-000"], "rewards": [[1.0, 0.0]], "n_tokens": [[3, 4]]}
+    own = {"prompt_ids": [prompt_id], "rewards": [[1.0, 0.0]], "n_tokens": [[3, 4]]}
     write_jsonl(folder / "rewards.jsonl", [{"step": step, **own} for step in rows])
 
 

@@ -14,7 +14,7 @@ import pytest
 from lean_align.artifacts import file_hash, read_json, read_jsonl, write_json, write_jsonl
 from lean_align.comparing import compare, read_variant, read_variants, running
 from lean_align.comparing.cells import shared_key
-from lean_align.errors import RecipeError
+from lean_align.errors import RecipeError, StageError
 from lean_align.pipeline.graph import BY_FOLDER
 from lean_align.pipeline.rounds import round_recipe, stretches
 from lean_align.pipeline.tables import read_scores, read_table
@@ -62,6 +62,9 @@ def test_sizes_multiply_methods_without_one_of_their_own(recipe: Recipe) -> None
         ("random+warmup.steps", "without '='"),
         ("random+warmup.stepz=1", "did you mean 'warmup.steps'"),
         ("random+training.steps=none", "expected int"),
+        ("random+selection.method=full", "the method is what stands in front"),
+        ("random+selection.n=5", "the size is written METHOD@N"),
+        ("random+seed=3", "seeds are the comparison's own"),
     ],
 )
 def test_a_wrong_variant_is_refused(text: str, word: str, recipe: Recipe) -> None:
@@ -102,8 +105,7 @@ def test_the_same_call_continues(recipe: Recipe, tmp_path: Path, fake_stages: Ra
     shutil.rmtree(tmp_path / "seed-0" / "random@10" / "evaluation")
     again = compare(recipe, tmp_path, METHODS, 1)
     assert fake_stages[n:] == [("evaluation", "random@10")]
-    drop = ("comparisons",)
-    assert {k: v for k, v in first.items() if k not in drop} == {k: v for k, v in again.items() if k not in drop}
+    assert first == again
 
 
 @pytest.mark.page
@@ -208,7 +210,7 @@ def plant(folder: Path, name: str, change: Any) -> None:
     rewrite_manifest(folder)
 
 
-def test_evaluation_problems_among_the_chosen_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+def test_a_chosen_prompt_that_is_not_in_the_pool_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
     compare(recipe, tmp_path, METHODS, 1)
     cell = tmp_path / "seed-0" / "random@10"
     problem = read_jsonl(cell / "data" / "test.jsonl")[0]
@@ -257,6 +259,114 @@ def test_other_problems_are_refused(recipe: Recipe, tmp_path: Path, fake_stages:
     assert "other problems than the reference" in faults_after(recipe, tmp_path, methods)
 
 
+def test_a_choice_exchanged_after_it_was_made_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Planted: LearnAlign's prompts in the random choice's file, its manifest made to fit, trained on anew."""
+    compare(recipe, tmp_path, METHODS, 1)
+    cells = {name: tmp_path / "seed-0" / f"{name}@10" for name in ("random", "learnalign")}
+    better = read_jsonl(cells["learnalign"] / "selection" / "selected.jsonl")
+    plant(cells["random"] / "selection", "selected.jsonl", lambda rows: better)
+    for name in ("training", "evaluation"):
+        shutil.rmtree(cells["random"] / name)
+    assert "do not name the same prompts" in faults_after(recipe, tmp_path)
+
+
+def test_a_training_on_other_prompts_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    compare(recipe, tmp_path, METHODS, 1)
+    cell = tmp_path / "seed-0" / "random@10"
+    plant(cell / "training", "rewards.jsonl", lambda rows: [row | {"prompt_ids": ["test-000"]} for row in rows])
+    shutil.rmtree(cell / "evaluation")
+    assert "1 prompts that were not chosen (first: test-000)" in faults_after(recipe, tmp_path)
+
+
+def test_other_limits_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    methods = ("learnalign", "random+rollouts.max_new_tokens=32")
+    assert "unequal max_new_tokens: 32, the reference 64" in faults_after(recipe, tmp_path, methods)
+
+
+def test_seeds_that_answer_other_problems_are_refused(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = module.WRITERS["data"]
+
+    def own_problems(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+        data(recipe, run_dir, folder)
+        rows = read_jsonl(folder / "test.jsonl")
+        write_jsonl(folder / "test.jsonl", rows[recipe.seed : recipe.seed + 50])
+
+    monkeypatch.setitem(module.WRITERS, "data", own_problems)
+    found = compare(recipe, tmp_path, ("learnalign", "random"), 2)
+    assert found["n_done"] == 2
+    assert "other problems than seed 0 (seed 1)" in found["faults"][0]
+
+
+def test_each_size_is_compared_with_the_reference_of_that_size(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    methods = ("learnalign", "random", "learnalign@5", "random@5", "full", "random@7")
+    found = compare(recipe, tmp_path, methods, 1)
+    assert {c["label"]: (c["reference"], c["family"]) for c in found["comparisons"]} == {
+        "random@10": ("learnalign@10", "primary"),
+        "random@5": ("learnalign@5", "other sizes"),
+        "learnalign@5": ("learnalign@10", "others"),
+        "full": ("learnalign@10", "others"),
+        "random@7": ("learnalign@10", "others"),
+    }
+
+
+class Killed(BaseException):
+    """What ends a process between two lines."""
+
+
+@pytest.mark.parametrize(("name", "times"), [("replace", 1), ("symlink_to", 1), ("symlink_to", 3)])
+def test_a_kill_while_stages_are_shared_loses_nothing(
+    name: str, times: int, recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the end of a shared stage, its move and its link; the next call has the methods in another order."""
+    real, left = getattr(Path, name), [times]
+
+    def kill(self: Path, *rest: Any) -> Any:
+        if name == "symlink_to" or "stages" in str(rest[0]):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+        return real(self, *rest)
+
+    with monkeypatch.context() as planted:
+        planted.setattr(Path, name, kill)
+        with pytest.raises(Killed):
+            compare(recipe, tmp_path, METHODS, 1)
+    found = compare(recipe, tmp_path, tuple(reversed(METHODS)), 1)
+    assert (found["n_done"], found["faults"]) == (3, [])
+    again = compare(recipe, tmp_path, METHODS, 1)
+    assert (again["n_done"], again["faults"]) == (3, [])
+
+
+def test_a_damaged_shared_stage_names_what_to_delete_and_is_made_again(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    compare(recipe, tmp_path, METHODS, 1)
+    home = next((tmp_path / "stages").glob("rollouts-*"))
+    (home / "rollouts.jsonl").write_text("")
+    assert f"delete {home}" in faults_after(recipe, tmp_path)
+    shutil.rmtree(home)
+    assert compare(recipe, tmp_path, METHODS, 1)["n_done"] == 3
+
+
+def test_a_shared_stage_that_fails_is_not_begun_by_every_cell(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def failing(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+        calls.append(run_dir)
+        raise StageError("no memory")
+
+    monkeypatch.setitem(module.WRITERS, "rollouts", failing)
+    found = compare(recipe, tmp_path, ("learnalign", "learnability", "random"), 1)
+    assert (len(calls), found["n_done"]) == (1, 1)
+    assert "did not end in another run" in found["faults"][1]
+
+
 def peeking(pool: Any, n: int) -> list[int]:
     """Takes the prompts of the smallest answers."""
     return sorted(range(len(pool.prompt_ids)), key=lambda i: int(pool.answers[i]))[:n]
@@ -277,6 +387,31 @@ def test_a_method_that_peeks_at_the_gold_is_refused(
         selection_stage, "find_method", lambda name: dishonest if name == "random" else find_method(name)
     )
     assert "gold" in faults_after(recipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["data/kinds.json", "rollouts/rollouts.jsonl", "../random@10/evaluation/trained/demo.jsonl"]
+)
+def test_a_method_that_opens_a_file_of_the_comparison_is_refused(
+    name: str, recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of shared stages lie outside the run's folder, behind links; other runs' beside it."""
+    from lean_align.pipeline import selection_stage
+    from lean_align.selection import find_method
+
+    compare(recipe, tmp_path, ("learnalign", "random"), 1)
+    cell = tmp_path / "seed-0" / "learnability@10"
+
+    def choose(pool: Any, n: int) -> Any:
+        (cell / name).read_text()
+        return honest.choose(pool, n)
+
+    honest = find_method("learnability")
+    dishonest = type(honest)(**{**vars(honest), "choose": choose})
+    chosen = {"learnability": dishonest}
+    monkeypatch.setattr(selection_stage, "find_method", lambda name: chosen.get(name) or find_method(name))
+    faults = faults_after(recipe, tmp_path, ("learnalign", "random", "learnability"))
+    assert "closed to" in faults
 
 
 def test_a_method_that_fails_does_not_end_the_others(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:

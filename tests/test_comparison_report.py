@@ -460,14 +460,16 @@ def test_settings_are_shown_where_the_label_does_not_tell_them() -> None:
     assert [row[0].text for row in table.rows] == ["learnalign@130", "a warmup.steps = 0", "b+warmup.steps=0"]
 
 
-def test_comparisons_with_another_reference_stay_out_of_the_main_table() -> None:
+def test_a_comparison_with_another_reference_says_so_everywhere() -> None:
     results = make_results(LABELS[:2])
-    results["comparisons"].append(results["comparisons"][0] | {"reference": "full", "p_value": 0.777})
+    results["comparisons"][0] |= {"reference": "learnalign@50", "p_holm": 0.001}
     comparison = found(results)
-    assert "0.777" not in row_of(tables.result_table(comparison), "random@130")
+    assert "against learnalign@50" in row_of(tables.result_table(comparison), "random@130")[4]
     whole = tables.comparison_table(comparison)
     assert whole is not None
-    assert [row[0].text for row in whole.rows] == ["random@130", "random@130 against full"]
+    assert [row[0].text for row in whole.rows] == ["random@130 against learnalign@50"]
+    assert comparison_lines(results)[-1].endswith("against learnalign@50")
+    assert "learnalign@50 beats random@130." in wording.judged(comparison, results["comparisons"][0])
 
 
 def test_the_terminal_table_needs_no_matplotlib() -> None:

@@ -4,7 +4,9 @@
 2. Scores that do not follow from the gradients and the rewards, whoever wrote the file and its manifest.
 3. A chosen prompt that is not in the pool as it is, or that the evaluation holds too, word for word or nearly.
 4. Other evaluation problems than the reference's.
-5. Other numbers of steps, or of prompts a step, than the reference's, or another start.
+5. Other numbers of steps, of prompts a step or of completions than the reference's, another start, other limits, or
+   another way to decode.
+6. A training on other prompts than the method chose.
 
 A method that looks at gold answers is refused while it chooses (`lean_align.selection`).
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,7 @@ from lean_align.errors import StaleStageError
 from lean_align.pipeline.graph import needed_stages, stored_recipe
 from lean_align.pipeline.inputs import read_prompts
 from lean_align.pipeline.score_stage import success_estimates
-from lean_align.pipeline.selection_stage import SELECTED
+from lean_align.pipeline.selection_stage import SELECTED, VALUES, chosen_ids
 from lean_align.pipeline.tables import read_scores, rollout_table
 from lean_align.recipe import Recipe
 from lean_align.scoring import score_prompts
@@ -34,6 +37,7 @@ from lean_align.store import open_store
 
 STEPS = ("steps", "prompts_per_step")
 _TOLERANCE = 1e-6
+"""Of the largest value of a column; a score is a mean over the pool, so it shrinks as the pool grows."""
 
 
 def cell_faults(cell: Path) -> list[str]:
@@ -60,10 +64,14 @@ def pair_faults(cell: Path, reference: Path) -> list[str]:
 
 
 def training_facts(cell: Path) -> dict[str, Any]:
-    """What trainings must agree in: steps made, prompts a step, completions a prompt, start and limits."""
+    """What cells must agree in: steps made, prompts a step, completions a prompt, start, limits and decoding."""
     log, recipe = read_jsonl(cell / "training" / "log.jsonl"), stored_recipe(cell)
     return {
         "steps": len(log),
+        "model": asdict(recipe.model),
+        "temperature": recipe.rollouts.temperature,
+        "max_new_tokens": recipe.rollouts.max_new_tokens,
+        "evaluation": asdict(recipe.evaluation),
         "prompts_per_step": recipe.training.prompts_per_step,
         "num_generations": recipe.rollouts.num_generations,
         "start": recipe.training.init,
@@ -93,7 +101,7 @@ def _score_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
         yield f"{path} has its prompts in another order than the gradients"
     for name in ("success_rate", "learnability", "alignment", "score", "leave_one_out"):
         own, again = getattr(found, name), getattr(wanted, name)
-        n_wrong = int(np.sum(~np.isclose(own, again, rtol=1e-4, atol=_TOLERANCE)))
+        n_wrong = int(np.sum(~np.isclose(own, again, rtol=1e-4, atol=_TOLERANCE * float(np.abs(again).max()))))
         if n_wrong:
             yield f"{path}: {name} of {n_wrong} prompts does not follow from their gradients and rewards"
 
@@ -104,8 +112,12 @@ def _selection_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
     strange = [p.prompt_id for p in chosen if pool.get(p.prompt_id) != p]
     if strange:
         yield f"{len(strange)} chosen prompts are not in the pool as they are (first: {strange[0]})"
-    if len({p.prompt_id for p in chosen}) < len(chosen):
-        yield "a prompt was chosen twice"
+    if [p.prompt_id for p in chosen] != chosen_ids(cell):
+        yield f"{SELECTED} and {VALUES} do not name the same prompts in the same order"
+    trained = {i for row in read_jsonl(cell / "training" / "rewards.jsonl") for i in row["prompt_ids"]}
+    others = sorted(trained - {p.prompt_id for p in chosen})
+    if others and recipe.selection.rounds == 1:
+        yield f"the training used {len(others)} prompts that were not chosen (first: {others[0]})"
     leaked = sorted({p.prompt_id for p in chosen} & _leaks(cell)["exact"])
     if leaked:
         yield f"{len(leaked)} chosen prompts are evaluation problems, word for word (first: {leaked[0]})"

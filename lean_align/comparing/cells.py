@@ -16,9 +16,11 @@ from pathlib import Path
 
 from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
 from lean_align.comparing.variants import Variant
+from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline import run, run_stage
 from lean_align.pipeline.graph import Stage, is_finished, needed_stages, pick, stage_keys, upstream
 from lean_align.recipe import Recipe, dump_recipe, recipe_tree
+from lean_align.selection import withholding
 
 STAGES = "stages"
 OWN = ("selection", "training", "evaluation", "report")
@@ -32,8 +34,11 @@ def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
     return folder / f"seed-{seed}" / variant.label.replace("/", "_")
 
 
-def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int) -> Path:
+def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int, failed: dict[Path, str]) -> Path:
     """Run a cell up to its evaluation, or continue it; returns its run folder.
+
+    `failed` has the shared stages that did not end before, with the reason, and gets those that do not now: other cells
+    that need them do not begin them anew.
 
     Raises
     ------
@@ -45,8 +50,9 @@ def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int) -> Path:
     write_text(cell / "recipe.yaml", dump_recipe(recipe))
     for stage in needed_stages(recipe):
         if stage.folder not in OWN:
-            _share(folder, cell, stage, recipe)
-    run_stage("select", cell)
+            _share(folder, cell, stage, recipe, failed)
+    with withholding(folder):
+        run_stage("select", cell)
     run(recipe, cell, stop_after="evaluate")
     return cell
 
@@ -64,19 +70,40 @@ def shared_key(stage: Stage, recipe: Recipe) -> str:
     return text_hash(canonical_json({"stage": stage.folder, "recipe": own, "before": before}))[:10]
 
 
-def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe) -> None:
+def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[Path, str]) -> None:
     """Link a stage into a cell; the first cell that needs it runs it."""
     home, link = folder / STAGES / f"{stage.folder}-{shared_key(stage, recipe)}", cell / stage.folder
-    beside = BESIDE_DATA if stage.folder == "data" else ()
+    if home in failed:
+        raise StageError(f"{stage.folder} did not end in another run of this comparison: {failed[home]}")
+    if link.is_symlink() and not link.exists():
+        link.unlink()  # its stage was deleted: it is made again
+    if not home.exists():
+        try:
+            _make(stage, recipe, cell, home)
+        except LeanAlignError as error:
+            failed[home] = str(error)
+            raise
     if not link.is_symlink():
-        if not home.exists():
-            home.parent.mkdir(exist_ok=True)
-            run(recipe, cell, stop_after=stage.command)
-            for name in beside:
-                shutil.copyfile(cell / name, f"{home}.{name}")
-            link.replace(home)
+        if link.exists():  # ended here and elsewhere, between two calls of which the first was cut off
+            shutil.rmtree(link)
         link.symlink_to(os.path.relpath(home, cell))
-    for name in beside:
+    for name in _beside(stage):
         if not (cell / name).exists():
             shutil.copyfile(f"{home}.{name}", cell / name)
-    is_finished(stage, recipe, cell)
+    try:
+        is_finished(stage, recipe, cell)
+    except StaleStageError as error:
+        raise StaleStageError(f"{error}\n{link} is a link to {home}, which other runs share: delete {home}.") from error
+
+
+def _make(stage: Stage, recipe: Recipe, cell: Path, home: Path) -> None:
+    """Run a stage in a cell and move it to where all cells find it."""
+    home.parent.mkdir(exist_ok=True)
+    run(recipe, cell, stop_after=stage.command)
+    for name in _beside(stage):
+        shutil.copyfile(cell / name, f"{home}.{name}")
+    (cell / stage.folder).replace(home)
+
+
+def _beside(stage: Stage) -> tuple[str, ...]:
+    return BESIDE_DATA if stage.folder == "data" else ()

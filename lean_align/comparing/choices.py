@@ -17,24 +17,25 @@ from lean_align.evaluate import value_correlations
 BINS = 16
 """Bars of a histogram of lengths, from 0 to the longest mean completion of the pool."""
 Cells = Mapping[tuple[Variant, int], CellFacts]
-Pools = Mapping[int, PoolFacts]
+Pools = Mapping[Path, PoolFacts]
 
 
-def pool_by_seed(folder: Path, variants: Sequence[Variant], cells: Cells) -> dict[int, PoolFacts]:
-    """The pool of each seed, as the first variant without settings that took scores found it."""
-    found: dict[int, PoolFacts] = {}
-    for variant in variants:
+def pools_of(folder: Path, variants: Sequence[Variant], cells: Cells) -> dict[Path, PoolFacts]:
+    """Each pool, by its data folder, as the first variant that took scores found it; those without settings first."""
+    found: dict[Path, PoolFacts] = {}
+    for variant in sorted(variants, key=lambda v: len(v.settings)):
         for own, seed in cells:
-            scored = (cell_folder(folder, own, seed) / "scores").exists()
-            if own == variant and seed not in found and scored and not own.settings:
-                found[seed] = read_pool_facts(cell_folder(folder, own, seed))
+            cell = cell_folder(folder, own, seed)
+            pool = cells[own, seed].pool
+            if own == variant and (cell / "scores").exists() and pool not in found:
+                found[pool] = read_pool_facts(cell)
     return found
 
 
-def choice_facts(done: Mapping[int, CellFacts], pools: Pools) -> dict[str, Any]:
+def choice_facts(done: Sequence[CellFacts], pools: Pools) -> dict[str, Any]:
     """Of one variant, over the seeds: lengths, kinds and correlations of what it chose."""
-    known = [(cell, pools[seed]) for seed, cell in done.items() if seed in pools]
-    without = [cell.n_without_signal for cell in done.values() if cell.n_without_signal is not None]
+    known = [(cell, pools[cell.pool]) for cell in done if cell.pool in pools]
+    without = [cell.n_without_signal for cell in done if cell.n_without_signal is not None]
     found: dict[str, Any] = {"n_without_signal": float(np.mean(without)) if without else None}
     if not known:
         return found
@@ -59,11 +60,11 @@ def overlap_matrix(variants: Sequence[Variant], cells: Cells) -> dict[str, Any]:
 
 def scatter(reference: Variant, cells: Cells, pools: Pools) -> dict[str, Any] | None:
     """Learnability and alignment of every prompt of one seed, and which the reference chose."""
-    seeds = [seed for variant, seed in cells if variant == reference and seed in pools]
+    seeds = [seed for (variant, seed), cell in cells.items() if variant == reference and cell.pool in pools]
     if not seeds:
         return None
     seed = min(seeds)
-    pool, chosen = pools[seed], set(cells[reference, seed].chosen)
+    pool, chosen = pools[cells[reference, seed].pool], set(cells[reference, seed].chosen)
     kinds = [pool.kinds.get(i, "") for i in pool.prompt_ids]
     return {
         "seed": seed,

@@ -12,7 +12,7 @@ from lean_align.artifacts import read_json, read_jsonl, read_manifest
 from lean_align.pipeline.data_stage import KINDS
 from lean_align.pipeline.evaluation import BASE, TRAINED
 from lean_align.pipeline.graph import needed_stages, stored_recipe
-from lean_align.pipeline.selection_stage import VALUES
+from lean_align.pipeline.selection_stage import VALUES, chosen_ids
 from lean_align.pipeline.tables import read_table
 
 NOT_SELECTION = ("data", "training", "evaluation", "report")
@@ -25,6 +25,8 @@ class CellFacts:
     Attributes
     ----------
     seed : int
+    pool : Path
+        The data folder, which cells of the same pool and seed share.
     chosen : tuple of str
         Best first.
     values : dict of str to float
@@ -38,6 +40,7 @@ class CellFacts:
     """
 
     seed: int
+    pool: Path
     chosen: tuple[str, ...]
     values: dict[str, float]
     n_without_signal: int | None
@@ -51,11 +54,11 @@ def read_cell(cell: Path) -> CellFacts:
     """Read a finished cell."""
     recipe = stored_recipe(cell)
     table = read_table(cell / "selection" / VALUES)
-    places = {i: int(place) for i, place in zip(table["prompt_id"], table["place"]) if place > 0}
     values = {i: float(v) for i, v in zip(table["prompt_id"], table["value"]) if np.isfinite(v)}
     return CellFacts(
         recipe.seed,
-        tuple(sorted(places, key=places.__getitem__)),
+        (cell / "data").resolve(),
+        tuple(chosen_ids(cell)),
         values,
         read_json(cell / "selection" / "manifest.json")["counts"]["n_without_signal"],
         _rewards(cell / "evaluation" / TRAINED),
@@ -85,7 +88,7 @@ def _cost(cell: Path) -> dict[str, float]:
         "selection_seconds": round(sum(m["wall_seconds"] for m in before.values()) + later, 3),
         "generated_tokens": tokens + counts.get("selection_tokens", 0),
         "training_tokens": counts.get("generated_tokens", 0),
-        "training_seconds": round(seconds - later, 3),
+        "training_seconds": counts.get("training_seconds", seconds),
     }
 
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from lean_align.artifacts import read_json
 from lean_align.comparing.audit import faults_by_seed
 from lean_align.comparing.cells import cell_folder
-from lean_align.comparing.choices import choice_facts, overlap_matrix, pool_by_seed, scatter
+from lean_align.comparing.choices import choice_facts, overlap_matrix, pools_of, scatter
 from lean_align.comparing.facts import CellFacts
 from lean_align.comparing.variants import Variant, find_variant, read_variant
 from lean_align.errors import RecipeError
 from lean_align.evaluate import detectable_difference, holm, mean_over_seeds, seed_differences
 from lean_align.recipe import Recipe
 
-PRIMARY, OTHERS = "primary", "others"
+PRIMARY, SIZES, OTHERS = "primary", "other sizes", "others"
 LEVEL = 0.05
 Cells = Mapping[tuple[Variant, int], CellFacts]
 Found = Sequence[tuple[str, int, str]]
@@ -50,6 +50,17 @@ class Comparison:
         seeds = tuple(range(recipe.seed, recipe.seed + n_seeds))
         return cls(recipe, tuple(ordered), reference, seeds, frozenset(v for v in primary if v is not None))
 
+    def reference_of(self, variant: Variant) -> Variant:
+        """What a variant is compared with: the reference's method at its own size where that is there."""
+        alike = Variant(self.reference.method, variant.n, self.reference.settings)
+        return alike if alike in self.variants and alike != variant else self.reference
+
+    def family_of(self, variant: Variant) -> str:
+        """The comparisons that its p-value is corrected with."""
+        if variant in self.primary:
+            return PRIMARY
+        return OTHERS if self.reference_of(variant) == self.reference else SIZES
+
     @property
     def n_cells(self) -> int:
         """Trainings in all."""
@@ -63,7 +74,7 @@ def comparison_results(
 
     `known` keeps bootstraps between calls: only those of methods with a new cell are drawn.
     """
-    pools = pool_by_seed(folder, plan.variants, cells)
+    pools = pools_of(folder, plan.variants, cells)
     any_cell = next(iter(cells.values()), None)
     tree = {
         "recipe": plan.recipe.name,
@@ -125,24 +136,24 @@ def _method(
     row["by_seed"] = {str(seed): _mean(cell.rewards.values()) for seed, cell in done.items()}
     row["cost"] = {key: _mean(cell.cost[key] for cell in done.values()) for key in next(iter(done.values())).cost}
     row["learning_curve"] = _curve([cell.curve for cell in done.values()])
-    return row | choice_facts(done, pools)
+    return row | choice_facts(list(done.values()), pools)
 
 
 def _comparisons(plan: Comparison, cells: Cells, known: dict[Any, Any]) -> list[dict[str, Any]]:
-    reference, found = rewards_of(plan.reference, plan.seeds, cells), dict[Variant, dict[str, Any]]()
+    found: dict[Variant, dict[str, Any]] = {}
     for variant in plan.variants:
-        own = rewards_of(variant, plan.seeds, cells)
+        own, reference = (rewards_of(v, plan.seeds, cells) for v in (variant, plan.reference_of(variant)))
         if variant != plan.reference and own.keys() & reference.keys():
             key = ("difference", variant, *own, "from", *reference)
             if key not in known:
                 known[key] = seed_differences(reference, own, plan.recipe.seed).as_json()
             found[variant] = known[key]
     rows = []
-    for family in (PRIMARY, OTHERS):
-        members = {v: c for v, c in found.items() if (v in plan.primary) == (family == PRIMARY)}
+    for family in (PRIMARY, SIZES, OTHERS):
+        members = {v: c for v, c in found.items() if plan.family_of(v) == family}
         corrected = holm({v.label: c["p_value"] for v, c in members.items()})
         for variant, row in members.items():
-            names = {"label": variant.label, "reference": plan.reference.label, "family": family}
+            names = {"label": variant.label, "reference": plan.reference_of(variant).label, "family": family}
             more = {"p_holm": corrected[variant.label], "detectable": _detectable(plan, row, len(members), known)}
             rows.append(names | row | more)
     return rows
@@ -160,10 +171,12 @@ def _detectable(plan: Comparison, row: Mapping[str, Any], n_members: int, known:
 
 
 def _base(plan: Comparison, cells: Cells) -> dict[str, Any] | None:
-    by_seed = {seed: cell.base_rewards for (_, seed), cell in cells.items()}
+    by_seed = {seed: cell.base_rewards for (variant, seed), cell in cells.items() if variant == plan.reference}
     if not by_seed:
         return None
-    mean = mean_over_seeds(as_matrix(by_seed)[:1], plan.recipe.seed)  # the base is the same with every seed
+    rewards = as_matrix(by_seed)
+    alike = bool((rewards == rewards[0]).all())  # greedy answers are; sampled ones have the seed's own noise
+    mean = mean_over_seeds(rewards[:1] if alike else rewards, plan.recipe.seed)
     return {"accuracy": mean.value, "interval": list(mean.interval)}
 
 
@@ -172,14 +185,16 @@ def _benchmarks(cell: CellFacts | None) -> str | None:
 
 
 def _machine(plan: Comparison, folder: Path, cells: Cells) -> dict[str, Any]:
-    """Commit and machine of the cells; commits are joined where they differ."""
-    runs = [read_json(cell_folder(folder, variant, seed) / "run.json") for variant, seed in cells]
+    """Commits and machine of the trainings; commits are joined where they differ."""
+    folders = [cell_folder(folder, variant, seed) for variant, seed in cells]
+    runs = [read_json(cell / "run.json") for cell in folders]
     pool = dict.fromkeys(("git_commit", "device", "processor", "pool_size"))
     if not runs:
         return pool
     variant, seed = next(iter(cells))
     counts = read_json(cell_folder(folder, variant, seed) / "selection" / "manifest.json")["counts"]
-    commits = dict.fromkeys(str(run["git_commit"]) for run in runs)
+    trained = [read_json(cell / "training" / "manifest.json").get("made_by") or {} for cell in folders]
+    commits = dict.fromkeys(str(own.get("git_commit", run["git_commit"])) for own, run in zip(trained, runs))
     return {
         "git_commit": ", ".join(commits),
         "device": runs[0]["device"],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.artifacts import write_json, write_text
-from lean_align.comparing.audit import cell_faults, cell_flags, pair_faults
+from lean_align.comparing.audit import cell_faults, cell_flags, pair_faults, problems_hash
 from lean_align.comparing.cells import cell_folder, is_done, run_cell
 from lean_align.comparing.facts import CellFacts, read_cell
 from lean_align.comparing.results import Comparison, comparison_results
@@ -81,6 +81,7 @@ class _Progress:
     faults: list[tuple[str, int, str]] = field(default_factory=list)
     flags: list[tuple[str, int, str]] = field(default_factory=list)
     known: dict[Any, Any] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
 
     def take(self, variant: Variant, seed: int) -> bool:
         """Run a cell where it is not done, audit it, and keep its facts; whether anything was run."""
@@ -89,12 +90,12 @@ class _Progress:
             done = is_done(cell)
             if not done:
                 say(f"compare: {variant.label}, seed {seed} ({len(self.cells)} of {self.plan.n_cells} cells done)")
-            run_cell(self.folder, variant, self.plan.recipe, seed)
+            run_cell(self.folder, variant, self.plan.recipe, seed, self.failed)
             found = [*cell_faults(cell), *self._against_reference(cell, seed)]
             if not found:
                 self.cells[variant, seed] = read_cell(cell)
                 self.flags += [(variant.label, seed, text) for text in cell_flags(cell)]
-        except LeanAlignError as error:
+        except (LeanAlignError, OSError) as error:
             found = [str(error)]
         for text in found:
             say(f"compare: {variant.label}, seed {seed} does not count: {text}")
@@ -111,5 +112,10 @@ class _Progress:
         return results
 
     def _against_reference(self, cell: Path, seed: int) -> list[str]:
+        """Faults against the reference of the same seed, and of the first: all seeds answer the same problems."""
         reference = cell_folder(self.folder, self.plan.reference, seed)
-        return pair_faults(cell, reference) if cell != reference and is_done(reference) else []
+        found = pair_faults(cell, reference) if cell != reference and is_done(reference) else []
+        first = cell_folder(self.folder, self.plan.reference, self.plan.seeds[0])
+        if not found and is_done(first) and problems_hash(cell) != problems_hash(first):
+            found.append(f"it was evaluated on other problems than seed {self.plan.seeds[0]}")
+        return found

@@ -15,6 +15,11 @@ from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe, changed_recipe
 from lean_align.selection import find_method
 
+_NAMED = {
+    "selection.method": "the method is what stands in front",
+    "selection.n": "the size is written METHOD@N",
+    "seed": "seeds are the comparison's own: --seeds says how many, --set seed=S where they begin",
+}
 FULL = "full"
 """Takes the whole pool, whatever the size."""
 
@@ -55,6 +60,9 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
     pairs = [setting.partition("=") for setting in settings]
     if any(not equals or not key for key, equals, _ in pairs):
         raise RecipeError(f"{text!r} has a setting without '='; expected METHOD@N+KEY=VALUE, as {name}+warmup.steps=0.")
+    for key, _, _ in pairs:
+        if key.strip() in _NAMED:
+            raise RecipeError(f"{text!r} sets {key.strip()}; {_NAMED[key.strip()]}.")
     n = None if name == FULL else int(size) if at else base.selection.n
     variant = Variant(name, n, tuple((key.strip(), value) for key, _, value in pairs))
     variant.recipe(base, seed)  # a wrong key is refused now
@@ -72,7 +80,7 @@ def read_variants(texts: Sequence[str], sizes: Sequence[int], base: Recipe) -> l
 
 
 def find_variant(text: str, among: Sequence[Variant], base: Recipe) -> Variant | None:
-    """The variant that a name means: its own size where it has one, otherwise selection.n or the only size there is."""
+    """The variant that a name means: its own size where it has one, otherwise selection.n, or the first there is."""
     wanted = read_variant(text, base)
     if wanted in among or "@" in text:
         return wanted if wanted in among else None

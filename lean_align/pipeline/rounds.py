@@ -11,6 +11,7 @@ round draws its noise from a seed of its own.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ _ADAPTER = "adapter/adapter_model.safetensors"
 
 def train_in_rounds(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     """Train in `selection.rounds` stretches; leaves what a training leaves, and what the selections cost in counts."""
-    before, done, tokens, costs = run_dir, 0, 0, dict[str, float]()
+    before, done, counts = run_dir, 0, {"generated_tokens": 0, "training_seconds": 0.0}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in LOGS}
     for number, steps in enumerate(stretches(recipe.training.steps, recipe.selection.rounds), start=1):
         round_dir, own = folder.path / ROUNDS / str(number), round_recipe(recipe, number, steps)
@@ -39,16 +40,16 @@ def train_in_rounds(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         _begin(own, round_dir, before, number)
         run(own, round_dir, stop_after="train")
         if number > 1:
-            _add_costs(own, round_dir, costs)
+            _add_costs(own, round_dir, counts)
         for name, found in rows.items():
             found += [row | {"step": row["step"] + done} for row in read_jsonl(round_dir / "training" / name)]
-        tokens += read_json(round_dir / "training" / "manifest.json")["counts"]["generated_tokens"]
+        _add_training(round_dir, counts)
         before, done = round_dir, done + steps
     shutil.copytree(before / "training" / "adapter", folder.path / "adapter", dirs_exist_ok=True)
     for name, found in rows.items():
         write_jsonl(folder.path / name, found)
-    folder.counts |= {"n_prompts": recipe.selection.n, "steps": done, "rounds": recipe.selection.rounds, **costs}
-    folder.counts |= {"generated_tokens": tokens}
+    n_prompts = read_json(before / "training" / "manifest.json")["counts"]["n_prompts"]
+    folder.counts |= {"n_prompts": n_prompts, "steps": done, "rounds": recipe.selection.rounds, **counts}
 
 
 def stretches(steps: int, rounds: int) -> list[int]:
@@ -72,8 +73,8 @@ def _begin(own: Recipe, round_dir: Path, before: Path, number: int) -> None:
     if number == 1:
         for stage in STAGES:
             source, link = before / stage.folder, round_dir / stage.folder
-            if read_manifest(source) is not None and stage.folder != "training" and not link.exists():
-                link.symlink_to(source.resolve())
+            if read_manifest(source) is not None and stage.folder != "training" and not link.is_symlink():
+                link.symlink_to(os.path.relpath(source, round_dir))
         return
     _copy_stage(own, round_dir, "data", before / "data")
     _copy_stage(own, round_dir, "warmup", before / "training")
@@ -92,6 +93,12 @@ def _copy_stage(own: Recipe, round_dir: Path, name: str, source: Path) -> None:
             (folder.path / output).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / output, folder.path / output)
         folder.counts |= read_json(source / "manifest.json")["counts"]
+
+
+def _add_training(round_dir: Path, counts: dict[str, float]) -> None:
+    manifest = read_json(round_dir / "training" / "manifest.json")
+    counts["generated_tokens"] += manifest["counts"]["generated_tokens"]
+    counts["training_seconds"] = round(counts["training_seconds"] + manifest["wall_seconds"], 3)
 
 
 def _add_costs(own: Recipe, round_dir: Path, costs: dict[str, float]) -> None:

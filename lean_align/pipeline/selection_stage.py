@@ -17,7 +17,7 @@ from lean_align.artifacts import StageFolder, write_jsonl
 from lean_align.pipeline.inputs import read_prompts
 from lean_align.pipeline.score_stage import success_estimates
 from lean_align.pipeline.signal_files import read_perplexity, read_ratings, read_reward_curves
-from lean_align.pipeline.tables import read_scores, rollout_table, selected_rows
+from lean_align.pipeline.tables import read_scores, read_table, rollout_table, selected_rows
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import SelectionMethod, SelectionPool, find_method, no_peeking, select_prompts
@@ -33,7 +33,8 @@ def select_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     prompts, method = read_prompts(run_dir, "train"), find_method(recipe.selection.method)
     pool = read_pool(recipe, run_dir, prompts, method)
     data = (recipe.data.train_path, recipe.data.test_path, recipe.evaluation.data_dir)
-    with no_peeking(run_dir, *(path for path in data if path is not None and Path(path).exists())):
+    linked = [path.resolve() for path in run_dir.iterdir() if path.is_symlink()]  # stages that runs share
+    with no_peeking(run_dir, *linked, *(path for path in data if path is not None and Path(path).exists())):
         selection, choice = select_prompts(method, pool, recipe.selection.n)
     write_jsonl(folder.path / SELECTED, selected_rows(selection, prompts))
     place = np.zeros(len(prompts), dtype=np.int64)
@@ -49,6 +50,13 @@ def select_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         "explanation": selection.explanation,
     }
     say(f"selection: {selection.explanation}")
+
+
+def chosen_ids(run_dir: Path) -> list[str]:
+    """Ids of a finished selection, best first."""
+    table = read_table(run_dir / "selection" / VALUES)
+    places = {prompt_id: place for prompt_id, place in zip(table["prompt_id"], table["place"]) if place > 0}
+    return sorted(places, key=places.__getitem__)
 
 
 def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: SelectionMethod) -> SelectionPool:

@@ -53,7 +53,7 @@ class DataRecipe:
     limit: int | None = number(None, 1)  # type: ignore[arg-type]
     """Use a seeded random subset of this many training prompts; all when null."""
     test_limit: int | None = number(None, 1)  # type: ignore[arg-type]
-    """Likewise for the held-out set."""
+    """Likewise for the held-out set; the same problems for every seed."""
     prompt_format: str = choice("chat", "plain")
     """`chat` puts the prompt through the tokenizer's chat template; `plain` takes it as it is."""
     system_prompt: str | None = None

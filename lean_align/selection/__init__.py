@@ -4,7 +4,7 @@ from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, ch
 from lean_align.selection.choosing import select_prompts
 from lean_align.selection.full import select_full
 from lean_align.selection.learnalign import select_top
-from lean_align.selection.peeking import PeekingError, WithheldError, no_peeking
+from lean_align.selection.peeking import PeekingError, WithheldError, no_peeking, withholding
 from lean_align.selection.random_subset import select_random
 from lean_align.selection.registry import find_method, method_of, selection_methods
 
@@ -24,4 +24,5 @@ __all__ = [
     "select_random",
     "select_top",
     "selection_methods",
+    "withholding",
 ]

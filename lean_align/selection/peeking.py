@@ -38,12 +38,13 @@ class _Guard:
     """What is closed to the method that runs, and what it tried."""
 
     def __init__(self, withheld: tuple[Path | str, ...]) -> None:
-        self.withheld = [os.path.realpath(path) for path in withheld]
+        self.withheld = [place(path) for path in withheld for place in (os.path.realpath, os.path.abspath)]
         self.refused: list[PeekingError] = []
 
     def check(self, path: str) -> None:
-        real = os.path.realpath(path)
-        inside = any(os.path.commonpath([folder, real]) == folder for folder in self.withheld)
+        real, named = os.path.realpath(path), os.path.abspath(path)  # a link's own place counts as well as its target's
+        places = [(folder, place) for folder in self.withheld for place in (real, named)]
+        inside = any(os.path.commonpath([folder, place]) == folder for folder, place in places)
         if inside or _SPLIT.fullmatch(os.path.basename(path)) or _SPLIT.fullmatch(os.path.basename(real)):
             self.refused.append(
                 PeekingError(
@@ -54,6 +55,7 @@ class _Guard:
             raise self.refused[-1]
 
 
+_also_withheld: list[Path | str] = []
 _guards: list[_Guard] = []  # of the process and not of a context: a method's threads are held to it too
 _installing = threading.Lock()
 _installed = False
@@ -85,7 +87,7 @@ def no_peeking(run_dir: Path | str | None = None, *withheld: Path | str) -> Iter
         Where the file is opened, and at the end when the block kept that to itself.
     """
     _install()
-    guard = _Guard(withheld if run_dir is None else (run_dir, *withheld))
+    guard = _Guard((*(() if run_dir is None else (run_dir,)), *withheld, *_also_withheld))
     _guards.append(guard)
     try:
         yield
@@ -93,6 +95,16 @@ def no_peeking(run_dir: Path | str | None = None, *withheld: Path | str) -> Iter
         _guards.remove(guard)
     if guard.refused:
         raise guard.refused[0]
+
+
+@contextmanager
+def withholding(*paths: Path | str) -> Iterator[None]:
+    """Close further files and folders to every method that chooses within the block: a comparison's other runs."""
+    _also_withheld.extend(paths)
+    try:
+        yield
+    finally:
+        del _also_withheld[-len(paths) :]
 
 
 def _install() -> None:

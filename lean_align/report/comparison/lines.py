@@ -9,7 +9,7 @@ from lean_align.report.comparison.cells import bare_p, difference, difference_in
 from lean_align.report.comparison.records import Comparison, Tree, n_seeds, read_comparison
 from lean_align.report.comparison.wording import progress, warnings
 
-_HEADS = ("method", "seeds", "acc. %", "interval", "diff.", "interval", "p", "Holm", "w:l")
+_HEADS = ("method", "seeds", "acc. %", "interval", "diff.", "interval", "p", "Holm", "w:l", "")
 
 
 def comparison_lines(results: Mapping[str, Any]) -> list[str]:
@@ -38,7 +38,7 @@ def comparison_lines(results: Mapping[str, Any]) -> list[str]:
 
 def _row(found: Comparison, method: Tree) -> tuple[str, ...]:
     label = method["label"]
-    gap, paired_gap, row = found.gap(label), found.gap(label, found.reference), found.paired.get(label) or {}
+    gap, paired_gap, row = found.gap(label), found.gap(label, found.reference_of(label)), found.paired.get(label) or {}
     start = (
         _printable(label),
         f"{n_seeds(method)}/{len(found.seeds)}",
@@ -46,7 +46,7 @@ def _row(found: Comparison, method: Tree) -> tuple[str, ...]:
         share_interval(method.get("interval")) or gap,
     )
     if label == found.reference:
-        return (*start, "ref.", "", "", "", "")
+        return (*start, "ref.", "", "", "", "", "")
     return (
         *start,
         difference(row.get("difference"), paired_gap),
@@ -54,6 +54,7 @@ def _row(found: Comparison, method: Tree) -> tuple[str, ...]:
         bare_p(row.get("p_value"), paired_gap).replace(" ", ""),
         bare_p(row.get("p_holm"), paired_gap).replace(" ", ""),
         score(row.get("seed_wins"), row.get("seed_losses"), paired_gap).replace(" ", ""),
+        found.against(label),
     )
 
 

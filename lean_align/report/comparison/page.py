@@ -20,9 +20,10 @@ def write_comparison(folder: Path, results: Mapping[str, Any], page: bool = True
     Parameters
     ----------
     folder : Path
-        RUN/compare; made if it is not there.
+        DIR/compare; made if it is not there.
     results : mapping
-        compare.json.  Any part may be missing, null or NaN while the table fills in.  `recipe`, `description`,
+        DIR/compare/results.json.  Any part may be missing, null or NaN while the table fills in.  `recipe`,
+        `description`,
         `reference` (a label), `seeds`, `n_problems`, `benchmark`, `pool_size`, `git_commit`, `device`, `processor`,
         `n_cells` and `n_done` (trainings), `training_steps`, `prompts_per_step`; `base`: accuracy; `methods`: label,
         method, n, settings, n_seeds, accuracy, interval, by_seed, cost, lengths, mean_tokens, n_without_signal, kinds,

@@ -30,7 +30,7 @@ class Comparison:
     methods : tuple of mapping
         Entries of `methods` in the order given, each with its label.
     paired : mapping
-        Entries of `comparisons` against the reference, by label of the other method.
+        Entries of `comparisons` by label of the method that is compared.
     """
 
     tree: Tree
@@ -69,6 +69,15 @@ class Comparison:
             None,
         )
 
+    def reference_of(self, label: str) -> str:
+        """Label of what a method is compared with: the reference, or its method at the size of this one."""
+        return str((self.paired.get(label) or {}).get("reference") or self.reference)
+
+    def against(self, label: str) -> str:
+        """`against learnalign@50` where a method is not compared with the reference itself."""
+        other = self.reference_of(label)
+        return "" if other == self.reference else f"against {other}"
+
     def gap(self, *labels: str) -> str:
         """What stands in an empty cell: `…` while a training of these methods is to come, then a dash."""
         done = self.is_finished or all(self._is_done(label) for label in labels)
@@ -92,11 +101,7 @@ def read_comparison(results: Tree) -> Comparison:
         {**method, "label": str(method.get("label") or method.get("method") or "unnamed")}
         for method in tree.get("methods") or []
     )
-    paired = {
-        str(row["label"]): row
-        for row in tree.get("comparisons") or []
-        if row.get("label") and row.get("reference", tree.get("reference")) == tree.get("reference")
-    }
+    paired = {str(row["label"]): row for row in tree.get("comparisons") or [] if row.get("label")}
     return Comparison(tree, methods, paired)
 
 

@@ -29,8 +29,8 @@ def result_table(found: Comparison) -> Table:
         *("Selection time", "Generated tokens", "Training tokens"),
     )
     caption = (
-        f"Accuracy over the seeds, and the difference of each method to {found.reference} (method minus reference), "
-        "with 95 % intervals. Costs are means over the seeds."
+        f"Accuracy over the seeds, and the difference of each method to {found.reference} or to what is named (method "
+        "minus reference), with 95 % intervals. Costs are means over the seeds."
     )
     return _of_methods(found, "Results", caption, heads, [_result_row(found, method) for method in found.methods])
 
@@ -65,9 +65,10 @@ def _seeds(found: Comparison, method: Tree) -> str:
 def _paired_cells(found: Comparison, label: str) -> tuple[Cell, Cell, Cell, Cell]:
     if label == found.reference:
         return Cell("reference"), Cell(""), Cell(""), Cell("")
-    row, gap = found.paired.get(label) or {}, found.gap(label, found.reference)
+    row, gap = found.paired.get(label) or {}, found.gap(label, found.reference_of(label))
+    notes = (difference_interval(row.get("interval")), found.against(label))
     return (
-        Cell(difference(row.get("difference"), gap), difference_interval(row.get("interval"))),
+        Cell(difference(row.get("difference"), gap), " ".join(note for note in notes if note)),
         Cell(bare_p(row.get("p_value"), gap)),
         Cell(bare_p(row.get("p_holm"), gap)),
         Cell(score(row.get("seed_wins"), row.get("seed_losses"), gap)),

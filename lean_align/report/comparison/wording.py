@@ -62,9 +62,13 @@ def judged(found: Comparison, row: Tree) -> str:
     return f"{_shown(found, row)} {_figures(found, row)}."
 
 
+def _against(found: Comparison, row: Tree) -> str:
+    return str(row.get("reference") or found.reference)
+
+
 def _figures(found: Comparison, row: Tree) -> str:
     advantage, ends = -row["difference"], bounds(row.get("interval"))
-    parts = [f"{points(advantage)} points for {found.reference}"]
+    parts = [f"{points(advantage)} points for {_against(found, row)}"]
     if ends is not None:
         parts.append(f"95 % interval {points(-ends[1])} to {points(-ends[0])}")
     corrected = row.get("p_holm")
@@ -76,7 +80,7 @@ def _figures(found: Comparison, row: Tree) -> str:
 
 
 def _shown(found: Comparison, row: Tree) -> str:
-    corrected, reference, other = row.get("p_holm"), found.reference, str(row.get("label"))
+    corrected, reference, other = row.get("p_holm"), _against(found, row), str(row.get("label"))
     if corrected is None:
         return f"Without a corrected p-value nothing is shown about {reference} and {other}."
     if row.get("n_seeds") == 1:
@@ -158,9 +162,8 @@ def _direction(row: Tree) -> str:
     if row.get("difference") is None:
         return "(difference not known yet)"
     word = "worse" if row["difference"] < 0 else "better"
-    return (
-        f"({word} than the reference, {points(row['difference'])} points, {difference_interval(row.get('interval'))})"
-    )
+    other, ends = row.get("reference") or "the reference", difference_interval(row.get("interval"))
+    return f"({word} than {other}, {points(row['difference'])} points, {ends})"
 
 
 def warnings(found: Comparison) -> list[str]:
@@ -183,13 +186,13 @@ READING = (
     (
         "The unit is the seed",
         "A seed draws the warm-up, the completions, every random choice and the training anew, and gives each method "
-        "one training. All methods of a seed share these stages, get the same number of training steps, and answer the "
-        "same problems; so methods are compared within a seed.",
+        "one training. All methods of a seed share these stages, but for those whose label names another setting, get "
+        "the same number of training steps, and answer the same problems; so methods are compared within a seed.",
     ),
     (
         "Difference",
-        "Accuracy of a method minus accuracy of the reference, in percentage points, as a mean over the seeds that "
-        "both have. Negative: the reference is better.",
+        "Accuracy of a method minus accuracy of the reference, or of its method at the same size where one is named, "
+        "in percentage points, as a mean over the seeds that both have. Negative: the reference is better.",
     ),
     (
         "Intervals",
@@ -211,10 +214,11 @@ READING = (
         "shown at 0.05.",
     ),
     (
-        "Holm's correction and the two families",
+        "Holm's correction and the families",
         "Of twenty comparisons one falls below 0.05 by chance. Holm's correction keeps the chance of even one such "
         "false find in a family under 5 %. The family primary holds the questions asked before the figures were "
-        "seen; the family others holds the rest. Each is corrected by itself.",
+        "seen; other sizes holds methods compared with the reference's method at their own size; others the rest. Each "
+        "is corrected by itself.",
     ),
     (
         "Not shown",
