@@ -63,7 +63,7 @@ def _rollouts(recipe: Recipe, run_dir: Path, folder: Path) -> None:
     rng, rows = rng_for(recipe.seed, "fake rollouts"), []
     for i, prompt in enumerate(read_jsonl(run_dir / "data" / "train.jsonl")):
         rate = (0.0, 0.5, 1.0, 0.3)[i % 4]
-        for g in range(recipe.rollouts.num_generations):
+        for g in range(recipe.selection_generations):
             reward = float(rng.random() < rate)
             rows.append({"prompt_id": prompt["prompt_id"], "index": g, "n_tokens": 5 + i % 7 + g, "reward": reward})
     write_jsonl(folder / "rollouts.jsonl", rows)

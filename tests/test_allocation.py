@@ -186,7 +186,7 @@ def group(name: str, rewards: Sequence[float]) -> Group:
 def test_counts_of_the_stage_by_hand():
     """4 completions of 1 + 2 + 3 + 4 tokens, and 2 of 1 + 2; unbiased success rates 1/2 and 1."""
     groups = [group("a", [1, 0, 0, 0]), group("b", [1, 1])]
-    assert allocation_facts(groups, RolloutRecipe(4, "sequential", 2)) == {
+    assert allocation_facts(groups, RolloutRecipe(4, "sequential", 2), 4) == {
         "allocation": "sequential",
         "num_generations": 4,
         "generated_tokens": 13,
@@ -194,5 +194,5 @@ def test_counts_of_the_stage_by_hand():
         "n_stopped": 1,
         "mean_reward": 0.75,
     }
-    fixed = allocation_facts([groups[0], group("b", [1, 1, 1, 1])], RolloutRecipe(4))
+    fixed = allocation_facts([groups[0], group("b", [1, 1, 1, 1])], RolloutRecipe(4), 4)
     assert (fixed["generated_tokens"], fixed["completions_saved"], fixed["mean_reward"]) == (20, 0, 0.625)

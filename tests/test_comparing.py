@@ -99,6 +99,17 @@ def test_shared_stages_run_once_a_seed(recipe: Recipe, tmp_path: Path, fake_stag
     assert times == {"data": 2, "rollouts": 2, "gradients": 2, "training": 8}
 
 
+def test_a_method_may_choose_from_more_completions(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Its own rollouts and gradients; the trainings draw as many as all others."""
+    more = "learnalign+selection.num_generations=16"
+    found = compare(recipe, tmp_path, ("learnalign", more), 1)
+    assert (found["n_done"], found["faults"]) == (2, [])
+    times = Counter(stage for stage, _ in fake_stages)
+    assert (times["warmup"], times["rollouts"], times["gradients"], times["training"]) == (1, 2, 2, 2)
+    rows = read_jsonl(tmp_path / "seed-0" / more.replace("+", "@10+") / "rollouts" / "rollouts.jsonl")
+    assert len(rows) == 16 * module.POOL
+
+
 def test_the_same_call_continues(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
     first = compare(recipe, tmp_path, METHODS, 1)
     n = len(fake_stages)

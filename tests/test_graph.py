@@ -18,6 +18,7 @@ from lean_align.pipeline.graph import (
     is_finished,
     needed_stages,
     stage_inputs,
+    stage_keys,
     stored_recipe,
     upstream,
 )
@@ -70,6 +71,13 @@ def test_a_method_has_the_stages_that_it_asks_for(method: str, stages: set[str])
     always = {"data", "selection", "training", "evaluation", "report"}
     assert set(needed(selection__method=method)) - always - {"warmup"} == stages
     assert ("warmup" in needed(selection__method=method)) == ("rollouts" in stages)
+
+
+def test_more_completions_to_choose_from_bear_on_what_reads_them_alone() -> None:
+    """Without the key nothing names it: runs made before it was there go on."""
+    before, after = load_recipe("demo"), load_recipe("demo", {"selection.num_generations": 16})
+    changed = [stage.folder for stage in STAGES if stage_keys(stage, before) != stage_keys(stage, after)]
+    assert changed == ["rollouts", "gradients", "scores"]
 
 
 def test_an_unknown_method_is_refused_before_anything_runs() -> None:

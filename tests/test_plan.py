@@ -14,8 +14,9 @@ from lean_align.cli import main
 from lean_align.errors import RecipeError
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.live_bytes import LiveBytes
-from lean_align.plan import Plan, Pool, Speed, StagePlan, making, plan_run, pool_of
-from lean_align.plan.making import with_key
+from lean_align.plan import Plan, Pool, Speed, StagePlan, plan_run, pool_of
+from lean_align.plan.changes import with_key
+from lean_align.plan.costs import whole_weights
 from lean_align.plan.pool import _known_benchmarks
 from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy import load_policy
@@ -25,7 +26,7 @@ from lean_align.recipe import load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")
 GIB = 2**30
-WORKS = (gradient_work, decoding_work, sampling_work, loss_work, making._whole_weights)
+WORKS = (gradient_work, decoding_work, sampling_work, loss_work, whole_weights)
 
 
 @pytest.fixture

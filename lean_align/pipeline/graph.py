@@ -46,6 +46,7 @@ _POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", 
 _SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
 _SOURCES = ("seed", "model.name", "model.revision", "pool")
 _ALLOCATION = ("rollouts.allocation", "rollouts.first_generations", "rollouts.num_generations")
+_DRAWN = ("rollouts", "gradients", "scores")
 # what a selection method may ask for
 _LOOKED_AT = ("rollouts", "gradients", "scores", "perplexity", "ratings", "features", "reward_curves")
 # what the training prompts are compared with: they depend on it only where matches are dropped
@@ -136,9 +137,12 @@ def stage_keys(stage: Stage, recipe: Recipe) -> tuple[str, ...]:
     """The recipe keys that a stage depends on; a training in rounds takes rollouts and gradients of its own."""
     if _drops_matches(stage, recipe):
         return (*stage.keys, *_BENCHMARKS)
+    keys = stage.keys
     if stage.folder == "training" and recipe.selection.rounds > 1:
-        return (*stage.keys, "rollouts", "gradients", "selection.method", "selection.n")
-    return stage.keys
+        keys = (*keys, "rollouts", "gradients", "selection.method", "selection.n")
+    if recipe.selection.num_generations is not None and (stage.folder in _DRAWN or "rollouts" in keys):
+        keys = (*keys, "selection.num_generations")
+    return keys
 
 
 def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:

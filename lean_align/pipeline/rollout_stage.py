@@ -25,7 +25,7 @@ def sample_rollouts(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
 
     settings = recipe.rollouts
     sampling = Sampling(
-        settings.num_generations,
+        recipe.selection_generations,
         settings.temperature,
         settings.max_new_tokens,
         settings.batch_size,
@@ -45,14 +45,14 @@ def sample_rollouts(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
         else:
             complete(engine, prompts, path, sampling, *rest)
     groups = read_groups(run_dir, path)
-    facts = rollout_facts(groups) | allocation_facts(groups, settings)
+    facts = rollout_facts(groups) | allocation_facts(groups, settings, recipe.selection_generations)
     folder.counts |= facts
     for line in (*rollout_lines(facts, groups), *_allocation_lines(facts, settings)):
         say(line)
 
 
-def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe) -> dict[str, Any]:
-    """What was drawn, and what an undecided prompt gets in all.
+def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe, total: int) -> dict[str, Any]:
+    """What was drawn, and what an undecided prompt gets in all, `total`.
 
     Returns
     -------
@@ -61,7 +61,6 @@ def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe) -> dict[s
         they would have been long is not known); n_stopped, prompts without the later completions; mean_reward, the mean
         over prompts of the unbiased success rate, which for `fixed` is the mean over completions.
     """
-    total = settings.num_generations
     first = settings.first_generations if settings.allocation == "sequential" else total
     drawn = [len(group.completions) for group in groups]
     success_rate, _ = unbiased_estimates([int(sum(group.rewards)) for group in groups], drawn, first, total)
@@ -81,5 +80,5 @@ def _allocation_lines(facts: dict[str, Any], settings: RolloutRecipe) -> list[st
     return [
         f"rollouts: {facts['n_stopped']} of {facts['n_prompts']} prompts stopped after "
         f"{settings.first_generations} equal rewards, which saved {facts['completions_saved']} of "
-        f"{facts['n_prompts'] * settings.num_generations} completions"
+        f"{facts['n_prompts'] * facts['num_generations']} completions"
     ]

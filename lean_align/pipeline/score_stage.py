@@ -81,4 +81,4 @@ def success_estimates(
         p = np.array([sum(found) / len(found) for found in rewards])
         return p, learnability(p)
     n_success, n_completions = [sum(found) for found in rewards], [len(found) for found in rewards]
-    return unbiased_estimates(n_success, n_completions, settings.first_generations, settings.num_generations)
+    return unbiased_estimates(n_success, n_completions, settings.first_generations, recipe.selection_generations)

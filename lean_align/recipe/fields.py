@@ -142,6 +142,9 @@ class SelectionRecipe:
     """`learnalign`, `random`, `full` (the whole pool), or another of docs/selection.md, or one of your own."""
     n: int = number(1000, 1)
     """How many prompts to keep; `full` keeps all."""
+    num_generations: int | None = number(None, 2)  # type: ignore[arg-type]
+    """Completions a prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
+    the trainings draw in any case."""
     rounds: int = number(1, 1)
     """Stretches that the final training is cut into.  Before each but the first, completions and gradients are taken
     again from the current adapter and the subset is chosen anew."""
@@ -220,3 +223,8 @@ class Recipe:
     """Evaluation."""
     compare: CompareRecipe = CompareRecipe()
     """Comparison of selection methods."""
+
+    @property
+    def selection_generations(self) -> int:
+        """Completions a prompt that are drawn to choose."""
+        return self.selection.num_generations or self.rollouts.num_generations

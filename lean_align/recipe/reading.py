@@ -247,11 +247,11 @@ def _check_gradients(recipe: Recipe) -> None:
 
 
 def _check_stages_of_selection(recipe: Recipe) -> None:
-    rollouts, rounds = recipe.rollouts, recipe.selection.rounds
-    if rollouts.allocation == "sequential" and rollouts.first_generations >= rollouts.num_generations:
+    rollouts, rounds, total = recipe.rollouts, recipe.selection.rounds, recipe.selection_generations
+    if rollouts.allocation == "sequential" and rollouts.first_generations >= total:
         raise RecipeError(
-            f"rollouts.first_generations is {rollouts.first_generations} and rollouts.num_generations "
-            f"{rollouts.num_generations}; expected fewer first, and the others where those are undecided."
+            f"rollouts.first_generations is {rollouts.first_generations} and the completions a prompt are {total}; "
+            "expected fewer first, and the others where those are undecided."
         )
     if recipe.training.steps < rounds:
         raise RecipeError(

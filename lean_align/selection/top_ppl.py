@@ -2,7 +2,7 @@
 
     value_i = exp(-(1/|x_i|) sum_t log pi(x_i,t | x_i,<t))      (n,), of the question x_i
 
-Source: the perplexity baseline of LearnAlign, arXiv 2506.11480; top perplexity as a criterion: arXiv 2309.04564.
+Source: perplexity as a criterion of selection, arXiv 2309.04564.
 
 Differs from arXiv 2309.04564 in:
 
@@ -23,6 +23,6 @@ METHOD = SelectionMethod(
     name="top-ppl",
     needs=frozenset({"perplexity"}),
     choose=choose,
-    source="baseline of LearnAlign, arXiv 2506.11480; arXiv 2309.04564",
+    source="after arXiv 2309.04564",
     departures=("the policy's perplexity of the question",),
 )

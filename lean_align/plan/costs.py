@@ -1,0 +1,155 @@
+"""Peak and time of each stage as a recipe is, from its rehearsed work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+
+from lean_align.plan.pool import Pool
+from lean_align.plan.process import ProcessBytes
+from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
+from lean_align.plan.speed import Speed
+from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
+from lean_align.recipe import ModelRecipe, Recipe, TrainerRecipe
+from lean_align.rollouts import Sampling
+from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
+
+CONTEXT_BYTES = 600 * 2**20
+"""What CUDA itself holds on a card: its context and the kernels' code."""
+ALLOCATOR_SHARE = 0.05
+"""Gaps between the blocks of torch's allocator on a card."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Peak and time of a stage as the recipe is."""
+
+    peak_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the run will take place."""
+
+    device: str
+    limit_bytes: int
+    process: ProcessBytes
+    speed: Speed
+    vllm: bool = False
+
+    def fits(self, stage: str, tensor_bytes: int) -> bool:
+        """Whether a stage with so many bytes of tensors fits."""
+        if self.device == "cuda":
+            return tensor_bytes * (1 + ALLOCATOR_SHARE) + CONTEXT_BYTES <= self.limit_bytes
+        return tensor_bytes + self.process.of(stage) <= self.limit_bytes
+
+
+def _gradients_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
+    drawn = replace(recipe.rollouts, num_generations=recipe.selection_generations)
+    group = gradient_work(recipe.model, recipe.lora, drawn, recipe.gradients, pool.longest_prompt)
+    passes = 3  # forward, backward, and the forward again of checkpointing
+    seconds = place.speed.seconds(group.flops, group.moved_bytes + passes * loaded, group.operations)
+    return Cost(group.peak_bytes, pool.n_train * seconds)
+
+
+def _rollouts_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
+    settings = recipe.rollouts
+    count, longest = recipe.selection_generations, settings.max_new_tokens
+    sampling = Sampling(count, settings.temperature, longest, settings.batch_size, 0, "", 0)
+    fills = pool.n_train * count / max(settings.batch_size, count)
+    # a sequential allocation draws few completions of many prompts first, and computes as many prompts at once
+    drawn = (settings.first_generations, count) if settings.allocation == "sequential" else (count,)
+    windows = (min(pool.n_train, max(1, settings.window // each)) for each in drawn)
+    passes = [
+        _decoding_cost(
+            _decoding(recipe, n_prompts, pool, replace(sampling, num_generations=each)), fills, longest, place, loaded
+        )
+        for each, n_prompts in zip(drawn, windows)
+    ]
+    cost = max(passes, key=lambda one: one.peak_bytes)
+    return _with_engine(cost, recipe, place, loaded, sampling.slots, pool.longest_prompt + longest)
+
+
+def _evaluation_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
+    settings, costs, longest = recipe.evaluation, [], 0
+    for problems in pool.evaluation_sets(recipe):
+        count, limit = problems.num_samples, problems.max_new_tokens
+        sampling = Sampling(count, 0.0, limit, settings.batch_size, 0, "", 0)
+        n_prompts = min(problems.n_problems, max(1, settings.window // count))
+        fills = 2 * problems.n_problems * count / sampling.slots  # the base and the trained model
+        work = decoding_work(recipe.model, recipe.lora, n_prompts, problems.longest_prompt, sampling)
+        costs.append(_decoding_cost(work, fills, limit, place, loaded))
+        longest = max(longest, problems.longest_prompt + limit)
+    cost = Cost(max(c.peak_bytes for c in costs), sum(c.seconds for c in costs))
+    return _with_engine(cost, recipe, place, loaded, settings.batch_size, longest)
+
+
+def _with_engine(cost: Cost, recipe: Recipe, place: Place, loaded: int, batch_size: int, longest: int) -> Cost:
+    """The same, with vLLM's peak where vLLM samples: whole weights in the place of the loaded ones."""
+    if not place.vllm:
+        return cost
+    held = kv_cache_bytes(model_config(recipe.model), batch_size, longest, _vllm_dtype(recipe, place))
+    workspace = WORKSPACE_BYTES if place.device == "cuda" else 0
+    return replace(cost, peak_bytes=vllm_weights(recipe, place) + held + workspace - loaded)
+
+
+def _vllm_dtype(recipe: Recipe, place: Place) -> torch.dtype:
+    """Of vLLM's weights, keys and values: float32 where the adapter is merged."""
+    adapter = recipe.rollouts.vllm_adapter
+    merged = place.device == "cpu" if adapter == "auto" else adapter == "merged"
+    return torch.float32 if merged else getattr(torch, recipe.model.dtype)
+
+
+def vllm_weights(recipe: Recipe, place: Place) -> int:
+    """Bytes of the whole weights that vLLM reads."""
+    return whole_weights(recipe.model, _vllm_dtype(recipe, place))
+
+
+@cache
+def whole_weights(model: ModelRecipe, dtype: torch.dtype) -> int:
+    """Bytes of a model without quantisation or adapter."""
+    name = str(dtype).removeprefix("torch.")
+    return weight_bytes(shape_policy(replace(model, quantization="none", dtype=name), None, 1))
+
+
+def _decoding(recipe: Recipe, n_prompts: int, pool: Pool, sampling: Sampling) -> tuple[Work, Work]:
+    return decoding_work(recipe.model, recipe.lora, n_prompts, pool.longest_prompt, sampling)
+
+
+def _decoding_cost(work: tuple[Work, Work], fills: float, longest: int, place: Place, loaded: int) -> Cost:
+    prompts, step = work
+    seconds = place.speed.seconds(prompts.flops, prompts.moved_bytes + loaded, prompts.operations)
+    # a step reads the weights, and the keys and values that lie there
+    each = place.speed.seconds(step.flops, step.moved_bytes + step.peak_bytes + loaded, step.operations)
+    return Cost(max(prompts.peak_bytes, step.peak_bytes), fills * (seconds + longest * each))
+
+
+def _trainer_cost(name: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
+    def cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
+        trainer: TrainerRecipe = getattr(recipe, name)
+        rows, longest = trainer.prompts_per_step * recipe.rollouts.num_generations, recipe.rollouts.max_new_tokens
+        lengths = pool.longest_prompt, longest
+        settings = trainer.gradient_checkpointing, trainer.epsilon, place.device == "cuda"
+        at_once = trainer.sampled_at_once(recipe.rollouts.num_generations)
+        sampling = sampling_work(recipe.model, recipe.lora, at_once, *lengths)
+        loss = loss_work(recipe.model, recipe.lora, trainer.micro_batch, *lengths, *settings)
+        sampled = _decoding_cost(sampling, rows / at_once, longest, place, loaded)
+        each = place.speed.seconds(loss.flops, loss.moved_bytes + 3 * loaded, loss.operations)
+        reference = each / 3 if trainer.beta else 0.0  # one more forward pass, of the base
+        seconds = trainer.steps * (sampled.seconds + rows / trainer.micro_batch * (each + reference))
+        return Cost(max(sampled.peak_bytes, loss.peak_bytes), seconds)
+
+    return cost
+
+
+COSTS: dict[str, Callable[[Recipe, Pool, Place, int], Cost]] = {
+    "warmup": _trainer_cost("warmup"),
+    "rollouts": _rollouts_cost,
+    "gradients": _gradients_cost,
+    "training": _trainer_cost("training"),
+    "evaluation": _evaluation_cost,
+}
