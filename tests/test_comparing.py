@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from lean_align.artifacts import file_hash, read_json, read_jsonl, write_json, write_jsonl
-from lean_align.comparing import compare, read_variant, read_variants, running
+from lean_align.comparing import Variant, compare, read_variant, read_variants, running
 from lean_align.comparing.cells import shared_key
-from lean_align.errors import RecipeError, StageError
+from lean_align.comparing.results import Comparison
+from lean_align.errors import RecipeError, StageError, StaleStageError
+from lean_align.pipeline import run, run_stage
 from lean_align.pipeline.graph import BY_FOLDER
 from lean_align.pipeline.rounds import round_recipe, stretches
 from lean_align.pipeline.tables import read_scores, read_table
-from lean_align.recipe import Recipe, load_recipe
+from lean_align.recipe import Recipe, changed_recipe, load_recipe
 from lean_align.scoring import rank_scores
 
 METHODS = ("learnalign", "random", "full")
@@ -247,9 +249,28 @@ def test_a_pool_that_holds_evaluation_problems_is_refused(
     assert "word for word" in faults_after(recipe, tmp_path)
 
 
-def test_unequal_steps_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
-    methods = ("learnalign", "random+training.steps=4")
-    assert "unequal steps: 4, the reference 3" in faults_after(recipe, tmp_path, methods)
+@pytest.mark.parametrize("setting", ["training.steps=4", "training.prompts_per_step=24", "rollouts.max_new_tokens=32"])
+def test_settings_that_make_trainings_unequal_are_refused_before_anything_runs(
+    setting: str, recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    with pytest.raises(RecipeError, match="would not be comparable with learnalign@10"):
+        compare(recipe, tmp_path, ("learnalign", f"random+{setting}"), 1)
+    assert fake_stages == []
+
+
+def test_unequal_steps_are_refused(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: one cell's recipe, and its training, with a step more, whatever the comparison asked for."""
+    plain, plan = Variant.recipe, Comparison.of(recipe, read_variants(METHODS, (), recipe), 1)
+
+    def one_more(self: Variant, base: Recipe, seed: int) -> Recipe:
+        found = plain(self, base, seed)
+        return changed_recipe(found, {"training.steps": 4}) if self.method == "random" else found
+
+    monkeypatch.setattr(Comparison, "of", lambda *given: plan)
+    monkeypatch.setattr(Variant, "recipe", one_more)
+    assert "unequal steps: 4, the reference 3" in faults_after(recipe, tmp_path)
 
 
 def test_a_training_that_stopped_early_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
@@ -288,11 +309,6 @@ def test_a_training_on_other_prompts_is_refused(recipe: Recipe, tmp_path: Path, 
     plant(cell / "training", "rewards.jsonl", lambda rows: [row | {"prompt_ids": ["test-000"]} for row in rows])
     shutil.rmtree(cell / "evaluation")
     assert "1 prompts that were not chosen (first: test-000)" in faults_after(recipe, tmp_path)
-
-
-def test_other_limits_are_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
-    methods = ("learnalign", "random+rollouts.max_new_tokens=32")
-    assert "unequal max_new_tokens: 32, the reference 64" in faults_after(recipe, tmp_path, methods)
 
 
 def test_seeds_that_answer_other_problems_are_refused(
@@ -427,9 +443,43 @@ def test_a_method_that_opens_a_file_of_the_comparison_is_refused(
 
 
 def test_a_method_that_fails_does_not_end_the_others(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
-    found = compare(recipe, tmp_path, ("learnalign", "random@4000", "full"), 1)
+    """A size that the pool does not have, first of all: the data are everybody's."""
+    found = compare(recipe, tmp_path, ("learnalign@4000", "random", "full"), 1)
     assert found["n_done"] == 2
-    assert "random@4000" in found["faults"][0]
+    assert "learnalign@4000: selection.n is 4000 and the pool has 40 prompts" in found["faults"][0]
+
+
+def test_another_recipe_in_the_folder_is_refused_and_the_results_stay(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    compare(recipe, tmp_path, METHODS, 1)
+    before = (tmp_path / "compare" / "results.json").read_bytes()
+    with pytest.raises(StaleStageError, match=r"training.steps: 3 -> 4"):
+        compare(changed_recipe(recipe, {"training.steps": 4}), tmp_path, METHODS, 1)
+    assert (tmp_path / "compare" / "results.json").read_bytes() == before
+    other_methods = changed_recipe(recipe, {"compare.methods": "[full]", "compare.reference": "random"})
+    assert compare(other_methods, tmp_path, (), 1)["n_done"] == 2
+
+
+def test_a_run_in_the_folder_of_a_comparison_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    compare(recipe, tmp_path, ("random",), 1)
+    with pytest.raises(StageError, match="is a comparison and no run"):
+        run(recipe, tmp_path)
+    with pytest.raises(StageError, match="is a comparison and no run"):
+        run_stage("report", tmp_path)
+
+
+def test_a_method_of_another_package_is_made_anew_when_its_file_changes(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lean_align.pipeline import graph
+
+    source = tmp_path / "mine.py"
+    source.write_text("first")
+    monkeypatch.setattr(graph, "method_file", lambda name: source if name == "random" else None)
+    compare(recipe, tmp_path / "run", METHODS, 1)
+    source.write_text("second")
+    assert "made from other inputs" in faults_after(recipe, tmp_path / "run")
 
 
 def test_rounds_share_the_steps() -> None:
@@ -448,7 +498,6 @@ def test_a_training_in_rounds_chooses_anew(recipe: Recipe, tmp_path: Path, fake_
     """Planted: another round whose rollouts were not taken again would have the same selection."""
     from lean_align.artifacts import StageFolder
     from lean_align.pipeline.rounds import train_in_rounds
-    from lean_align.recipe import changed_recipe
 
     compare(recipe, tmp_path, ("learnalign",), 1)
     cell = tmp_path / "seed-0" / "learnalign@10"

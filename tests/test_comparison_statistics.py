@@ -386,3 +386,13 @@ def test_a_pull_of_length_that_is_all_v_is_gone_once_v_is_known() -> None:
     assert found.n == 2_000
     assert (found.spearman or 0) > 0.5
     assert abs(found.partial or 1) < 0.06
+
+
+def test_seeds_that_agree_by_chance_do_not_make_the_interval_narrower_than_the_problems_alone() -> None:
+    """Two seeds with the same difference, -1/10: a spread of 0, and of 20 problems the other may still be better."""
+    reference = {seed: {str(i): 1.0 if i < 10 else 0.0 for i in range(20)} for seed in (0, 1)}
+    other = {0: {**reference[0], "0": 0.0, "1": 0.0}, 1: {**reference[1], "2": 0.0, "3": 0.0}}
+    found = seed_differences(reference, other, seed=0)
+    assert found.difference == pytest.approx(-0.1)
+    assert found.interval[0] <= found.interval_problems[0] < found.interval_problems[1] <= found.interval[1]
+    assert found.reference_at_least < 0.1

@@ -65,9 +65,14 @@ def pair_faults(cell: Path, reference: Path) -> list[str]:
 
 def training_facts(cell: Path) -> dict[str, Any]:
     """What cells must agree in: steps made, prompts a step, completions a prompt, start, limits and decoding."""
-    log, recipe = read_jsonl(cell / "training" / "log.jsonl"), stored_recipe(cell)
+    log = read_jsonl(cell / "training" / "log.jsonl")
+    return recipe_facts(stored_recipe(cell)) | {"steps": len(log)}
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+    """What recipes must agree in."""
     return {
-        "steps": len(log),
+        "steps": recipe.training.steps,
         "model": asdict(recipe.model),
         "temperature": recipe.rollouts.temperature,
         "max_new_tokens": recipe.rollouts.max_new_tokens,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
@@ -51,6 +52,7 @@ def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int, failed: di
     for stage in needed_stages(recipe):
         if stage.folder not in OWN:
             _share(folder, cell, stage, recipe, failed)
+    write_text(cell / "recipe.yaml", dump_recipe(recipe))
     with withholding(folder):
         run_stage("select", cell)
     run(recipe, cell, stop_after="evaluate")
@@ -99,6 +101,8 @@ def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[
 def _make(stage: Stage, recipe: Recipe, cell: Path, home: Path) -> None:
     """Run a stage in a cell and move it to where all cells find it."""
     home.parent.mkdir(exist_ok=True)
+    if stage.folder == "data":  # a size that the pool does not have is this cell's own fault, and the data everybody's
+        recipe = replace(recipe, selection=replace(recipe.selection, n=1))
     run(recipe, cell, stop_after=stage.command)
     for name in _beside(stage):
         shutil.copyfile(cell / name, f"{home}.{name}")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json
-from lean_align.comparing.audit import faults_by_seed
+from lean_align.comparing.audit import faults_by_seed, recipe_facts
 from lean_align.comparing.cells import cell_folder
 from lean_align.comparing.choices import choice_facts, overlap_matrix, pools_of, scatter
 from lean_align.comparing.facts import CellFacts
@@ -46,6 +46,14 @@ class Comparison:
         text = recipe.compare.reference
         reference = find_variant(text, variants, recipe) or read_variant(text, recipe)
         ordered = [reference, *(v for v in variants if v != reference)]
+        facts = recipe_facts(reference.recipe(recipe, recipe.seed))
+        for variant in ordered:
+            own = recipe_facts(variant.recipe(recipe, recipe.seed))
+            if unequal := [f"{key} {own[key]} for {facts[key]}" for key in facts if own[key] != facts[key]]:
+                raise RecipeError(
+                    f"{variant.label} would not be comparable with {reference.label}: {'; '.join(unequal)}. Change "
+                    "these for all methods with --set, in a folder of its own."
+                )
         primary = (find_variant(name, variants, recipe) for name in recipe.compare.primary)
         seeds = tuple(range(recipe.seed, recipe.seed + n_seeds))
         return cls(recipe, tuple(ordered), reference, seeds, frozenset(v for v in primary if v is not None))

@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import write_json, write_text
+from lean_align.artifacts import changes, write_json, write_text
 from lean_align.comparing.audit import cell_faults, cell_flags, pair_faults, problems_hash
 from lean_align.comparing.cells import cell_folder, is_done, run_cell
 from lean_align.comparing.facts import CellFacts, read_cell
 from lean_align.comparing.results import Comparison, comparison_results
 from lean_align.comparing.variants import Variant, read_variants
-from lean_align.errors import LeanAlignError
+from lean_align.errors import LeanAlignError, StaleStageError
 from lean_align.pipeline.environment import lock
+from lean_align.pipeline.graph import COMPARISON
 from lean_align.progress import say
-from lean_align.recipe import Recipe, dump_recipe
+from lean_align.recipe import Recipe, dump_recipe, load_recipe, recipe_tree
 from lean_align.report import comparison_lines, write_comparison
 
 FOLDER = "compare"
+NOT_SHARED = ("name", "description", "compare", "seed", "threads")
+"""Keys in which calls in the same folder may differ."""
 RESULTS = "results.json"
 
 
@@ -57,10 +60,13 @@ def compare(
     RecipeError
         When a method, a size, a key or the reference is not valid.
     """
-    base = Comparison.of(recipe, read_variants(methods or recipe.compare.methods, sizes, recipe), seeds)
+    variants = read_variants(methods or recipe.compare.methods, sizes, recipe)
+    base = Comparison.of(recipe, variants, seeds)
+    if base.reference not in variants:
+        say(f"compare: {base.reference.label} is trained too, as the reference (--set compare.reference=METHOD)")
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))
+        _keep_recipe(folder / COMPARISON, recipe)
         progress = _Progress(base, folder)
         for seed in base.seeds:
             for variant in base.variants:
@@ -69,6 +75,23 @@ def compare(
             if seed != base.seeds[-1]:
                 progress.publish(page=True)
         return progress.publish(page=True)
+
+
+def _keep_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the recipe, or refuse one that differs in more than what is compared: no cell could go on."""
+    if path.exists():
+        before, now = (
+            {key: value for key, value in recipe_tree(one).items() if key not in NOT_SHARED}
+            for one in (load_recipe(path), recipe)
+        )
+        found = changes(before, now)
+        if found:
+            raise StaleStageError(
+                f"{path.parent} holds a comparison under another recipe:\n  "
+                + "\n  ".join(found)
+                + "\nChange it back, choose another --run-dir, or write what differs behind a method: METHOD+KEY=VALUE."
+            )
+    write_text(path, dump_recipe(recipe))
 
 
 @dataclass
@@ -96,7 +119,7 @@ class _Progress:
                 self.cells[variant, seed] = read_cell(cell)
                 self.flags += [(variant.label, seed, text) for text in cell_flags(cell)]
         except (LeanAlignError, OSError) as error:
-            found = [str(error)]
+            found = [" ".join(str(error).split())]
         for text in found:
             say(f"compare: {variant.label}, seed {seed} does not count: {text}")
         self.faults += [(variant.label, seed, text) for text in found]

@@ -73,11 +73,17 @@ class CrossedDraws:
     problem_share: float
 
     def quantile(self, level: float) -> float:
-        """One end of an interval over other seeds and other problems."""
-        spread = self.problem_share * (self.problems - self.mean)
+        """One end of an interval over other seeds and other problems, never inside that of either alone.
+
+        Few seeds can agree by chance, and then say nothing of their spread.
+        """
+        problems = self.problems - self.mean
+        spreads = [problems]
         if self.seeds is not None:
-            spread = spread + seed_factor(self.n_seeds, level) * (self.seeds - self.mean)
-        return self.mean + float(np.quantile(spread, level))
+            seeds = seed_factor(self.n_seeds, level) * (self.seeds - self.mean)
+            spreads += [seeds, self.problem_share * problems + seeds]
+        ends = [float(np.quantile(spread, level)) for spread in spreads]
+        return self.mean + (min(ends) if level < 0.5 else max(ends))
 
     @property
     def interval(self) -> Interval:

@@ -65,7 +65,7 @@ def git_commit() -> str | None:
         return None
     try:
         commit = _git(root, "rev-parse", "--short=12", "HEAD")
-        return commit + ("-dirty" if _git(root, "status", "--porcelain") else "")
+        return commit + ("-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -21,8 +21,10 @@ from lean_align.artifacts import (
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
 from lean_align.errors import StageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
-from lean_align.selection import find_method
+from lean_align.selection import find_method, method_file
 
+COMPARISON = "comparison.yaml"
+"""The recipe of a comparison, in its folder: a run has recipe.yaml."""
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
 
@@ -120,6 +122,9 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         inputs["data_files"] = {p: _file_hash(p) for p in sorted(_data_paths(stage, recipe)) if Path(p).is_file()}
     if stage.folder == "evaluation":
         inputs["benchmarks"] = {b.name: protocol_of(b) for b in find_benchmarks(recipe.evaluation.benchmarks)}
+    own_method = method_file(recipe.selection.method) if stage.folder == "selection" else None
+    if own_method is not None and own_method.is_file():
+        inputs["method_file"] = {str(own_method): _file_hash(str(own_method))}
     inputs["stages"] = {}
     for before in upstream(stage, recipe):
         manifest = read_manifest(run_dir / before.folder)
@@ -180,10 +185,25 @@ def stored_recipe(run_dir: Path) -> Recipe:
     StageError
         When the folder is no run.
     """
+    refuse_comparison(run_dir)
     path = run_dir / "recipe.yaml"
     if not path.is_file():
         raise StageError(f"{run_dir} is no run folder: it has no recipe.yaml. Start one with: lean-align run RECIPE")
     return load_recipe(path)
+
+
+def refuse_comparison(run_dir: Path) -> None:
+    """Refuse the folder of a comparison, whose runs lie below it.
+
+    Raises
+    ------
+    StageError
+    """
+    if (run_dir / COMPARISON).exists():
+        raise StageError(
+            f"{run_dir} is a comparison and no run: its runs are {run_dir}/seed-S/METHOD. Continue it with lean-align "
+            "compare, or choose another --run-dir."
+        )
 
 
 def _drops_matches(stage: Stage, recipe: Recipe) -> bool:

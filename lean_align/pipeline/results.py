@@ -63,7 +63,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         **evaluation,
         "contamination": _contamination(recipe, run_dir, dropped.get("contaminated", 0)),
         "rollouts": found["rollouts"]["counts"] if "rollouts" in found else None,
-        "selection": found["selection"]["counts"],
+        "selection": found["selection"]["counts"] | {"rounds": recipe.selection.rounds},
         "stability": found["scores"]["counts"]["stability"] if "scores" in found else None,
         "dropped_rows": found["data"]["counts"]["n_dropped"],
         "dropped_by_reason": dropped,

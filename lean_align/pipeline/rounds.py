@@ -43,7 +43,7 @@ def train_in_rounds(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
             _add_costs(own, round_dir, counts)
         for name, found in rows.items():
             found += [row | {"step": row["step"] + done} for row in read_jsonl(round_dir / "training" / name)]
-        _add_training(round_dir, counts)
+        _add_training(round_dir, folder, counts)
         before, done = round_dir, done + steps
     shutil.copytree(before / "training" / "adapter", folder.path / "adapter", dirs_exist_ok=True)
     for name, found in rows.items():
@@ -95,8 +95,11 @@ def _copy_stage(own: Recipe, round_dir: Path, name: str, source: Path) -> None:
         folder.counts |= read_json(source / "manifest.json")["counts"]
 
 
-def _add_training(round_dir: Path, counts: dict[str, float]) -> None:
+def _add_training(round_dir: Path, folder: StageFolder, counts: dict[str, float]) -> None:
     manifest = read_json(round_dir / "training" / "manifest.json")
+    folder.earlier_peak_rss_bytes = max(folder.earlier_peak_rss_bytes, manifest["peak_rss_bytes"])
+    vram = [p for p in (folder.earlier_peak_vram_bytes, manifest["peak_vram_bytes"]) if p is not None]
+    folder.earlier_peak_vram_bytes = max(vram, default=None)
     counts["generated_tokens"] += manifest["counts"]["generated_tokens"]
     counts["training_seconds"] = round(counts["training_seconds"] + manifest["wall_seconds"], 3)
 

@@ -18,7 +18,15 @@ from lean_align.artifacts import disk_errors, read_json, write_text
 from lean_align.choices import choose_backend, choose_engine
 from lean_align.errors import RecipeError, StageError
 from lean_align.memory import allocator_environment
-from lean_align.pipeline.graph import BY_COMMAND, BY_FOLDER, Stage, check_run, is_finished, needed_stages
+from lean_align.pipeline.graph import (
+    BY_COMMAND,
+    BY_FOLDER,
+    Stage,
+    check_run,
+    is_finished,
+    needed_stages,
+    refuse_comparison,
+)
 from lean_align.progress import say
 from lean_align.recipe import Recipe, dump_recipe
 
@@ -51,6 +59,7 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
         When a stage failed; its own message went to stderr.
     """
     run_dir, last = Path(run_dir), _last_stage(recipe, stop_after)
+    refuse_comparison(run_dir)
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         check_run(recipe, run_dir)

@@ -155,12 +155,19 @@ def verdict(accuracy: Mapping[str, Any], test: str = "exact") -> str | None:
 
 
 def selection_notes(selection: Mapping[str, Any]) -> list[str]:
-    """Warnings about the chosen set, most important first."""
-    without_signal = selection.get("n_without_signal")
-    if not without_signal:
-        return []
-    n, whole = count(without_signal), count(selection.get("n"))
-    return [f"{n} of the {whole} chosen prompts have learnability 0: their gradient is zero and they teach nothing."]
+    """Warnings about the chosen set, most important first, and that it was chosen anew during the training."""
+    notes, without_signal, rounds = [], selection.get("n_without_signal"), selection.get("rounds") or 1
+    if without_signal:
+        n, whole = count(without_signal), count(selection.get("n"))
+        notes.append(
+            f"{n} of the {whole} chosen prompts have learnability 0: their gradient is zero and they teach nothing."
+        )
+    if rounds > 1:
+        notes.append(
+            f"The training was cut into {rounds} rounds; what is shown here is the choice of the first. The later ones "
+            "are in training/rounds, each a run of its own."
+        )
+    return notes
 
 
 def stability_notes(stability: Mapping[str, Any]) -> list[str]:

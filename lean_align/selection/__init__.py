@@ -6,7 +6,7 @@ from lean_align.selection.full import select_full
 from lean_align.selection.learnalign import select_top
 from lean_align.selection.peeking import PeekingError, WithheldError, no_peeking, withholding
 from lean_align.selection.random_subset import select_random
-from lean_align.selection.registry import find_method, method_of, selection_methods
+from lean_align.selection.registry import find_method, method_file, method_of, selection_methods
 
 __all__ = [
     "Choice",
@@ -17,6 +17,7 @@ __all__ = [
     "check_n",
     "close_needs",
     "find_method",
+    "method_file",
     "method_of",
     "no_peeking",
     "select_full",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +78,15 @@ def find_method(name: str) -> SelectionMethod:
         offer = f"; did you mean {near[0]!r}?" if near else "."
         raise RecipeError(f"there is no selection method {name!r}{offer} There are: {', '.join(known)}.")
     return _load(next(entry for entry in entry_points(group=GROUP) if entry.name == name))
+
+
+def method_file(name: str) -> Path | None:
+    """The source file of a method that another package brings; None of one that ships, or without a file."""
+    entry = next((entry for entry in entry_points(group=GROUP) if entry.name == name), None)
+    if entry is None or name in {method.name for method in SHIPPED}:
+        return None
+    spec = find_spec(entry.module)
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 
 def method_of(function: Callable[[SelectionPool, int], Sequence[int]], name: str) -> SelectionMethod:

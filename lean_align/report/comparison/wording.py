@@ -8,6 +8,8 @@ from lean_align.report.comparison.cells import difference_interval
 from lean_align.report.comparison.records import Comparison, Tree, bounds
 from lean_align.report.formatting import count, p_value, percent, points
 
+MIN_SEEDS = 4
+"""Fewer say too little of the spread between seeds to promise a bound."""
 LEVEL = 0.05
 """A corrected p-value below this counts as shown."""
 
@@ -125,7 +127,7 @@ def verdicts(found: Comparison) -> list[str]:
 def _at_least(found: Comparison, row: Tree) -> str:
     """How much worse than the other the reference may be."""
     bound = row.get("reference_at_least")
-    if bound is None or row.get("n_seeds") == 1:
+    if bound is None or (row.get("n_seeds") or 0) < MIN_SEEDS:
         return ""
     than = (
         f"better by at least {points(bound).lstrip('+')}"
@@ -175,9 +177,10 @@ def warnings(found: Comparison) -> list[str]:
         floors = [row.get("smallest_p") for row in found.paired.values() if row.get("family") == family]
         floor = min((value for value in floors if value is not None), default=0.0) * size
         if floor >= LEVEL:
+            many = "1 comparison" if size == 1 else f"{size} comparisons"
             notes.append(
-                f"Family {family}: {size} comparisons on so few seeds cannot give a corrected p-value below "
-                f"{min(floor, 1.0):.2g}, so a difference in it can not be shown at {LEVEL}, however large."
+                f"Family {family}: {many} on so few seeds cannot give a corrected p-value below {min(floor, 1.0):.2g}, "
+                f"so a difference in it can not be shown at {LEVEL}, however large."
             )
     return notes
 
