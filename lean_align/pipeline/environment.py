@@ -70,6 +70,11 @@ def git_commit() -> str | None:
         return None
 
 
+def made_by() -> dict[str, str | None]:
+    """Commit and processor of this process, for the manifests of the stages that it ends."""
+    return {"git_commit": git_commit(), "processor": processor()}
+
+
 def set_threads(recipe: Recipe) -> None:
     """Give torch the recipe's number of CPU threads; it is not imported where the recipe leaves them to it."""
     if recipe.threads is not None:

@@ -19,7 +19,7 @@ from lean_align.artifacts import (
 )
 from lean_align.errors import StageError
 from lean_align.pipeline.data_stage import prepare
-from lean_align.pipeline.environment import git_commit, lock, processor, set_threads
+from lean_align.pipeline.environment import lock, made_by, set_threads
 from lean_align.pipeline.evaluation import BASE, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.gradient_stage import take_gradients
@@ -75,7 +75,7 @@ def run_stage(command: str, run_dir: Path, rows: tuple[int | None, int | None] |
         if (run_dir / stage.folder / MANIFEST).exists():  # a worker finished it while this process waited
             return dict(read_json(run_dir / stage.folder / MANIFEST)["counts"])
         with stage_folder(run_dir, stage.folder, inputs, stage.resumable) as folder:
-            folder.made_by = {"git_commit": git_commit(), "processor": processor()}
+            folder.made_by = made_by()
             _STAGES[command](recipe, run_dir, folder)
             add_workers(folder)
     return folder.counts

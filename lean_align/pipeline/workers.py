@@ -24,7 +24,7 @@ from lean_align.artifacts import (
     write_json,
 )
 from lean_align.errors import RowsHeldError
-from lean_align.pipeline.environment import lock, turn
+from lean_align.pipeline.environment import lock, made_by, turn
 from lean_align.pipeline.gradient_stage import fill_rows, groups_to_learn, open_rows
 from lean_align.pipeline.graph import Stage, stage_inputs
 from lean_align.progress import say
@@ -76,6 +76,7 @@ def run_rows(stage: Stage, recipe: Recipe, run_dir: Path, rows: tuple[int | None
             if n_open == 0:
                 folder.started = time.monotonic()  # what came before is in the record
                 add_workers(folder)
+                folder.made_by = made_by()
                 folder.finish()
                 return folder.counts
     held, n = store.first.writable, len(groups)
