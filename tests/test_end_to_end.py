@@ -159,6 +159,7 @@ def stage(name: str, run_dir: Path, *more: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},  # threads that spin hold up the worker beside them
     )
 
 

@@ -465,7 +465,9 @@ def test_the_page_lists_every_method_with_its_needs_and_source() -> None:
 
 
 def test_the_python_of_the_page_runs(pool: SelectionPool) -> None:
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
         exec(compile(block, "selection.md", "exec"), {"pool": pool, "n": 2})
 
 
