@@ -35,7 +35,6 @@ from lean_align.recipe import Recipe
 from lean_align.scoring import score_prompts
 from lean_align.store import open_store
 
-STEPS = ("steps", "prompts_per_step")
 _TOLERANCE = 1e-6
 """Of the largest value of a column; a score is a mean over the pool, so it shrinks as the pool grows."""
 

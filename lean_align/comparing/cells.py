@@ -48,11 +48,10 @@ def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int, failed: di
     """
     recipe, cell = variant.recipe(base, seed), cell_folder(folder, variant, seed)
     cell.mkdir(parents=True, exist_ok=True)
-    write_text(cell / "recipe.yaml", dump_recipe(recipe))
     for stage in needed_stages(recipe):
         if stage.folder not in OWN:
             _share(folder, cell, stage, recipe, failed)
-    write_text(cell / "recipe.yaml", dump_recipe(recipe))
+    write_text(cell / "recipe.yaml", dump_recipe(recipe))  # the selection runs in this process and reads it
     with withholding(folder):
         run_stage("select", cell)
     run(recipe, cell, stop_after="evaluate")

@@ -20,15 +20,13 @@ Cells = Mapping[tuple[Variant, int], CellFacts]
 Pools = Mapping[Path, PoolFacts]
 
 
-def pools_of(folder: Path, variants: Sequence[Variant], cells: Cells) -> dict[Path, PoolFacts]:
+def pools_of(folder: Path, cells: Cells) -> dict[Path, PoolFacts]:
     """Each pool, by its data folder, as the first variant that took scores found it; those without settings first."""
     found: dict[Path, PoolFacts] = {}
-    for variant in sorted(variants, key=lambda v: len(v.settings)):
-        for own, seed in cells:
-            cell = cell_folder(folder, own, seed)
-            pool = cells[own, seed].pool
-            if own == variant and (cell / "scores").exists() and pool not in found:
-                found[pool] = read_pool_facts(cell)
+    for variant, seed in sorted(cells, key=lambda key: len(key[0].settings)):
+        cell, pool = cell_folder(folder, variant, seed), cells[variant, seed].pool
+        if pool not in found and (cell / "scores").exists():
+            found[pool] = read_pool_facts(cell)
     return found
 
 

@@ -79,16 +79,15 @@ def _rewards(folder: Path) -> dict[str, float]:
 def _cost(cell: Path) -> dict[str, float]:
     manifests = {s.folder: read_manifest(cell / s.folder) for s in needed_stages(stored_recipe(cell))}
     before = {name: m for name, m in manifests.items() if m is not None and name not in NOT_SELECTION}
-    training = manifests["training"]
-    counts = training["counts"] if training else {}
+    training = read_json(cell / "training" / "manifest.json")
+    counts = training["counts"]
     tokens = sum(m["counts"].get("generated_tokens", 0) for m in before.values())
-    seconds = training["wall_seconds"] if training else 0.0
     later = counts.get("selection_seconds", 0.0)  # of a training in rounds
     return {
         "selection_seconds": round(sum(m["wall_seconds"] for m in before.values()) + later, 3),
         "generated_tokens": tokens + counts.get("selection_tokens", 0),
         "training_tokens": counts.get("generated_tokens", 0),
-        "training_seconds": counts.get("training_seconds", seconds),
+        "training_seconds": counts.get("training_seconds", training["wall_seconds"]),
     }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lean_align.artifacts import read_json
 from lean_align.comparing.audit import faults_by_seed, recipe_facts
 from lean_align.comparing.cells import cell_folder
-from lean_align.comparing.choices import choice_facts, overlap_matrix, pools_of, scatter
+from lean_align.comparing.choices import Cells, choice_facts, overlap_matrix, pools_of, scatter
 from lean_align.comparing.facts import CellFacts
 from lean_align.comparing.variants import Variant, find_variant, read_variant
 from lean_align.errors import RecipeError
@@ -24,7 +24,6 @@ from lean_align.recipe import Recipe
 
 PRIMARY, SIZES, OTHERS = "primary", "other sizes", "others"
 LEVEL = 0.05
-Cells = Mapping[tuple[Variant, int], CellFacts]
 Found = Sequence[tuple[str, int, str]]
 
 
@@ -82,7 +81,7 @@ def comparison_results(
 
     `known` keeps bootstraps between calls: only those of methods with a new cell are drawn.
     """
-    pools = pools_of(folder, plan.variants, cells)
+    pools = pools_of(folder, cells)
     any_cell = next(iter(cells.values()), None)
     tree = {
         "recipe": plan.recipe.name,
@@ -91,7 +90,7 @@ def comparison_results(
         "seeds": list(plan.seeds),
         "n_problems": len(any_cell.rewards) if any_cell else None,
         "benchmark": _benchmarks(any_cell),
-        **_machine(plan, folder, cells),
+        **_machine(folder, cells),
         "n_cells": plan.n_cells,
         "n_done": len(cells),
         "training_steps": plan.recipe.training.steps,
@@ -192,15 +191,13 @@ def _benchmarks(cell: CellFacts | None) -> str | None:
     return None if cell is None else ", ".join(dict.fromkeys(key.rpartition("/")[0] for key in cell.rewards))
 
 
-def _machine(plan: Comparison, folder: Path, cells: Cells) -> dict[str, Any]:
+def _machine(folder: Path, cells: Cells) -> dict[str, Any]:
     """Commits and machine of the trainings; commits are joined where they differ."""
     folders = [cell_folder(folder, variant, seed) for variant, seed in cells]
+    if not folders:
+        return dict.fromkeys(("git_commit", "device", "processor", "pool_size"))
     runs = [read_json(cell / "run.json") for cell in folders]
-    pool = dict.fromkeys(("git_commit", "device", "processor", "pool_size"))
-    if not runs:
-        return pool
-    variant, seed = next(iter(cells))
-    counts = read_json(cell_folder(folder, variant, seed) / "selection" / "manifest.json")["counts"]
+    counts = read_json(folders[0] / "selection" / "manifest.json")["counts"]
     trained = [read_json(cell / "training" / "manifest.json").get("made_by") or {} for cell in folders]
     commits = dict.fromkeys(str(own.get("git_commit", run["git_commit"])) for own, run in zip(trained, runs))
     return {
