@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+REASON_FILE = "LEAN_ALIGN_REASON_FILE"
+"""Environment variable of a child process: the file to which it writes what it failed of."""
+
 
 class LeanAlignError(Exception):
     """Base of every error that lean_align raises on purpose."""
@@ -20,7 +23,12 @@ class ModelError(LeanAlignError, ValueError):
 
 
 class StageError(LeanAlignError, RuntimeError):
-    """A stage that could not run: missing inputs, or a failed child process."""
+    """A stage that could not run: missing inputs, or a failed child process.
+
+    `reason` is what the child said, where it ended with an error of its own; None elsewhere.
+    """
+
+    reason: str | None = None
 
 
 class StaleStageError(StageError):

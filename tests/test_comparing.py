@@ -395,6 +395,15 @@ def test_a_shared_stage_that_fails_is_not_begun_by_every_cell(
     assert "did not end in another run" in found["faults"][1]
 
 
+def test_a_fault_says_what_the_process_of_the_stage_said(tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text('{"question": "no answer"}\n')
+    recipe = load_recipe("demo", {"data.train_path": str(data)})
+    (fault,) = compare(recipe, tmp_path / "run", ("learnalign",), 1)["faults"]
+    assert str(data) in fault
+    assert "prepare stage failed" in fault
+
+
 def peeking(pool: Any, n: int) -> list[int]:
     """Takes the prompts of the smallest answers."""
     return sorted(range(len(pool.prompt_ids)), key=lambda i: int(pool.answers[i]))[:n]

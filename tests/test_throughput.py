@@ -98,7 +98,7 @@ def test_turns_are_timed_one_after_the_other_and_the_table_shows_their_spread(ch
 
 def test_a_recipe_that_cannot_be_prepared_says_that_nothing_was_measured(monkeypatch, tmp_path):
     def fail(*arguments, **options):
-        raise StageError("the prepare stage failed (see above). What was finished before is kept in /tmp/x.")
+        raise StageError("the prepare stage failed. What was finished before is kept in /tmp/x.")
 
     monkeypatch.setattr(measuring, "run", fail)
     done = CliRunner().invoke(main, ["bench", "demo", "-o", str(tmp_path / "figures.json")])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lean_align import __version__
-from lean_align.errors import LeanAlignError, RecipeError
+from lean_align.errors import REASON_FILE, LeanAlignError, RecipeError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
@@ -28,16 +29,24 @@ class Group(click.Group):
         except LeanAlignError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"Error: {error}", err=True)
+            _tell(str(error))
             ctx.exit(2 if isinstance(error, RecipeError) else 1)
         except OSError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"Error: {error.strerror or error}: {error.filename or ''}", err=True)
+            _tell(f"{error.strerror or error}: {error.filename or ''}")
             ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted. What is finished is kept: the same command continues.", err=True)
             ctx.exit(130)
+
+
+def _tell(message: str) -> None:
+    """The error, to the user and to the process that waits for this one."""
+    click.echo(f"Error: {message}", err=True)
+    if REASON_FILE in os.environ:
+        with suppress(OSError):  # a full disk
+            Path(os.environ[REASON_FILE]).write_text(message, encoding="utf-8")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -58,6 +58,12 @@ def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int, failed: di
     return cell
 
 
+def in_one_line(error: Exception) -> str:
+    """What went wrong, for a table: what a stage's process said of it comes first."""
+    reason = getattr(error, "reason", None)
+    return " ".join((f"{reason} ({error})" if reason else str(error)).split())
+
+
 def is_done(cell: Path) -> bool:
     """Whether a cell has its evaluation."""
     return read_manifest(cell / "evaluation") is not None
@@ -82,7 +88,7 @@ def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[
         try:
             _make(stage, recipe, cell, home)
         except LeanAlignError as error:
-            failed[home] = str(error)
+            failed[home] = in_one_line(error)
             raise
     if not link.is_symlink():
         if link.exists():  # ended here and elsewhere, between two calls of which the first was cut off

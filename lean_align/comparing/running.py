@@ -9,7 +9,7 @@ from typing import Any
 
 from lean_align.artifacts import changes, write_json, write_text
 from lean_align.comparing.audit import cell_faults, cell_flags, pair_faults, problems_hash
-from lean_align.comparing.cells import cell_folder, is_done, run_cell
+from lean_align.comparing.cells import cell_folder, in_one_line, is_done, run_cell
 from lean_align.comparing.facts import CellFacts, read_cell
 from lean_align.comparing.results import Comparison, comparison_results
 from lean_align.comparing.variants import Variant, read_variants
@@ -119,7 +119,7 @@ class _Progress:
                 self.cells[variant, seed] = read_cell(cell)
                 self.flags += [(variant.label, seed, text) for text in cell_flags(cell)]
         except (LeanAlignError, OSError) as error:
-            found = [" ".join(str(error).split())]
+            found = [in_one_line(error)]
         for text in found:
             say(f"compare: {variant.label}, seed {seed} does not count: {text}")
         self.faults += [(variant.label, seed, text) for text in found]

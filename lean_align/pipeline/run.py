@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lean_align.artifacts import disk_errors, read_json, write_text
 from lean_align.choices import choose_backend, choose_engine
-from lean_align.errors import RecipeError, StageError
+from lean_align.errors import REASON_FILE, RecipeError, StageError
 from lean_align.memory import allocator_environment
 from lean_align.pipeline.graph import (
     BY_COMMAND,
@@ -56,7 +57,7 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
     MissingPackageError
         When an engine or a backend is asked for and is not installed.
     StageError
-        When a stage failed; its own message went to stderr.
+        When a stage failed; its own message went to stderr, and is the error's `reason`.
     """
     run_dir, last = Path(run_dir), _last_stage(recipe, stop_after)
     refuse_comparison(run_dir)
@@ -107,7 +108,16 @@ def _run_in_child(stage: Stage, run_dir: Path) -> None:
     command = [sys.executable, "-m", "lean_align", stage.command, str(run_dir)]
     environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     environment |= allocator_environment(os.environ)
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, preexec_fn=_die_with_parent, check=False)
+    with TemporaryDirectory() as scratch:
+        told = Path(scratch) / "reason"
+        done = subprocess.run(
+            command,
+            stdout=subprocess.DEVNULL,
+            env=environment | {REASON_FILE: str(told)},
+            preexec_fn=_die_with_parent,
+            check=False,
+        )
+        reason = told.read_text(encoding="utf-8") if told.exists() else None
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
         raise StageError(
@@ -116,9 +126,9 @@ def _run_in_child(stage: Stage, run_dir: Path) -> None:
             + ". What it wrote is kept: the same command continues the run."
         )
     if done.returncode:
-        raise StageError(
-            f"the {stage.command} stage failed (see above). What was finished before is kept in {run_dir}."
-        )
+        error = StageError(f"the {stage.command} stage failed. What was finished before is kept in {run_dir}.")
+        error.reason = reason
+        raise error
 
 
 def _die_with_parent() -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lean_align.artifacts import write_text
 from lean_align.errors import StageError
-from lean_align.report import formatting, wording
+from lean_align.report import wording
 from lean_align.report.benchmarks import benchmark_section, contamination_section
 from lean_align.report.records import ReportScores
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
+from lean_align.report.templates import render
 
 N_CHOSEN_SHOWN = 10
 _SAMPLE_KEYS = ("answer", "completion_base", "reward_base", "completion_trained", "reward_trained")
@@ -65,26 +62,11 @@ def write_report(
     """
     if path.is_dir():
         raise StageError(f"{path} is a folder, expected the file to write. Pass {path / 'index.html'}.")
-    html = _render(_sections(summary, scores, selected, samples, training_log))
+    html = render("template.html.j2", **_sections(summary, scores, selected, samples, training_log))
     # A completion can hold half of a surrogate pair, which UTF-8 cannot.
     html = html.translate(_CONTROL_CHARACTERS).encode("utf-8", "replace").decode("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, html)
-
-
-def _render(sections: Mapping[str, Any]) -> str:
-    folder = resources.files("lean_align.report")
-    template = _environment().from_string(folder.joinpath("template.html.j2").read_text("utf-8"))
-    return template.render(style=folder.joinpath("style.css").read_text("utf-8"), **sections)
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for function in formatting.FOR_PAGE:
-        environment.filters[function.__name__] = function
-    return environment
 
 
 def _sections(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lean_align.errors import StageError
 from lean_align.report.comparison import tables, wording
 from lean_align.report.comparison.cells import Table, escaped
 from lean_align.report.comparison.records import Comparison, read_comparison
+from lean_align.report.templates import render
 
 
 def write_comparison(folder: Path, results: Mapping[str, Any], page: bool = True) -> None:
@@ -52,14 +52,8 @@ def write_comparison(folder: Path, results: Mapping[str, Any], page: bool = True
 
 
 def _html(found: Comparison) -> str:
-    # jinja2 is imported where a page is made, so that the terminal's table does not wait for it.
-    from jinja2 import Environment, StrictUndefined
-
-    folder = resources.files("lean_align.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(folder.joinpath("compare.html.j2").read_text("utf-8"))
-    return template.render(
-        style=folder.joinpath("style.css").read_text("utf-8"),
+    return render(
+        "compare.html.j2",
         tables=_tables(found),
         plots=_plots(found),
         **_sentences(found),
