@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cases import demo_folder, run_demo
+from bench.cases import demo_folder, run_recipe
 from bench.measure import Row, Settings
-from bench.table import cell
+from bench.table import of_runs
 from lean_align.errors import StageError
 from lean_align.pipeline.inputs import read_groups
 from lean_align.recipe import load_recipe
@@ -35,7 +35,7 @@ FIRST = (2, 3, 4, 5, 6)
 def measure(settings: Settings) -> Iterator[Row]:
     folder = demo_folder()
     if not (folder / "gradients" / "manifest.json").exists():
-        run_demo(folder, "gradients")
+        run_recipe("demo", folder, "gradients")
     yield from rows_of(folder, settings.pick(FIRST[:1], FIRST, FIRST))
     yield from error_rows()
 
@@ -93,13 +93,5 @@ def _beta(a: int, b: int) -> float:
     return 1 / ((a + b + 1) * comb(a + b, a))
 
 
-def print_table(run_dir: Path) -> None:
-    rows = list(rows_of(run_dir))
-    lines = [[name.replace("_", " ") for name in rows[0]], ["---"] * len(rows[0])]
-    lines += [[cell(name, value) for name, value in row.items()] for row in rows]
-    print(f"{run_dir}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines))
-
-
 if __name__ == "__main__":
-    for given in sys.argv[1:]:
-        print_table(Path(given))
+    print(of_runs(rows_of, sys.argv[1:]))

@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 
-from bench.cases import demo_folder, run_demo
+from bench.cases import demo_folder, run_recipe
 from bench.measure import Row, Settings, spread
 
 
@@ -18,7 +18,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     for _ in range(settings.times(1, 3)):
         folder = demo_folder()  # left there: other benches take its rollouts
         shutil.rmtree(folder, ignore_errors=True)
-        run_demo(folder, settings.pick("data", "select", None))
+        run_recipe("demo", folder, settings.pick("data", "select", None))
         for path in folder.glob("**/manifest.json"):
             found.setdefault(str(path.parent.relative_to(folder)), []).append(json.loads(path.read_text()))
     yield {"stage": "all", "seconds": spread(map(sum, zip(*(_values(m, "wall_seconds") for m in found.values()))))}

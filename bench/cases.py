@@ -133,13 +133,13 @@ def smollm2() -> Path:
     return folder
 
 
-def run_demo(folder: Path, stop_after: str | None) -> None:
-    """`lean-align run demo`, up to a stage."""
-    command = [sys.executable, "-m", "lean_align", "run", "demo", "--run-dir", str(folder)]
+def run_recipe(name: str, folder: Path, stop_after: str | None) -> None:
+    """`lean-align run NAME`, up to a stage."""
+    command = [sys.executable, "-m", "lean_align", "run", name, "--run-dir", str(folder)]
     command += ["--stop-after", stop_after] if stop_after else []
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
-        raise RuntimeError(f"the demo run failed: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"the run of {name} failed: {done.stderr.strip().splitlines()[-1]}")
 
 
 def demo_folder() -> Path:
@@ -151,6 +151,6 @@ def demo_run() -> tuple[Path, Recipe, list[Group]]:
     """The demo up to its rollouts, made once for a commit: run folder, recipe and the learnable prompts."""
     folder = demo_folder()
     if not (folder / "rollouts" / "manifest.json").exists():
-        run_demo(folder, "rollout")
+        run_recipe("demo", folder, "rollout")
     learnable = [group for group in read_groups(folder) if group.learnability > 0]
     return folder, load_recipe(folder / "recipe.yaml"), learnable

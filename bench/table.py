@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def results_table(folder: Path, doc_of: Callable[[str], str]) -> str:
     for path in chosen(folder):
         found = json.loads(path.read_text())
         device = " on a card" if found["machine"]["device"] == "cuda" else ""
-        parts += [f"## {found['name']}{device}", doc_of(found["name"]), _machine(found), _table(found["rows"])]
+        parts += [f"## {found['name']}{device}", doc_of(found["name"]), _machine(found), markdown(found["rows"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -44,7 +44,8 @@ def _machine(found: dict[str, Any]) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """A table of the rows, a column for every key that one of them has."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     columns = [key for key in columns if key != "note"] + (["note"] if "note" in columns else [])
     lines = [columns, ["---"] * len(columns), *([cell(key, row.get(key)) for key in columns] for row in rows)]
@@ -64,3 +65,8 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def of_runs(rows_of: Callable[[Path], Iterable[dict[str, Any]]], run_dirs: Iterable[str]) -> str:
+    """The table of each run folder, the runs beneath one another."""
+    return "\n\n".join(f"{given}\n\n{markdown(list(rows_of(Path(given))))}" for given in run_dirs)

@@ -525,3 +525,31 @@ def test_a_training_in_rounds_chooses_anew(recipe: Recipe, tmp_path: Path, fake_
     assert folder.counts["steps"] == 3
     assert folder.counts["selection_tokens"] == 1000
     assert (folder.path / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
+
+
+def test_what_the_kinds_of_a_pool_have_in_common_by_hand(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    from bench.bench_kinds import rows_of
+
+    compare(recipe, tmp_path, ("learnalign",), 1)
+    cell = tmp_path / "seed-0" / "learnalign@10"
+    scores = read_scores(cell / "scores" / "scores.parquet")
+    kinds = {name: {"kind": ("target", "unlike")[i // 20]} for i, name in enumerate(sorted(scores.prompt_ids))}
+    write_json(cell / "data" / "kinds.json", kinds)
+    gradients = np.load(cell / "gradients" / "projected.npy").astype(float)
+    units = {
+        i: row / np.linalg.norm(row) for i, row in zip(scores.prompt_ids, gradients, strict=True) if np.any(row != 0)
+    }
+    of = {name: [units[i] for i in units if kinds[i]["kind"] == name] for name in ("target", "unlike")}
+    of_v = dict(zip(scores.prompt_ids, scores.learnability, strict=True))
+    mean = np.sum([of_v[i] * units[i] for i in units], axis=0)
+    found = {row["kind"]: row for row in rows_of(cell)}
+    assert set(found) == set(of)
+    assert sum(row["share_of_v"] for row in found.values()) == pytest.approx(1)
+    assert sum(row["chosen"] for row in found.values()) == recipe.selection.n
+    for name, own in of.items():
+        pairs = [a @ b for i, a in enumerate(own) for b in own[:i]]
+        assert found[name]["prompts"] == len(own)
+        assert found[name]["alike"] == pytest.approx(np.mean(pairs))
+        assert found[name]["with_pool"] == pytest.approx(np.mean([a @ mean for a in own]) / np.linalg.norm(mean))
+        others = pairs if name == "target" else [a @ b for a in own for b in of["target"]]
+        assert found[name]["with_target"] == pytest.approx(np.mean(others))
