@@ -553,3 +553,12 @@ def test_what_the_kinds_of_a_pool_have_in_common_by_hand(recipe: Recipe, tmp_pat
         assert found[name]["with_pool"] == pytest.approx(np.mean([a @ mean for a in own]) / np.linalg.norm(mean))
         others = pairs if name == "target" else [a @ b for a in own for b in of["target"]]
         assert found[name]["with_target"] == pytest.approx(np.mean(others))
+
+
+def test_the_null_is_taken_from_the_outcomes_of_one_method(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    from bench.bench_null import rows_of
+
+    compare(recipe, tmp_path, ("random",), 3)
+    rows = list(rows_of([tmp_path / f"seed-{seed}" / "random@10" for seed in range(3)]))
+    assert {(row["seeds"], row["problems"]) for row in rows} == {(3, module.PROBLEMS)}
+    assert [row["rejects"] for row in rows if row["test"] == "seed"] == [0, 0]  # 2 / 2^3 is above 5 %
