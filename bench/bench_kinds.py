@@ -4,8 +4,8 @@
 any run on a pool of the test bed. Over the prompts of a kind that have a gradient: their share of the pool's summed V,
 the mean cosine of two prompts of the kind (`alike`), of one with one of the target (`with target`), and with the pool's
 mean gradient, to which each prompt adds its V_j u_j (`with pool`: the alignment is that times a constant); and how many
-prompts of the kind are among the n of the highest score, and would be if only the target's prompts were aligned with
-(`chosen by target`).
+prompts of the kind are among the n of the highest score, and would be if each were aligned with the target's other
+prompts alone (`chosen by target`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def rows_of(run_dir: Path) -> Iterator[Row]:
     units = np.divide(rows, norms[:, None], where=has[:, None], out=np.zeros_like(rows))
     weighted = scores.learnability[:, None] * units
     mean, top_n = weighted.mean(axis=0), load_recipe(run_dir / "recipe.yaml").selection.n
-    aimed = scores.learnability * (units @ weighted[kinds == TARGET].sum(axis=0))
+    own_part = np.where((kinds == TARGET) & has, scores.learnability, 0.0)  # of the sum, what the prompt itself brings
+    aimed = scores.learnability * (units @ weighted[kinds == TARGET].sum(axis=0) - own_part)
     chosen = {"chosen": np.argsort(scores.rank)[:top_n], "chosen_by_target": np.argsort(-aimed)[:top_n]}
     target = units[(kinds == TARGET) & has]
     total = scores.learnability.sum()

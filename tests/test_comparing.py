@@ -546,7 +546,13 @@ def test_what_the_kinds_of_a_pool_have_in_common_by_hand(recipe: Recipe, tmp_pat
     assert set(found) == set(of)
     assert sum(row["share_of_v"] for row in found.values()) == pytest.approx(1)
     assert sum(row["chosen"] for row in found.values()) == recipe.selection.n
+    with_target = {
+        i: of_v[i] * sum(of_v[j] * units[i] @ units[j] for j in units if j != i and kinds[j]["kind"] == "target")
+        for i in units
+    }
+    best = sorted(units, key=lambda i: -with_target[i])[: recipe.selection.n]
     for name, own in of.items():
+        assert found[name]["chosen_by_target"] == sum(kinds[i]["kind"] == name for i in best)
         pairs = [a @ b for i, a in enumerate(own) for b in own[:i]]
         assert found[name]["prompts"] == len(own)
         assert found[name]["alike"] == pytest.approx(np.mean(pairs))
