@@ -55,12 +55,13 @@ def rows_of(run_dir: Path) -> Iterator[Row]:
     total = scores.learnability.sum()
     for kind in sorted(set(kinds[has]), key=lambda k: -scores.learnability[kinds == k].sum()):
         own = units[(kinds == kind) & has]
+        alike = _between(own)
         yield {
             "kind": kind,
             "prompts": len(own),
             "share_of_v": float(scores.learnability[kinds == kind].sum() / total),
-            "alike": _between(own),
-            "with_target": _between(target) if kind == TARGET else float((own @ target.T).mean()),
+            "alike": alike,
+            "with_target": alike if kind == TARGET else float((own @ target.T).mean()),
             "with_pool": float((own @ mean).mean() / np.linalg.norm(mean)),
             **{name: int((kinds[best] == kind).sum()) for name, best in chosen.items()},
         }
