@@ -41,7 +41,7 @@ SMALL = {
     "evaluation.window": 6,
 }
 STAGES = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report")
-MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")
+MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes", "beside", "seal")
 
 
 def arguments(run_dir: Path, *more: str, recipe: str = "demo", settings: dict | None = None) -> list[str]:
@@ -63,7 +63,7 @@ def comparable(run_dir: Path) -> dict[str, object]:
     files: dict[str, object] = {}
     for path in sorted(run_dir.rglob("*")):
         name = path.relative_to(run_dir).as_posix()
-        if not path.is_file() or name in (".lock", ".turn", "report/index.html"):
+        if not path.is_file() or name in (".lock", ".run.lock", ".turn", "report/index.html"):
             continue
         if name.endswith("manifest.json"):
             manifest = {k: v for k, v in json.loads(path.read_text()).items() if k not in MEASURED}

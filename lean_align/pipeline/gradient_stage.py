@@ -15,9 +15,9 @@ from lean_align.artifacts import StageFolder, changes, read_json, write_json
 from lean_align.errors import NothingToLearnError, RecipeError, StoreError
 from lean_align.memory import Halving
 from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
-from lean_align.pipeline.environment import turn
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.inputs import read_groups, sampling_policy
+from lean_align.pipeline.locks import turn
 from lean_align.progress import Progress
 from lean_align.recipe import Recipe
 from lean_align.rng import seed_for

@@ -23,10 +23,11 @@ from lean_align.artifacts import (
 from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
 from lean_align.errors import DataError, ModelError, RecipeError
-from lean_align.pipeline.environment import describe, lock, set_threads
+from lean_align.pipeline.environment import describe, set_threads
 from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import add_seconds, evaluation_summary
 from lean_align.pipeline.graph import model_hash
+from lean_align.pipeline.locks import lock
 from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.progress import say
