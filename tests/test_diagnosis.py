@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lean_align.pipeline.diagnosis import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, rollout_facts, rollout_lines
+from lean_align.pipeline.diagnosis import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, cut_lines, rollout_facts, rollout_lines
 from lean_align.types import Completion, Group, Prompt
 
 
@@ -85,3 +85,11 @@ def test_samples_show_gold_reward_and_the_beginning_of_a_completion() -> None:
     samples = lines([group(f"p-{i}", "00", "x" * 1000) for i in range(5)])[2:]
     assert len(samples) == SAMPLE_COMPLETIONS
     assert samples[0] == f"  p-0, gold 5, reward 0: {'x' * SAMPLE_CHARACTERS!r}"
+
+
+def test_many_completions_cut_at_the_limit_are_explained() -> None:
+    assert cut_lines("rollouts", 1 / 3, 320, "rollouts.max_new_tokens", ["<eos>"]) == []
+    [line] = cut_lines("rollouts", 0.45, 320, "rollouts.max_new_tokens", ["<eos>", "<|im_end|>"])
+    assert line.startswith("rollouts: 45.0% of completions were cut at 320 tokens")
+    for word in ("'<eos>' or '<|im_end|>'", "raise rollouts.max_new_tokens", "eos_token_id", "data.prompt_template"):
+        assert word in line

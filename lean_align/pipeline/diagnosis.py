@@ -8,7 +8,7 @@ from typing import Any
 from lean_align.types import Group
 from lean_align.verify import extract_answer
 
-FEW = 0.1
+FEW, MANY_CUT = 0.1, 1 / 3
 SAMPLE_COMPLETIONS = 3
 SAMPLE_CHARACTERS = 400
 
@@ -54,6 +54,31 @@ def rollout_lines(facts: dict[str, Any], groups: Sequence[Group]) -> list[str]:
         text = completion.completion[:SAMPLE_CHARACTERS]
         lines.append(f"  {group.prompt.prompt_id}, gold {group.prompt.answer}, reward {completion.reward:g}: {text!r}")
     return lines
+
+
+def cut_lines(label: str, share: float, limit: int, key: str, end_names: Sequence[str]) -> list[str]:
+    """What to look at where more than a third of the completions were cut at the token limit.
+
+    Parameters
+    ----------
+    label : str
+        In front of the line.
+    share : float
+        Of completions cut, in [0, 1].
+    limit : int
+        Longest completion, in tokens; `key` is the recipe's name for it.
+    end_names : sequence of str
+        The tokens that would have ended one.
+    """
+    if share <= MANY_CUT:
+        return []
+    ends = " or ".join(map(repr, end_names))
+    return [
+        f"{label}: {share:.1%} of completions were cut at {limit} tokens. Look at some: where one has answered and "
+        f"goes on, the model does not write {ends}, so name the token that it does end with as eos_token_id in "
+        "generation_config.json of its folder; where one is cut on the way to its answer, raise "
+        f"{key}, or ask for short solutions in data.prompt_template or data.system_prompt"
+    ]
 
 
 def _advice(facts: dict[str, Any]) -> str:

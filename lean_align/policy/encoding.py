@@ -50,6 +50,11 @@ class PromptEncoder:
     vocabulary: int
     remarks: tuple[str, ...] = ()
 
+    @property
+    def end_names(self) -> list[str]:
+        """The tokens that end a completion, as the tokenizer writes them."""
+        return [str(name) for name in self.tokenizer.convert_ids_to_tokens(list(self.eos_token_ids))]
+
     def request(self, prompt: Prompt) -> str | list[dict[str, str]]:
         """The prompt as a text, or as chat messages."""
         text = self.prompt_template.replace("{prompt}", prompt.prompt)
