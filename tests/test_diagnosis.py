@@ -88,8 +88,9 @@ def test_samples_show_gold_reward_and_the_beginning_of_a_completion() -> None:
 
 
 def test_many_completions_cut_at_the_limit_are_explained() -> None:
-    assert cut_lines("rollouts", 1 / 3, 320, "rollouts.max_new_tokens", ["<eos>"]) == []
-    [line] = cut_lines("rollouts", 0.45, 320, "rollouts.max_new_tokens", ["<eos>", "<|im_end|>"])
-    assert line.startswith("rollouts: 45.0% of completions were cut at 320 tokens")
-    for word in ("'<eos>' or '<|im_end|>'", "raise rollouts.max_new_tokens", "eos_token_id", "data.prompt_template"):
+    key, ends = "evaluation.max_new_tokens", ["<eos>", "<|im_end|>"]
+    assert cut_lines("evaluation", {"base's on a": 1 / 3, "trained's on a": 0.0}, key, ends) == []
+    [line] = cut_lines("evaluation", {"base's on a": 0.45, "base's on b": 0.1, "trained's on a": 0.5}, key, ends)
+    assert line.startswith("evaluation: 45.0% of base's on a, 50.0% of trained's on a were cut at the token limit.")
+    for word in ("'<eos>' or '<|im_end|>'", f"raise {key}", "eos_token_id", "data.prompt_template"):
         assert word in line

@@ -9,7 +9,7 @@ import tiny_models as tiny
 
 from lean_align.errors import StageError
 from lean_align.grpo import train_grpo
-from lean_align.grpo.training import encode_as_here
+from lean_align.grpo.training import give_token_ids
 from lean_align.policy import load_policy
 from lean_align.recipe import LoraRecipe, RolloutRecipe, TrainerRecipe, load_recipe
 from lean_align.rollouts import Sampling, TransformersEngine, generate_batch
@@ -91,6 +91,6 @@ def test_a_training_sees_the_prompts_ends_and_texts_of_the_rollouts(policy, tmp_
     assert rolled == [decode(policy.encoder, completion.token_ids) for completion in completions]
 
 
-def test_a_trainer_that_tokenises_in_another_place_is_refused(policy):
+def test_a_trainer_that_tokenises_in_another_place_is_refused():
     with pytest.raises(StageError, match="tested version of trl"):
-        encode_as_here(object(), policy.encoder, PROMPTS)
+        give_token_ids(object(), {})

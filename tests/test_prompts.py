@@ -8,6 +8,7 @@ import pytest
 import tiny_models as tiny
 
 from lean_align.errors import DataError, ModelError, RecipeError
+from lean_align.pipeline.prompt_notes import prompt_notes
 from lean_align.policy import load_encoder
 from lean_align.policy.control_tokens import control_tokens
 from lean_align.recipe import load_recipe
@@ -242,3 +243,29 @@ def test_an_end_token_that_is_not_marked_as_special_is_left_out_of_the_text(tmp_
     assert encoder.decode([*tokenizer("15", add_special_tokens=False)["input_ids"], end]) == "15"
     assert encoder.within(ask("1<|stop|>")) == ["<|stop|>"]
     assert encoder.encode(ask("1<|stop|>")).count(end) == 1
+
+
+def test_a_token_of_their_form_is_one_of_them_though_it_is_not_marked_so():
+    from tokenizers import AddedToken
+
+    tokenizer = tiny.wrapped(tiny.characters())
+    tokenizer.add_tokens([AddedToken(name, special=False) for name in ("<|fim_middle|>", "<think>", "plums")])
+    assert set(control_tokens(tokenizer, ()).ids) == {*tiny.CONTROLS, "<|fim_middle|>"}
+
+
+def test_what_a_user_should_hear_is_said_once(tmp_path):
+    encoder = chat(tmp_path, tiny.REFUSES_SYSTEM, system_prompt="think.")
+    benchmark = dataclasses.replace(encoder, system_prompt="Box the answer.")
+    prompts = [ask("How many?"), dataclasses.replace(ask(HOSTILE), prompt_id="p-2"), ask("<eos>")]
+    assert prompt_notes({"training prompts": (encoder, prompts), "problems of b": (benchmark, prompts[:1])}) == [
+        "the chat template has no place for a system message: its text is put in front of the user's",
+        "2 of 3 training prompts have names of control tokens in their text (first: '<|im_end|>' in p-2), which are "
+        "put to the model as text",
+    ]
+
+
+def test_the_row_that_a_template_cannot_take_is_named(tmp_path):
+    template = "{% if 'plum' in messages[-1]['content'] and messages|length == 1 %}" + tiny.CHATML
+    encoder = chat(tmp_path, template + "{% else %}{{ raise_exception('no plums') }}{% endif %}")
+    with pytest.raises(ModelError, match=r"^p-1: the chat template cannot be rendered \(TemplateError: no plums\)"):
+        encoder.encode(ask("How many pears?"))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,7 @@ def train_grpo(
     from trl import GRPOConfig
 
     rows = training_order(prompts, trainer.steps * trainer.prompts_per_step, seed, stage)
+    ids = {policy.encoder.text(prompt): policy.encoder.encode(prompt) for prompt in prompts}
     dataset = Dataset.from_list([_example(policy.encoder, prompt) for prompt in rows])
     device = policy.device.type
     bf16 = device == "cuda" and policy.model.dtype.is_floating_point and policy.model.dtype.itemsize == 2
@@ -108,7 +109,7 @@ def train_grpo(
     callback = _StepCallback(seed, stage, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
     judge = recorded(reward, policy.encoder.decode, rewards)
     grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, judge, callback)
-    encode_as_here(grpo, policy.encoder, prompts)
+    give_token_ids(grpo, ids)
     if resume is not None:
         # With beta > 0 a checkpoint holds the reference adapter too, in a folder of its own; transformers then loads
         # that one alone, and would go on from the first weights.  The trainer has made it anew, from the same start.
@@ -129,27 +130,25 @@ def _example(encoder: PromptEncoder, prompt: Prompt) -> dict[str, Any]:
     return {"prompt": encoder.text(prompt), "answer": prompt.answer, "prompt_id": prompt.prompt_id}
 
 
-def encode_as_here(trainer: Any, encoder: PromptEncoder, prompts: Sequence[Prompt]) -> None:
-    """Have trl's trainer put prompts to the model by the very token ids of the rollouts.
+def give_token_ids(trainer: Any, ids: Mapping[str, Sequence[int]]) -> None:
+    """Have trl's trainer put prompts to the model by token ids that are given.
 
-    Its own way knows no prompt whose text holds the name of a control token.
+    Its own way takes the name of a control token in a prompt for the token.
 
     Parameters
     ----------
     trainer : GRPOTrainer
-        Of a data set whose `prompt` is `encoder.text` of a prompt.
-    encoder : PromptEncoder
-    prompts : sequence of Prompt
+    ids : mapping of str to sequence of int
+        Of each `prompt` in its data set.
 
     Raises
     ------
     StageError
-        When it has no such place.
+        When the trainer has no such place.
     """
     if not hasattr(trainer, "_tokenize_prompts"):
         raise StageError("the trainer does not tokenise prompts as expected. Use the tested version of trl.")
-    ids = {encoder.text(prompt): encoder.encode(prompt) for prompt in prompts}
-    # token ids, images, other fields; a list of its own for each, as trl takes them
+    # token ids, images, other fields; a list of its own for each prompt, as trl has them
     trainer._tokenize_prompts = lambda texts: ([list(ids[text]) for text in texts], None, {})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lean_align.types import Group
@@ -56,28 +56,27 @@ def rollout_lines(facts: dict[str, Any], groups: Sequence[Group]) -> list[str]:
     return lines
 
 
-def cut_lines(label: str, share: float, limit: int, key: str, end_names: Sequence[str]) -> list[str]:
+def cut_lines(stage: str, shares: Mapping[str, float], key: str, end_names: Sequence[str]) -> list[str]:
     """What to look at where more than a third of the completions were cut at the token limit.
 
     Parameters
     ----------
-    label : str
-        In front of the line.
-    share : float
-        Of completions cut, in [0, 1].
-    limit : int
-        Longest completion, in tokens; `key` is the recipe's name for it.
+    stage : str
+    shares : mapping of str to float
+        What the completions are called, and the share of them that was cut, in [0, 1].
+    key : str
+        The recipe's name for the limit.
     end_names : sequence of str
-        The tokens that would have ended one.
+        The tokens that would have ended a completion.
     """
-    if share <= MANY_CUT:
+    many = [f"{share:.1%} of {name}" for name, share in shares.items() if share > MANY_CUT]
+    if not many:
         return []
-    ends = " or ".join(map(repr, end_names))
     return [
-        f"{label}: {share:.1%} of completions were cut at {limit} tokens. Look at some: where one has answered and "
-        f"goes on, the model does not write {ends}, so name the token that it does end with as eos_token_id in "
-        "generation_config.json of its folder; where one is cut on the way to its answer, raise "
-        f"{key}, or ask for short solutions in data.prompt_template or data.system_prompt"
+        f"{stage}: {', '.join(many)} were cut at the token limit. Look at some: where one has its answer and goes on, "
+        f"the model does not write {' or '.join(map(repr, end_names))}, and eos_token_id in generation_config.json of "
+        f"its folder should name the token that it ends with; where one is cut on the way, raise {key}, or ask for "
+        "short solutions in data.prompt_template"
     ]
 
 

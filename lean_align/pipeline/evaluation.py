@@ -40,6 +40,8 @@ def sample_sets(
     """
     from lean_align.rollouts import complete, read_completions
 
+    cut: dict[str, float] = {}
+    end_names: list[str] = []
     record, slots = recorder(folder, "evaluation"), max(s.sampling(recipe).slots for s in sets)
     for model, adapter in adapters.items():
         say(f"evaluation of {model}")
@@ -54,10 +56,10 @@ def sample_sets(
                 with _clock(folder, f"{model}/{problems.name}"):
                     complete(own, problems.prompts, path, sampling, problems.reward, disk_errors, record)
                 finished = [completion.finished for completion in read_completions(path)]
-                share, limit = 1 - sum(finished) / len(finished), problems.max_new_tokens
-                label = f"evaluation of {model} on {problems.name}"
-                for line in cut_lines(label, share, limit, "evaluation.max_new_tokens", own.encoder.end_names):
-                    say(line)
+                cut[f"{model}'s on {problems.name}"] = 1 - sum(finished) / len(finished)
+            end_names = engine.encoder.end_names
+    for line in cut_lines("evaluation", cut, "evaluation.max_new_tokens", end_names):
+        say(line)
     folder.counts[SECONDS] = read_json(folder.path / _CLOCK)
 
 

@@ -48,7 +48,8 @@ def sample_rollouts(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     groups = read_groups(run_dir, path)
     facts = rollout_facts(groups) | allocation_facts(groups, settings, recipe.selection_generations)
     folder.counts |= facts
-    cut = cut_lines("rollouts", facts["share_truncated"], settings.max_new_tokens, "rollouts.max_new_tokens", end_names)
+    shares = {"completions": facts["share_truncated"]}
+    cut = cut_lines("rollouts", shares, "rollouts.max_new_tokens", end_names)
     for line in (*rollout_lines(facts, groups), *cut, *_allocation_lines(facts, settings)):
         say(line)
 

@@ -22,6 +22,8 @@ from lean_align.errors import ModelError
 _MARK = "\U0010fffd"
 """Stands at both ends of a name that no text has: the last character but one for private use."""
 
+_FORM = re.compile(r"<[|｜].*[|｜]>")  # noqa: RUF001
+
 
 @dataclass(frozen=True)
 class ControlTokens:
@@ -119,9 +121,9 @@ class ControlTokens:
 
 
 def control_tokens(tokenizer: Any, ends: tuple[int, ...]) -> ControlTokens:
-    """The special tokens of a tokenizer, and those that end a completion."""
+    """The special tokens of a tokenizer, others of their form, and those that end a completion."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
-    ids = {token.content: number for number, token in added.items() if token.special}
+    ids = {token.content: number for number, token in added.items() if token.special or _FORM.fullmatch(token.content)}
     ids |= dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids))
     ids |= {added[number].content: number for number in ends if number in added}
     return ControlTokens(tokenizer, {name: number for name, number in ids.items() if name.strip()})

@@ -82,10 +82,14 @@ class PromptEncoder:
             When the template cannot be rendered with it, or the tokenizer gives a token that the model does not know.
         """
         self._check_text(prompt)
-        ids = self._encode_as_text(prompt) if self.within(prompt) else self._encode(prompt)
+        name = prompt.prompt_id or "a prompt"
+        try:
+            ids = self._encode_as_text(prompt) if self.within(prompt) else self._encode(prompt)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
         if max(ids, default=0) >= self.vocabulary:
             raise ModelError(
-                f"{prompt.prompt_id or 'a prompt'} has token {max(ids)} "
+                f"{name} has token {max(ids)} "
                 f"({self.tokenizer.convert_ids_to_tokens(max(ids))!r}), but the model has rows for {self.vocabulary} "
                 "tokens: tokens were added to the tokenizer and not to the model. Take the tokenizer that the model "
                 "was trained with, or a model whose embedding was resized."
