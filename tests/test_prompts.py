@@ -269,3 +269,21 @@ def test_the_row_that_a_template_cannot_take_is_named(tmp_path):
     encoder = chat(tmp_path, template + "{% else %}{{ raise_exception('no plums') }}{% endif %}")
     with pytest.raises(ModelError, match=r"^p-1: the chat template cannot be rendered \(TemplateError: no plums\)"):
         encoder.encode(ask("How many pears?"))
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_what_marks_a_thought_stays_in_the_text(tmp_path, special):
+    """Written by the template or by the model, as text or as a token of its own."""
+    from tokenizers import AddedToken
+
+    opens = tiny.CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+    tokenizer = tiny.wrapped(tiny.characters(), opens)
+    tokenizer.add_tokens([AddedToken(name, special=special) for name in ("<think>", "</think>")])
+    encoder = encoder_of(tiny.save_model(tmp_path / "opens", tokenizer))
+    ids = tokenizer("so 3</think>15<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert encoder.decode(ids) == "<think>\nso 3</think>15"
+    assert encoder.decode(ids[:3]) == "<think>\nso "
+    tokenizer.chat_template = tiny.THINKS
+    assert encoder_of(tiny.save_model(tmp_path / "not", tokenizer)).decode(ids) == "so 3</think>15"
+    variables = {"chat_template_kwargs": {"enable_thinking": False}}
+    assert encoder_of(tmp_path / "not", **variables).decode(ids[-3:]) == "15"

@@ -24,6 +24,7 @@ Messages = Sequence[Mapping[str, str]]
 CPU_SECONDS, MEMORY_BYTES, MOST_CHARACTERS = 5, 2 * 2**30, 200_000
 """Of rendering a few short messages."""
 _WALL_SECONDS = 120  # of a machine that is busy with other things
+THOUGHT = ("<think>", "</think>")
 _USER, _SYSTEM, _ANSWER = "How many plums?", "Mind the units here.", "There are nine of them."
 
 
@@ -37,6 +38,8 @@ class ChatTemplate:
         Whether a system message before the user's is rendered; where not, its text goes in front of the user's.
     turn_end : str or None
         Token right behind an assistant's text.
+    opening : str
+        What of a thought the template writes itself, `<think>` and a line break, where the answer begins inside one.
     dated : bool
         Whether it writes today's date.
     unread : tuple of str
@@ -45,6 +48,7 @@ class ChatTemplate:
 
     takes_system: bool
     turn_end: str | None
+    opening: str
     dated: bool
     unread: tuple[str, ...]
 
@@ -124,6 +128,7 @@ def read_template(tokenizer: Any, variables: Mapping[str, Any], name: str) -> Ch
     return ChatTemplate(
         both is not None and _SYSTEM in both and _USER in both,
         None if closed is None else _turn_end(tokenizer, closed),
+        _opening(plain.rpartition(_USER)[2]),
         source is not None and "strftime_now" in source and "date_string" not in variables,
         tuple(name for name in variables if source is not None and not re.search(rf"\b{re.escape(name)}\b", source)),
     )
@@ -144,6 +149,13 @@ def _turn_end(tokenizer: Any, text: str) -> str | None:
     names = [token.content for token in tokenizer.added_tokens_decoder.values()] + list(tokenizer.all_special_tokens)
     fitting = [name for name in names if name.strip() and behind.startswith(name)]
     return max(fitting, key=len) if found and fitting else None
+
+
+def _opening(text: str) -> str:
+    """The end of what stands behind the user's text, from a thought that it opens and does not close."""
+    opens, closes = THOUGHT
+    start = text.rfind(opens)
+    return "" if start < 0 or closes in text[start:] else text[start:]
 
 
 def _source(tokenizer: Any, name: str) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
 from lean_align.errors import DataError, ModelError, RecipeError
-from lean_align.policy.chat_template import ChatTemplate, put, read_template
+from lean_align.policy.chat_template import THOUGHT, ChatTemplate, put, read_template
 from lean_align.policy.control_tokens import ControlTokens, control_tokens
 from lean_align.policy.ends import settle_ends, vocabulary_size
 from lean_align.policy.sources import load_part
@@ -35,6 +36,8 @@ class PromptEncoder:
     controls : ControlTokens
     vocabulary : int
         Rows of the model's embedding.
+    opening : str
+        What of a thought the chat template writes itself; the text of a completion begins with it.
     remarks : tuple of str
         What was settled for the model as it was loaded.
     """
@@ -48,6 +51,7 @@ class PromptEncoder:
     eos_token_ids: tuple[int, ...]
     controls: ControlTokens = field(compare=False, repr=False)
     vocabulary: int
+    opening: str = ""
     remarks: tuple[str, ...] = ()
 
     @property
@@ -101,10 +105,26 @@ class PromptEncoder:
         return self.controls.within(prompt.prompt)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of a completion, without special tokens and without the end token."""
+        """Text of a completion, without special tokens and without the end token.
+
+        What marks a thought stays, whether it is a special token or the chat template wrote it: a thought that was not
+        ended could not be told from an answer.
+        """
         ids = list(token_ids)
         if ids and ids[-1] in self.eos_token_ids:
             ids.pop()
+        text, start = self.opening, 0
+        for end, token in enumerate(ids):
+            if token in self._thought_marks:
+                text += self._plain_text(ids[start:end]) + self._thought_marks[token]
+                start = end + 1
+        return text + self._plain_text(ids[start:])
+
+    @cached_property
+    def _thought_marks(self) -> dict[int, str]:
+        return {number: name for name, number in self.controls.ids.items() if name in THOUGHT}
+
+    def _plain_text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def notes(self) -> list[str]:
@@ -169,6 +189,7 @@ def load_encoder(model: ModelRecipe, data: DataRecipe) -> PromptEncoder:
         ends,
         control_tokens(tokenizer, ends),
         vocabulary_size(config),
+        template.opening if template else "",
         (*remarks, *(_template_remarks(template, model.name) if template else ())),
     )
 
