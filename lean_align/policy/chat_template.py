@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -202,15 +203,15 @@ def _check_bounds(template: str, variables: str, name: str) -> None:
         ended = subprocess.run(child, input=json.dumps(work), capture_output=True, text=True, timeout=_WALL_SECONDS)
     except subprocess.TimeoutExpired:
         ended = None
-    if ended is not None and ended.returncode == 0:
-        length = int(ended.stdout)
-        if length <= MOST_CHARACTERS:
-            return
-        found = f"wrote {length} characters for two short messages"
-    elif ended is not None and ended.returncode > 0:
-        found = f"failed ({(ended.stderr.strip().splitlines() or ['no reason given'])[-1][:200]})"
-    else:
+    if ended is None or -ended.returncode in (signal.SIGXCPU, signal.SIGKILL):
         found = f"did not end within {CPU_SECONDS} s"
+    elif ended.returncode:
+        reason = (ended.stderr.strip().splitlines() or [f"signal {-ended.returncode}"])[-1][:200]
+        found = f"ended the process that rendered it ({reason})"
+    elif int(ended.stdout) > MOST_CHARACTERS:
+        found = f"wrote {int(ended.stdout)} characters for two short messages"
+    else:
+        return
     raise ModelError(
         f"the chat template of {name} {found}; expected the text of the messages. Mend chat_template.jinja in the "
         "model's folder, or set data.prompt_format=plain."
