@@ -46,7 +46,8 @@ class Stage:
     beside: tuple[str, ...] = ()
 
 
-_POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
+_PROMPT = ("data.prompt_format", "data.system_prompt", "data.prompt_template", "data.chat_template_kwargs")
+_POLICY = ("seed", "model", "lora", *_PROMPT)
 # a training samples with its trainer, whatever the engine of the rollouts, their batch and window
 _SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
 _SOURCES = ("seed", "model.name", "model.revision", "pool")

@@ -29,6 +29,7 @@ from lean_align.pipeline.figures import add_seconds, evaluation_summary
 from lean_align.pipeline.graph import model_hash
 from lean_align.pipeline.locks import lock
 from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
+from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.progress import say
 from lean_align.recipe import Recipe, recipe_of, recipe_tree
@@ -36,6 +37,7 @@ from lean_align.report.results_table import ResultsTable
 from lean_align.types import Prompt
 
 STAGE = "evaluation"
+_OWN_PARTS = ("model.", "evaluation.", "data.chat_template_kwargs.")
 _OWN_KEYS = ("seed", "threads", "data.prompt_format", "rollouts.engine", "rollouts.vllm_adapter")
 
 
@@ -122,11 +124,11 @@ def _label(model: str, adapter: Path | None) -> str:
 
 
 def _check_keys(overrides: Mapping[str, Any]) -> None:
-    odd = [key for key in overrides if key not in _OWN_KEYS and key.partition(".")[0] not in ("model", "evaluation")]
+    odd = [key for key in overrides if not f"{key}.".startswith(_OWN_PARTS) and key not in _OWN_KEYS]
     if odd:
         raise RecipeError(
-            f"got {odd[0]!r}, which bears on no evaluation of a model; expected model.*, evaluation.* or one of "
-            f"{', '.join(_OWN_KEYS)}."
+            f"got {odd[0]!r}, which bears on no evaluation of a model; expected model.*, evaluation.*, "
+            f"data.chat_template_kwargs or one of {', '.join(_OWN_KEYS)}."
         )
 
 
@@ -136,7 +138,9 @@ def _problems(recipe: Recipe) -> dict[str, list[Prompt]]:
 
     encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
     problems = load_benchmarks(recipe)
-    check_room(benchmark_sets(recipe, problems), encoder, context)
+    sets = benchmark_sets(recipe, problems)
+    check_room(sets, encoder, context)
+    say_prompt_notes(STAGE, {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets})
     return problems
 
 
@@ -173,6 +177,8 @@ def _inputs(recipe: Recipe, adapter: Path | None, problems: Mapping[str, list[Pr
         "recipe": {"seed": recipe.seed, "model": tree["model"], "evaluation": evaluation}
         | {"data.prompt_format": recipe.data.prompt_format, "rollouts.engine": rollouts.engine}
         | {"rollouts.vllm_adapter": rollouts.vllm_adapter},
+        # only where there are any: evaluations of before go on
+        **({"chat_template_kwargs": variables} if (variables := recipe.data.chat_template_kwargs) else {}),
         "model_files": model_hash(recipe.model.name),
         "adapter": folder_hash(adapter) if adapter is not None else None,
         "benchmarks": {

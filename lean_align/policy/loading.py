@@ -102,7 +102,7 @@ def load_policy(
     base = _load_base(model, device)
     base.requires_grad_(False)
     policy_model = add_adapter(base, lora, adapter, seed)
-    return Policy(policy_model.eval(), encoder, device, end_tokens(base, encoder.tokenizer))
+    return Policy(policy_model.eval(), encoder, device, encoder.eos_token_ids)
 
 
 def _load_base(model: ModelRecipe, device: torch.device) -> Any:
@@ -153,14 +153,3 @@ def _check_widths(model: ModelRecipe) -> None:
                 f"{model.name} has {key} {width}, no multiple of {_BLOCK}: 4-bit blocks do not fit. "
                 "Set model.quantization=none."
             )
-
-
-def end_tokens(base: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a completion: the tokenizer's, then those that the model declares."""
-    declared = base.generation_config.eos_token_id
-    declared = [declared] if isinstance(declared, int) else list(declared or [])
-    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    ids = tuple(dict.fromkeys([*own, *declared]))
-    if not ids:
-        raise ModelError("neither the tokenizer nor the model names an end token; completions could not end.")
-    return ids

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from lean_align.policy.adapters import adapter_shape, seeded
 from lean_align.policy.encoding import load_encoder
-from lean_align.policy.loading import Policy, end_tokens, resolve_device
+from lean_align.policy.loading import Policy, resolve_device
 from lean_align.policy.sources import model_path
 from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
 from lean_align.rng import seed_for
@@ -92,7 +92,7 @@ def load_unsloth_policy(
     for parameter in policy_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return Policy(policy_model, encoder, device, end_tokens(base, encoder.tokenizer))
+    return Policy(policy_model, encoder, device, encoder.eos_token_ids)
 
 
 def draw_adapter(model: Any, seed: int) -> None:

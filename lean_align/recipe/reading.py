@@ -5,6 +5,7 @@ An unknown key, a value of the wrong type or out of its range is refused with th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import types
@@ -92,6 +93,8 @@ def dump_recipe(recipe: Recipe) -> str:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return copy.deepcopy(value)  # an override is put into the tree, never into the recipe
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -164,6 +167,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     wanted = next(option for option in options if option is not type(None))
     if get_origin(wanted) is tuple and isinstance(value, (list, tuple)):
         return tuple(_convert(get_args(wanted)[0], item, key) for item in value)
+    if get_origin(wanted) is dict:
+        if isinstance(value, dict):
+            return value
+        raise RecipeError(f"{key} is {value!r}; expected a mapping, such as {{name: value}}, or {key}.NAME=VALUE.")
     if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             return float(value)  # YAML reads 1e-5, without a dot, as a text
