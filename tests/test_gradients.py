@@ -523,3 +523,15 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(make_policy, groups, mo
 )
 def test_the_next_smaller_budget_by_hand(lengths, budget, padded, expected):
     assert smaller_budget(lengths, budget, padded) == expected
+
+
+def test_a_gradient_that_was_there_is_no_part_of_a_row_and_is_put_back(make_policy, groups):
+    policy = make_policy()
+    expected = gradient_of(policy, groups[0])
+    ids = torch.tensor([policy.encoder.encode(groups[1].prompt)])
+    policy.model(input_ids=ids, labels=ids).loss.backward()
+    before = {name: parameter.grad.clone() for name, parameter in policy.lora_parameters.items()}
+    rows = [row for _, row in prompt_gradients(policy, [groups[0], groups[0]])]
+    assert torch.equal(rows[0], expected)
+    assert torch.equal(rows[1], expected)
+    assert all(torch.equal(parameter.grad, before[name]) for name, parameter in policy.lora_parameters.items())

@@ -109,6 +109,9 @@ def prompt_gradients(
 
     Notes
     -----
+    A row is its group's gradient alone: what a parameter's `.grad` holds is set aside while a group is run, and put
+    back as it was before the row is yielded.
+
     Memory beside the model: the activations of one micro-batch, one LoRA matrix's gradient and one row.
     A projection that works on several rows at a time needs 4 * batch_rows * P bytes for them.
     """

@@ -27,6 +27,7 @@ from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
+from lean_align.policy.saving import like_other_files, writing_tensors
 from lean_align.progress import Progress
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.rng import rng_for, seed_for
@@ -114,14 +115,16 @@ def train_grpo(
         # With beta > 0 a checkpoint holds the reference adapter too, in a folder of its own; transformers then loads
         # that one alone, and would go on from the first weights.  The trainer has made it anew, from the same start.
         shutil.rmtree(resume / REFERENCE, ignore_errors=True)
-    with callback.progress:
+    with callback.progress, writing_tensors(folder):
         ended = within_memory(lambda: grpo.train(resume_from_checkpoint=str(resume) if resume else None))
     if isinstance(ended, Shortage):
         return ended
     save_adapter(grpo.model, folder / "adapter")
     moments = second_moments(policy, grpo.optimizer)
     if moments:
-        save_file(moments, folder / SECOND_MOMENTS)
+        with writing_tensors(folder):
+            save_file(moments, folder / SECOND_MOMENTS)
+        like_other_files(folder / SECOND_MOMENTS)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return log_rows(grpo.state.log_history)
 

@@ -22,7 +22,7 @@ from lean_align.artifacts import (
 )
 from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
-from lean_align.errors import DataError, ModelError, RecipeError
+from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline.environment import describe, set_threads
 from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import add_seconds, evaluation_summary
@@ -94,8 +94,10 @@ def evaluate_model(
     }
     _check_keys(overrides or {})
     recipe = recipe_of("evaluate", {**own, "data.test_path": None, **(overrides or {})})
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} has no adapter_config.json; expected the folder of a peft adapter.")
+    if adapter is not None:
+        from lean_align.policy.adapter_files import check_adapter
+
+        check_adapter(recipe.model, adapter)
     problems, name = _problems(recipe), _label(model, adapter)
     sets = benchmark_sets(recipe, problems)
     other = _other(against, sets, name) if against is not None else {}  # refused now, not after hours

@@ -12,9 +12,12 @@ from transformers.utils import logging as transformers_logging
 
 from lean_align.errors import ModelError
 from lean_align.memory import forget_mapped_files
+from lean_align.policy.adapter_files import check_adapter, some
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.encoding import PromptEncoder, load_encoder
+from lean_align.policy.four_bits import share_4bit, shortfall
 from lean_align.policy.sources import load_part
+from lean_align.progress import say
 from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
 
 _BLOCK = 64  # weights that share a scale in NF4
@@ -31,12 +34,15 @@ class Policy:
     device : torch.device
     eos_token_ids : tuple of int
         Any of them ends a completion.
+    share_4bit : float or None
+        Of the numbers in the base's matrices, see `four_bits.share_4bit`; None where 4 bits were not asked for.
     """
 
     model: Any
     encoder: PromptEncoder
     device: torch.device
     eos_token_ids: tuple[int, ...]
+    share_4bit: float | None = None
 
     @property
     def lora_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -95,14 +101,26 @@ def load_policy(
     Raises
     ------
     ModelError
-        When the model cannot be loaded, or its widths do not suit 4-bit blocks.
+        When the model cannot be loaded, its widths do not suit 4-bit blocks, its checkpoint lacks weights, or the
+        adapter does not fit it; the last is found before the model is loaded.
     """
+    if adapter is not None:
+        check_adapter(model, adapter)
     encoder = load_encoder(model, data)
     device = resolve_device(model.device)
     base = _load_base(model, device)
     base.requires_grad_(False)
+    share = _share_4bit(model, base) if model.quantization == "nf4" else None
     policy_model = add_adapter(base, lora, adapter, seed)
-    return Policy(policy_model.eval(), encoder, device, encoder.eos_token_ids)
+    return Policy(policy_model.eval(), encoder, device, encoder.eos_token_ids, share)
+
+
+def _share_4bit(model: ModelRecipe, base: Any) -> float:
+    share, other_bytes = share_4bit(base)
+    line = shortfall(model.name, share, other_bytes)
+    if line is not None:
+        say(line)
+    return share
 
 
 def _load_base(model: ModelRecipe, device: torch.device) -> Any:
@@ -117,9 +135,19 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
             bnb_4bit_compute_dtype=dtype,
         )
     transformers_logging.disable_progress_bar()
-    base = load_part(
-        AutoModelForCausalLM, model, dtype=dtype, quantization_config=quantization, device_map={"": device.type}
+    base, found = load_part(
+        AutoModelForCausalLM,
+        model,
+        dtype=dtype,
+        quantization_config=quantization,
+        device_map={"": device.type},
+        output_loading_info=True,
     )
+    if found["missing_keys"]:  # transformers would fill them with random numbers
+        raise ModelError(
+            f"model.name is {model.name!r}: its files lack {len(found['missing_keys'])} weights that its config.json "
+            f"asks for ({some(found['missing_keys'])}). Copy or download them again, or mend the configuration."
+        )
     if quantization is not None and device.type == "cpu":
         forget_mapped_files(".safetensors")
     for module in base.modules():
