@@ -15,6 +15,7 @@ from lean_align.memory import forget_mapped_files
 from lean_align.policy.adapter_files import check_adapter, some
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.encoding import PromptEncoder, load_encoder
+from lean_align.policy.families import family_of
 from lean_align.policy.four_bits import share_4bit, shortfall
 from lean_align.policy.sources import load_part
 from lean_align.progress import say
@@ -142,6 +143,7 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
         quantization_config=quantization,
         device_map={"": device.type},
         output_loading_info=True,
+        **attention_options(load_part(AutoConfig, model)),
     )
     if found["missing_keys"]:  # transformers would fill them with random numbers
         raise ModelError(
@@ -155,6 +157,12 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
             module.support_avx512bf16_for_cpu = False
     keep_head_contiguous(base)
     return base
+
+
+def attention_options(config: Any) -> dict[str, str]:
+    """What to tell transformers of a model's attention, so that it computes what the model was trained with."""
+    attention = family_of(config).attention
+    return {} if attention is None else {"attn_implementation": attention}
 
 
 def keep_head_contiguous(base: Any) -> None:

@@ -18,7 +18,7 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 from lean_align.errors import ModelError
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.known_models import KNOWN_MODELS
-from lean_align.policy.loading import Policy, keep_head_contiguous
+from lean_align.policy.loading import Policy, attention_options, keep_head_contiguous
 from lean_align.policy.sources import load_part, model_path
 from lean_align.recipe import LoraRecipe, ModelRecipe
 from lean_align.types import Prompt
@@ -81,9 +81,10 @@ def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int
         When the model is no causal language model, or its configuration cannot be found.
     """
     config, dtype = model_config(model), getattr(torch, model.dtype)
+    options = attention_options(config)
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
             if model.quantization == "nf4":
                 _quantise(base, dtype)
             keep_head_contiguous(base)
