@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 SEED ?= 0
+ZOO ?= .zoo
 STAMP := $(VENV)/.lean_align_ready
 STACK_VENV ?= .venv-stack
 STACK_BIN := $(STACK_VENV)/bin
 STACK_PIP := $(STACK_BIN)/python -m pip install --quiet --disable-pip-version-check
 STACK_STAMP := $(STACK_VENV)/.lean_align_ready
 
-.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers cross-check-env docs demo-model lock lock-gpu clean
+.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers cross-check-env docs demo-model models-zoo lock lock-gpu clean
 
 $(STAMP): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +62,9 @@ docs: setup  ## write docs/cli.md from the command line's own help
 
 demo-model: setup  ## train the embedded model again (about 25 minutes on 2 cores)
 	$(BIN)/python -m lean_align.demo.make_model lean_align/demo/model
+
+models-zoo: setup  ## write tiny random models of the families that people use into ZOO (.zoo/)
+	$(BIN)/python tests/zoo.py $(ZOO)
 
 lock: setup  ## lock every version again
 	$(BIN)/python -m pip freeze --exclude-editable > requirements/cpu.txt
