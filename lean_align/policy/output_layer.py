@@ -30,7 +30,8 @@ def backbone_of(causal_lm: Any) -> Any:
         return base
     if not isinstance(getattr(causal_lm, "model", None), torch.nn.Module):  # Llama 4 names another part than it has
         raise ModelError(
-            f"{type(causal_lm).__name__} has no part that gives hidden states alone. Choose a model such as Qwen or Llama."
+            f"{type(causal_lm).__name__} has no part that gives hidden states alone. Choose a model such as "
+            "Qwen or Llama."
         )
     return causal_lm.model
 
@@ -58,7 +59,8 @@ class OutputLayer:
         self.causal_lm, self.head = causal_lm, causal_lm.get_output_embeddings()
         if self.head is None:
             raise ModelError(
-                f"{type(causal_lm).__name__} names no output layer. Choose a causal language model such as Qwen or Llama."
+                f"{type(causal_lm).__name__} names no output layer. Choose a causal language model such as Qwen "
+                "or Llama."
             )
         self.is_linear = self._finds_nothing_else()
 
@@ -80,7 +82,7 @@ class OutputLayer:
     def _backbones(self) -> list[Any]:
         """What the model may ask for hidden states: OPT passes over its backbone and asks the decoder inside."""
         parts = {id(part): part for part in (backbone_of(self.causal_lm), self.causal_lm.get_decoder())}
-        return list(parts.values())
+        return [part for part in parts.values() if part is not self.causal_lm]
 
     def _finds_nothing_else(self) -> bool:
         """Whether no tensor is made before the head or after it: seen on a row of no tokens, which costs nothing."""
