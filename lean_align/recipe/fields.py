@@ -141,7 +141,7 @@ class SelectionRecipe:
     method: str = "learnalign"
     """`learnalign`, `random`, `full` (the whole pool), or another of docs/selection.md, or one of your own."""
     n: int = number(1000, 1)
-    """How many prompts to keep; `full` keeps all."""
+    """How many prompts to keep; `full` keeps all. 64 where a recipe names none and the model is `demo`."""
     num_generations: int | None = number(None, 2)  # type: ignore[arg-type]
     """Completions a prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
     the trainings draw in any case."""
