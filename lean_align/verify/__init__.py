@@ -28,12 +28,23 @@ from collections.abc import Sequence
 
 from lean_align.errors import DataError
 from lean_align.verify.extraction import TAIL_CHARS, find_answer
+from lean_align.verify.golds import mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.pool import Question, ask_all
 from lean_align.verify.structure import same_value
 
-__all__ = ["CALL_SECONDS", "MAX_ANSWER_CHARS", "TAIL_CHARS", "extract_answer", "parse_gold", "verify", "verify_many"]
+__all__ = [
+    "CALL_SECONDS",
+    "MAX_ANSWER_CHARS",
+    "TAIL_CHARS",
+    "extract_answer",
+    "mend_gold",
+    "parse_gold",
+    "unanswerable",
+    "verify",
+    "verify_many",
+]
 
 
 def verify(answer: str, completion: str) -> float:
@@ -87,10 +98,13 @@ def verify_many(pairs: Sequence[tuple[str, str]], processes: int | None = None) 
 
 def _decide(answer: str, completion: str) -> bool | Question:
     """The verdict, or the question that math-verify has to answer."""
-    gold = _after_last_hashes(answer)
+    written = _after_last_hashes(answer)
+    gold = mend_gold(written)
     found, marked = find_answer(completion)
     if not gold:
         return False
+    if found is not None and gold != written.strip():  # an answer copied from the mangled gold is mended alike
+        found = mend_gold(found)
     if found == gold:
         return True
     gold_number, found_number = plain_number(gold), plain_number(found or "")
@@ -114,17 +128,24 @@ def extract_answer(completion: str) -> str | None:
 
 
 def parse_gold(answer: str) -> str:
-    """The gold as `verify` compares it: what follows the last "####", without surrounding white space.
+    """The gold as `verify` compares it: what follows the last "####", mended (golds.py), without white space around.
 
     Raises
     ------
-    DataError : the gold is empty, too long, or neither a plain number nor anything that math-verify can parse.
+    DataError : the gold is empty or of another kind that nothing can meet (golds.py), too long, or neither a plain
+        number nor anything that math-verify can parse.
     """
-    gold = _after_last_hashes(answer)
+    gold = mend_gold(_after_last_hashes(answer))
     if not gold:
         raise DataError(
             f"got the empty gold answer {answer[-80:]!r}; expected a number, a formula in LaTeX or a word: "
             "correct the row or drop it"
+        )
+    reason = unanswerable(gold)
+    if reason is not None:
+        raise DataError(
+            f"got the gold answer {answer[-80:]!r}, which no completion could meet: {reason}; expected a number, a "
+            "formula in LaTeX or a word: correct the row or drop it"
         )
     if plain_number(gold) is None and not math_parses(gold):
         raise DataError(
@@ -135,4 +156,4 @@ def parse_gold(answer: str) -> str:
 
 
 def _after_last_hashes(answer: str) -> str:
-    return answer.rpartition("####")[2].strip()
+    return answer.rpartition("####")[2]  # not stripped: a form feed in front may be what is left of \\frac
