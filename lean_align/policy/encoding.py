@@ -28,7 +28,8 @@ class PromptEncoder:
         text = self.prompt_template.replace("{prompt}", prompt.prompt)
         if self.prompt_format == "plain":
             return text
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt is not None else []
+        text_of_system = prompt.system if self.system_prompt is None else self.system_prompt
+        system = [{"role": "system", "content": text_of_system}] if text_of_system is not None else []
         return [*system, {"role": "user", "content": text}]
 
     def encode(self, prompt: Prompt) -> list[int]:
