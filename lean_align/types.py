@@ -16,12 +16,14 @@ class Prompt:
     """A question with a checkable answer.
 
     `prompt_id` is unique in its split; `prompt` is the bare question (the chat template is the
-    policy's business); `answer` is the gold that `verify` takes.
+    policy's business); `answer` is the gold that `verify` takes; `system` is the system message that came with it,
+    which the recipe's own takes the place of.
     """
 
     prompt_id: str
     prompt: str
     answer: str
+    system: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ LAYERS = {
     1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices", "contamination", "processors", "sandbox"),
     1.2: ("advice", "disk"),
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
-    2.0: ("data", "verify", "policy", "projection", "store"),
+    2.0: ("verify", "policy", "projection", "store"),
+    2.5: ("data",),  # whether two golds are the same is the verifier's question
     3.0: ("rollouts", "gradients", "scoring", "signals", "doctor", "benchmarks"),
     4.0: ("selection", "grpo"),
     5.0: ("evaluate", "plan"),

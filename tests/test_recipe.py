@@ -38,11 +38,23 @@ def load_set(**overrides: Any) -> Recipe:
 
 
 def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
-    recipe = load(tmp_path, "seed: 7\nselection: {n: 12}\n")
+    recipe = load(tmp_path, "seed: 7\nmodel: {name: x/y}\nselection: {n: 12}\n")
     expected = dataclasses.replace(
-        Recipe(), name="mine", seed=7, selection=dataclasses.replace(Recipe().selection, n=12)
+        Recipe(),
+        name="mine",
+        seed=7,
+        model=dataclasses.replace(Recipe().model, name="x/y"),
+        selection=dataclasses.replace(Recipe().selection, n=12),
     )
     assert recipe == expected
+
+
+def test_a_recipe_that_names_nothing_fits_the_embedded_model(tmp_path: Path) -> None:
+    """Its context has 256 tokens, its generated pool 320 prompts."""
+    recipe = load(tmp_path, "name: a\n")
+    assert (recipe.model.name, recipe.rollouts.max_new_tokens, recipe.selection.n) == ("demo", 64, 64)
+    assert load(tmp_path, "rollouts: {max_new_tokens: 99}\n", selection__n="5").rollouts.max_new_tokens == 99
+    assert load(tmp_path, "name: a\n", model__name="x/y").rollouts.max_new_tokens == 512
 
 
 def test_an_empty_section_keeps_its_defaults(tmp_path: Path) -> None:
@@ -111,8 +123,11 @@ def test_an_unknown_section_is_refused() -> None:
         ("training.learning_rate", "fast", r"training.learning_rate is 'fast' \(str\); expected float"),
         ("training.learning_rate", True, r"training.learning_rate is True \(bool\); expected float"),
         ("training.gradient_checkpointing", 1, r"gradient_checkpointing is 1 \(int\); expected bool"),
-        ("name", "12", r"name is 12 \(int\); expected str"),
+        ("name", 12, r"name is 12 \(int\); expected str"),
         ("model.name", None, r"model.name is None \(NoneType\); expected str"),
+        ("data.contamination", False, r"data.contamination is False \(bool\); expected str"),
+        ("seed", "010.5", r"seed is '010.5' \(str\); expected int"),
+        ("data.system_prompt", "a\udcff", "data.system_prompt holds half of a character"),
         ("data.demo_grade_weights", [1, 1, "x", 1, 1, 1], r"demo_grade_weights is 'x' \(str\); expected float"),
     ],
 )
@@ -179,10 +194,155 @@ def test_every_grade_of_the_generator_has_a_weight() -> None:
     assert len(Recipe().data.demo_grade_weights) == len(GRADES)
 
 
-@pytest.mark.parametrize("text", ["a: b: c", "{prompt}\nfoo", "[1", "'"])
-def test_an_override_that_is_no_yaml_is_a_recipe_error(text: str) -> None:
-    with pytest.raises(RecipeError, match="prompt_template"):
-        load_set(data__prompt_template=text)
+# Texts, choices and lists, in --set and in files
+
+TEXTS = [
+    "Finish with a line #### and the number.",
+    r"Put it in \boxed{}.",
+    "a: b: c",
+    "two\nlines\n",
+    "[1",
+    "'",
+    'say "so" twice: "so"',
+    "it's \\n and \t",
+    " spaced ",
+    "{a} %x @y & *z | > !",
+    "off",
+    "12",
+    "1:30",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_value_of_a_text_key_is_the_text(text: str) -> None:
+    assert load_set(data__system_prompt=text).data.system_prompt == text
+    assert load_set(description=text).description == text
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_survives_the_file_of_a_run(tmp_path: Path, text: str) -> None:
+    recipe = load_set(data__system_prompt=text)
+    assert load(tmp_path, dump_recipe(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (r'"Put it in \boxed{}."', r"Put it in \boxed{}."),
+        (r"'Put it in \boxed{}.'", r"Put it in \boxed{}."),
+        ('"null"', "null"),
+        ('""', ""),
+        ('"A" or "B"', '"A" or "B"'),
+        ('"', '"'),
+    ],
+)
+def test_one_pair_of_quotes_around_a_text_is_taken_off(given: str, text: str) -> None:
+    assert load_set(data__system_prompt=given).data.system_prompt == text
+
+
+@pytest.mark.parametrize("given", ["null", "~", ""])
+def test_a_text_that_may_be_null_can_be_set_to_null(given: str) -> None:
+    assert load_recipe("gsm8k", {"data.system_prompt": given}).data.system_prompt is None
+
+
+def test_a_prompt_template_without_its_place_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"prompt_template is 'a: b: c'; expected a text with \{prompt\} in it"):
+        load_set(data__prompt_template="a: b: c")
+
+
+@pytest.mark.parametrize("text", ["off", "'off'", '"off"'])
+def test_a_choice_named_off_is_no_boolean(tmp_path: Path, text: str) -> None:
+    assert load_set(data__contamination=text).data.contamination == "off"
+    assert load(tmp_path, f"data: {{contamination: {text}}}\n").data.contamination == "off"
+    assert load(tmp_path, f"data:\n  contamination: {text}  # by hand\n").data.contamination == "off"
+
+
+@pytest.mark.parametrize("text", ["no", "Yes", "true", "on", "010", "1e3", "2026-11-29", "0x1F", "1_0"])
+def test_a_text_in_a_file_is_taken_as_it_is_written(tmp_path: Path, text: str) -> None:
+    recipe = load(tmp_path, f"name: {text}\nmodel: {{revision: {text}}}\n")
+    assert (recipe.name, recipe.model.revision) == (text, text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("010", 10), ("1_000", 1000), ("+5", 5), ("0", 0)])
+def test_whole_numbers_are_decimal(tmp_path: Path, text: str, value: int) -> None:
+    assert load_set(seed=text).seed == load(tmp_path, f"seed: {text}\n").seed == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("yes", True), ("on", True), ("True", True), ("no", False), ("off", False), ("false", False)]
+)
+def test_a_boolean_may_be_written_as_yaml_does(tmp_path: Path, text: str, value: bool) -> None:
+    assert load_set(gradients__second_seed=text).gradients.second_seed is value
+    assert load(tmp_path, f"gradients: {{second_seed: {text}}}\n").gradients.second_seed is value
+
+
+@pytest.mark.parametrize("text", ["gsm8k,math500", "gsm8k, math500", "[gsm8k, math500]", '"gsm8k,math500"'])
+def test_a_list_of_names_may_have_commas(tmp_path: Path, text: str) -> None:
+    names = ("gsm8k", "math500")
+    assert load_set(evaluation__benchmarks=text).evaluation.benchmarks == names
+    assert load(tmp_path, f"evaluation:\n  benchmarks: {text}\n").evaluation.benchmarks == names
+
+
+def test_every_list_may_have_commas() -> None:
+    recipe = load_set(pool__target_grades="2,3", data__demo_grade_weights="1, 1e-1,1,1,0", compare__methods="random")
+    assert (recipe.pool.target_grades, recipe.compare.methods) == ((2, 3), ("random",))
+    assert recipe.data.demo_grade_weights == (1.0, 0.1, 1.0, 1.0, 0.0)
+    assert load_set(evaluation__benchmarks="").evaluation.benchmarks == ()
+
+
+def test_a_list_that_is_no_yaml_is_named() -> None:
+    with pytest.raises(RecipeError, match=r"evaluation.benchmarks is '\[gsm8k', which is no valid YAML list"):
+        load_set(evaluation__benchmarks="[gsm8k")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nseed: 2\n", r"mine\.yaml gives the key 'seed' twice, in line 1 and in line 2"),
+        ("data:\n  limit: 5\n\n  limit: 6\n", r"'data\.limit' twice, in line 2 and in line 4"),
+        ("data: {limit: 5}\nseed: 3\ndata: {chinese: drop}\n", "'data' twice, in line 1 and in line 3"),
+        ("data: {limit: 5, limit: 5}\n", r"'data\.limit' twice, in line 1 and in line 1"),
+    ],
+)
+def test_a_key_given_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load(tmp_path, text)
+
+
+def test_anchors_and_merged_sections_are_read(tmp_path: Path) -> None:
+    text = "warmup: &t {micro_batch: 4, beta: 0.1}\ntraining:\n  <<: *t\n  beta: 0.2\n"
+    recipe = load(tmp_path, text)
+    assert (recipe.training.micro_batch, recipe.training.beta, recipe.warmup.beta) == (4, 0.2, 0.1)
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 3000, "a: " + "[" * 3000 + "]" * 3000, "{a: " * 3000 + "}" * 3000])
+def test_deep_nesting_is_an_error_in_one_sentence(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecipeError, match=r"mine\.yaml is nested too deeply") as caught:
+        load(tmp_path, text)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_message_does_not_repeat_a_long_value(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, f"data: [{', '.join(['x' * 1000] * 1000)}]\n")
+    assert len(str(caught.value)) < 5000
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeffseed: 3\n").seed == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/tmp/evil", "a/b", "a\\b", "..", ".", " ", "", "a\nb", "x" * 201, " a"]
+)
+def test_a_name_stays_below_runs(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"name is .*expected the name of a folder below runs/"):
+        load_set(name=name)
+
+
+@pytest.mark.parametrize("name", ["select-from my rows.jsonl", "Übung-1.2", "数学", "a..b"])
+def test_a_name_may_be_of_any_letters(name: str) -> None:
+    assert load_set(name=name).name == name
 
 
 def test_a_key_below_a_value_is_refused() -> None:
@@ -191,11 +351,11 @@ def test_a_key_below_a_value_is_refused() -> None:
 
 
 def test_a_value_in_place_of_a_section_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="'data' is 3; expected a section"):
+    with pytest.raises(RecipeError, match="'data' is '3'; expected a section"):
         load(tmp_path, "data: 3\n")
 
 
-@pytest.mark.parametrize("text", ["", "- 1\n", "just words\n", "a: [1\n"])
+@pytest.mark.parametrize("text", ["", "- 1\n", "just words\n", "a: [1\n", "a: !!python/object:os.x {}\n"])
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(RecipeError, match=r"mine\.yaml"):
         load(tmp_path, text)

@@ -104,5 +104,5 @@ def test_every_default_keeps_its_own_range(section: type) -> None:
 
 def test_the_defaults_are_a_valid_recipe(tmp_path: Path) -> None:
     path = tmp_path / "empty.yaml"
-    path.write_text("{}\n")
-    assert load_recipe(path) == Recipe(name="empty")
+    path.write_text("model: {name: x/y}\n")
+    assert load_recipe(path) == Recipe(name="empty", model=dataclasses.replace(Recipe().model, name="x/y"))

@@ -1,13 +1,15 @@
 """Prompts from a file, from the hub, or from the generator, with every row that is left out accounted for.
 
-Rules, in order; a row that a rule from 3 on leaves out goes to `dropped.jsonl` with its reason:
+Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` with its reason:
 
 1. a row that repeats an earlier one in every field is not read again (the hub's DAPO-Math-17k holds 100 copies of
    each row); it gets no prompt_id, and how many they are is said;
-2. a row without a prompt or without an answer is an error: the file is not what it should be (formats: `rows.py`);
-3. an answer that no verifier can read is dropped;
-4. a question with different answers is dropped each time: nobody knows which is right.  Plain numbers are compared by
-   value (1.0 is 1), and questions but for white space;
+2. a row without a prompt or without an answer is dropped, and so is one that needs more than text, has a prompt of more
+   than a million characters, or half characters; a file whose rows all lack the one or the other is refused, and so is
+   one with a prompt or answer of a kind that is not read (formats: `rows.py`);
+3. an answer that no verifier can read, or that nothing can meet, is dropped; one that was mangled is mended;
+4. a question with different answers is dropped each time: nobody knows which is right.  Answers that the verifier holds
+   to be equal are not different (1.0 and 1, 1/2 and 0.5), and questions are compared but for white space;
 5. a question with one answer is kept once, the first time;
 6. `data.chinese: drop` leaves out prompts with Chinese characters;
 7. what a benchmark holds too is looked for in all that is left, whatever `limit`, and dropped where
@@ -16,18 +18,31 @@ Rules, in order; a row that a rule from 3 on leaves out goes to `dropped.jsonl` 
 9. of what is left, `limit` takes a seeded random subset, in file order.
 """
 
+from lean_align.data.files import FORMATS, is_local, local_files
 from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
-from lean_align.data.reading import GENERATED, TEST_SEED, TRAIN_SEED, load_rows, read_rows, testbed_pool
+from lean_align.data.reading import (
+    GENERATED,
+    TEST_SEED,
+    TRAIN_SEED,
+    data_sources,
+    load_rows,
+    read_rows,
+    testbed_pool,
+)
 from lean_align.data.rows import float_text, read_row
 
 __all__ = [
+    "FORMATS",
     "GENERATED",
     "TEST_SEED",
     "TRAIN_SEED",
     "Census",
     "PreparedPrompts",
+    "data_sources",
     "float_text",
+    "is_local",
     "load_rows",
+    "local_files",
     "prepare_prompts",
     "prompt_rows",
     "prompts_from_rows",

@@ -5,18 +5,25 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 from lean_align.contamination import Contamination, ContaminationPair, find_contamination
-from lean_align.data.rows import read_row
+from lean_align.data.answers import NO_ANSWER
+from lean_align.data.columns import RowError
+from lean_align.data.questions import NO_PROMPT
+from lean_align.data.rows import read_prompt
 from lean_align.errors import DataError
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
+from lean_align.verify import verify
 
 UNREADABLE, DUPLICATE, CONFLICT = "unreadable answer", "duplicate", "conflicting answers"
 CHINESE, TOO_LONG, CONTAMINATED = "Chinese characters", "too long", "contaminated"
+
+SHOWN_REASONS = 5
+"""Reasons that the message on a file without a usable row gives."""
 
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,1000})(?:\.\d{1,1000})?")
@@ -56,8 +63,9 @@ class PreparedPrompts:
     dropped : tuple of dict
         A row {prompt_id, prompt, answer, kind, reason} for each that is not usable.
     dropped_by_reason : dict of str to int
-        Rows by kind of reason, of those that occurred: `unreadable answer`, `conflicting answers`, `duplicate`,
-        `Chinese characters`, `contaminated`, `too long`.
+        Rows by kind of reason, of those that occurred: `no prompt`, `no answer`, `several answers`, `gold is none of
+        the options`, `more than text`, `too large`, `broken characters`, `unreadable answer`, `conflicting answers`,
+        `duplicate`, `Chinese characters`, `contaminated`, `too long`.
     census : Census
     contamination : Contamination or None
         None where the check is off.
@@ -85,10 +93,14 @@ class _Sieve:
             if reason is None:
                 kept.append(prompt)
             else:
-                row = {"prompt_id": prompt.prompt_id, "prompt": prompt.prompt.strip(), "answer": prompt.answer}
-                self.dropped.append(row | {"kind": kind, "reason": reason})
-                self.by_reason[kind] += 1
+                self.drop(prompt.prompt_id, prompt.prompt.strip(), prompt.answer, kind, reason)
         return kept
+
+    def drop(self, prompt_id: str, prompt: str, answer: str, kind: str, reason: str) -> None:
+        """Leave a row out."""
+        row = {"prompt_id": prompt_id, "prompt": prompt, "answer": answer}
+        self.dropped.append(row | {"kind": kind, "reason": reason})
+        self.by_reason[kind] += 1
 
 
 def prepare_prompts(
@@ -102,6 +114,8 @@ def prepare_prompts(
     chinese: str = "keep",
     contamination: str = "keep",
     benchmarks: Mapping[str, Sequence[Prompt]] | None = None,
+    prompt_field: str | None = None,
+    answer_field: str | None = None,
 ) -> PreparedPrompts:
     """Turn raw rows into prompts, by the rules of `lean_align.data`.
 
@@ -127,6 +141,8 @@ def prepare_prompts(
         `keep` what the benchmarks hold too, `drop` it, `drop_exact` matches only, or `off`: not looked for.
     benchmarks : mapping of str to sequence of Prompt, optional
         Problems of each benchmark and of the held-out set, for that check.
+    prompt_field, answer_field : str, optional
+        Columns, or dotted paths into them, that hold question and answer; by the rules of `rows.py` where not given.
 
     Returns
     -------
@@ -135,11 +151,12 @@ def prepare_prompts(
     Raises
     ------
     DataError
-        When a row has no prompt or no answer, or when nothing usable is left.
+        When no row has a prompt or none an answer, when one is of a kind that is not read, or when nothing usable is
+        left.
     """
     sieve = _Sieve()
-    prompts = _readable(_read_prompts(rows, split, source), parse_gold, sieve)
-    census, prompts = _take_stock(prompts), [Prompt(p.prompt_id, p.prompt.strip(), p.answer) for p in prompts]
+    prompts = _readable(_read_prompts(rows, split, source, (prompt_field, answer_field), sieve), parse_gold, sieve)
+    census, prompts = _take_stock(prompts), [replace(p, prompt=p.prompt.strip()) for p in prompts]
     prompts = _unequivocal(prompts, sieve)
     if chinese == "drop":
         prompts = sieve.keep(prompts, CHINESE, lambda p: "Chinese characters" if _CHINESE.search(p.prompt) else None)
@@ -149,25 +166,51 @@ def prepare_prompts(
     long = "no room for a completion: with rollouts.max_new_tokens past the context, or past data.max_prompt_tokens"
     prompts = sieve.keep(prompts, TOO_LONG, lambda p: None if fits(p) else long)
     if not prompts:
-        reasons = "; ".join(sorted({row["reason"] for row in sieve.dropped})) or "no rows"
-        raise DataError(f"{source}: none of its {len(sieve.dropped)} rows can be used ({reasons}).")
+        reasons = sorted({row["reason"] for row in sieve.dropped}) or ["no rows"]
+        more = f"; and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
+        told = "; ".join(reasons[:SHOWN_REASONS]) + more
+        raise DataError(f"{source}: none of its {len(sieve.dropped)} rows can be used ({told}).")
     chosen = _subset(prompts, limit, seed, split)
     return PreparedPrompts(chosen, tuple(sieve.dropped), dict(sieve.by_reason), census, found)
 
 
 def prompt_rows(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
     """Prompts as plain rows, to be written."""
-    return [{"prompt_id": p.prompt_id, "prompt": p.prompt, "answer": p.answer} for p in prompts]
+    return [
+        {"prompt_id": p.prompt_id, "prompt": p.prompt, "answer": p.answer}
+        | ({} if p.system is None else {"system": p.system})
+        for p in prompts
+    ]
 
 
 def prompts_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Prompt]:
     """Prompts from the rows that `prompt_rows` made."""
-    return [Prompt(row["prompt_id"], row["prompt"], row["answer"]) for row in rows]
+    return [Prompt(row["prompt_id"], row["prompt"], row["answer"], row.get("system")) for row in rows]
 
 
-def _read_prompts(rows: Iterable[Mapping[str, Any]], split: str, source: str) -> Iterator[Prompt]:
+def _read_prompts(
+    rows: Iterable[Mapping[str, Any]],
+    split: str,
+    source: str,
+    fields: tuple[str | None, str | None],
+    sieve: _Sieve,
+) -> Iterator[Prompt]:
+    """The rows that hold a question and an answer; refused at the end where all lack the one or the other."""
+    first: dict[str, RowError] = {}
+    n_rows = 0
     for number, row in enumerate(rows):
-        yield Prompt(f"{split}-{number:06d}", *read_row(row, f"{source}, row {number + 1}"))
+        n_rows += 1
+        prompt_id = f"{split}-{number:06d}"
+        try:
+            yield read_prompt(row, prompt_id, getattr(row, "where", f"{source}, row {number + 1}"), *fields)
+        except RowError as error:
+            first.setdefault(error.kind, error)
+            # the file of what was left out has to be UTF-8
+            question, answer = (text.encode("utf-8", "replace").decode() for text in (error.prompt, error.answer))
+            sieve.drop(prompt_id, question.strip(), answer, error.kind, error.reason)
+    for kind in (NO_PROMPT, NO_ANSWER):
+        if n_rows and sieve.by_reason[kind] == n_rows:
+            raise first[kind]
 
 
 def _readable(prompts: Iterable[Prompt], parse_gold: Callable[[str], str], sieve: _Sieve) -> list[Prompt]:
@@ -184,7 +227,7 @@ def _readable(prompts: Iterable[Prompt], parse_gold: Callable[[str], str], sieve
         return refusals.get(answer)
 
     kept = sieve.keep(prompts, UNREADABLE, reason_of)
-    return [Prompt(p.prompt_id, p.prompt, golds[p.answer]) for p in kept]
+    return [replace(p, answer=golds[p.answer]) for p in kept]
 
 
 def _question(prompt: Prompt) -> str:
@@ -198,10 +241,25 @@ def _value(gold: str) -> str | Fraction:
 
 
 def _values(prompts: Iterable[Prompt], name_of: Callable[[Prompt], str]) -> dict[str, set[str | Fraction]]:
-    values: dict[str, set[str | Fraction]] = defaultdict(set)
+    """Different answers of each question: those that the verifier holds to be equal count once."""
+    golds: dict[str, dict[str | Fraction, str]] = defaultdict(dict)
     for prompt in prompts:
-        values[name_of(prompt)].add(_value(prompt.answer))
-    return values
+        golds[name_of(prompt)].setdefault(_value(prompt.answer), prompt.answer)
+    return {name: _different(found) for name, found in golds.items()}
+
+
+def _different(golds: Mapping[str | Fraction, str]) -> set[str | Fraction]:
+    """Values without those that equal an earlier one, written in another way: 1/2 and 0.5, 7 and 7 pens."""
+    kept: dict[str | Fraction, str] = {}
+    for value, gold in golds.items():
+        both_numbers = [other for other in kept if isinstance(value, Fraction) and isinstance(other, Fraction)]
+        if not any(_same(gold, other) for seen, other in kept.items() if seen not in both_numbers):
+            kept[value] = gold
+    return set(kept)
+
+
+def _same(one: str, other: str) -> bool:
+    return bool(verify(one, f"\\boxed{{{other}}}") or verify(other, f"\\boxed{{{one}}}"))
 
 
 def _take_stock(prompts: Sequence[Prompt]) -> Census:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import itertools
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from lean_align.data.files import FORMATS, Row, is_local, local_files, read_file
 from lean_align.demo.pool import KINDS, PoolPrompt, make_held_out, make_pool
 from lean_align.demo.problems import problem_stream
 from lean_align.errors import DataError
@@ -19,9 +17,6 @@ from lean_align.recipe import DataRecipe, PoolRecipe
 TRAIN_SEED, TEST_SEED = 1, 2
 GENERATED = ("demo", "testbed")
 """Sources that are made on the spot."""
-PARQUET_ROWS = 1024
-"""Rows of a parquet file that are turned into Python objects at once."""
-_LOCAL_SUFFIXES = (".jsonl", ".json", ".parquet", ".gz")
 
 
 def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> list[dict[str, Any]]:
@@ -64,23 +59,41 @@ def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> l
 
 
 def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
-    """Every raw row of a file, or of a split of a data set on the hub, as they lie there.
+    """Every raw row of a local source (`files.py`), or of a split of a data set on the hub, as they lie there.
 
     Raises
     ------
     DataError
         When the source does not exist or cannot be read.
     """
-    if Path(source).suffix in _LOCAL_SUFFIXES or Path(source).exists():
-        return _read_file(Path(source))
+    if is_local(source):
+        return (row for path in local_files(source, config, split) for row in read_file(path))
     return _read_hub(source, config, split)
+
+
+def data_sources(data: DataRecipe) -> set[str]:
+    """The files that a recipe's rows lie in; the name of a source that lies elsewhere, or that cannot be read."""
+    found: set[str] = set()
+    for source, split in ((data.train_path, data.train_split), (data.test_path, data.test_split)):
+        if source is None:
+            continue
+        try:
+            local = source not in GENERATED and not Path(source).is_file() and is_local(source)
+            found |= {str(path) for path in local_files(source, data.config, split)} if local else {source}
+        except DataError:  # the stage that reads it says what is wrong
+            found.add(source)
+    return found
 
 
 def _without_copies(rows: Iterable[dict[str, Any]], source: str) -> list[dict[str, Any]]:
     seen: set[bytes] = set()
     found, n_copies = [], 0
     for row in rows:
-        known = hashlib.blake2b(repr(row).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        try:
+            text = repr(row)
+        except RecursionError as error:
+            raise DataError(f"{getattr(row, 'where', source)} is nested too deeply; expected one flat row.") from error
+        known = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if known in seen:
             n_copies += 1
         else:
@@ -126,55 +139,15 @@ def _testbed_rows(data: DataRecipe, split: str, pool: PoolRecipe | None) -> list
     return [{"prompt": question, "answer": str(answer)} for question, answer in held_out]
 
 
-def _read_file(path: Path) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise DataError(f"there is no file {path}; expected .jsonl, .json or .parquet with one prompt a row.")
-    try:
-        yield from _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
-    except (OSError, EOFError, ValueError) as error:  # pyarrow's and gzip's own are among them
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read: {error}.") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow.parquet
-
-    with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-            yield from batch.to_pylist()
-
-
-def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    # newline: str.splitlines() and universal newlines cut at characters that JSON allows inside a text
-    with opener(path, "rt", encoding="utf-8", newline="\n") as file:
-        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
-        first = next(lines, None)
-        if first is None:
-            return
-        if first[1].lstrip().startswith("["):
-            yield from _parse_json("".join(line for _, line in itertools.chain([first], lines)), str(path))
-            return
-        for number, line in itertools.chain([first], lines):
-            yield _parse_json(line, f"{path} line {number}")
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where} is not valid JSON: {error}. Expected one JSON object a line.") from error
-
-
 def _read_hub(name: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
-        yield from datasets.load_dataset(name, config, split=split)
+        for number, row in enumerate(datasets.load_dataset(name, config, split=split), 1):
+            yield Row(row, name, f"split {split} row", number)
     except Exception as error:  # the hub client raises a dozen kinds
         raise DataError(
             f"{name!r} is no local file, and the hub did not give it (config {config!r}, split {split!r}): "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} "
-            "Give the path of a .jsonl, .json or .parquet, or check the name and the connection."
+            f"Give the path of a {FORMATS}, or check the name and the connection."
         ) from error

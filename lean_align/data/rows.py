@@ -1,43 +1,46 @@
-r"""Question and answer of a raw row, in the formats that data sets of this field come in.
+r"""Question and answer of a raw row, in the formats that data sets of this field come in; docs/data.md has the table.
 
-The question is the first of these fields that has a value:
+The question is the first of these fields that has a value (null, blank text, an empty list and NaN are none), or what
+`data.prompt_field` names:
 
-- `prompt`, as text, or as a list of chat messages of which exactly one is the user's (a system message is no part of
-  the question; a list with an assistant's turn is refused);
-- `question`, `problem`, as text.
+- `prompt`, `question`, `problem`, as text, or as a list of chat messages of which exactly one is the user's, also as
+  JSON text; the text parts of a message are joined by line breaks.  A list with an assistant's turn is refused.
 
-verl's copies of DAPO-Math-17k (BytedTsinghua-SIA/DAPO-Math-17k) wrap it into an instruction.  It is taken off where
-both its paragraphs are there: the first, which asks for a last line of the form `Answer: $Answer`, and the last, which
-reminds of a line of its own after "Answer:".  The recipe's own prompt_template and system_prompt take its place.
+In front of it goes what it needs: `body`, `context`, `passage`, `background`, `premise`.  Under it go the options of a
+multiple-choice question (`options.py`); the gold is then the letter.  A row with pictures is left out.
 
-The answer is the first of these that has a value: `answer`; `reward_model["ground_truth"]` (verl); `solution`, where it
-is a single short line, as in open-r1/DAPO-Math-17k-Processed (elsewhere it is the worked solution).  A number is
-written as text, a whole float as an integer: 142.0 is "142".
+verl's copies of DAPO-Math-17k (BytedTsinghua-SIA/DAPO-Math-17k) wrap the question into an instruction.  It is taken off
+where both its paragraphs are there: the first, which asks for a last line of the form `Answer: $Answer`, and the last,
+which reminds of a line of its own after "Answer:".  The recipe's own prompt_template and system_prompt take its place.
+
+The answer is the first of these that has a value, or what `data.answer_field` names: `answer`;
+`reward_model.ground_truth` (verl), also inside JSON text; `solution`.  A text of several lines or more than 200
+characters is a worked one: its answer is the content of its last \boxed{}, or follows its last ####; a `solution`
+without either is none.  A number is written as text, a whole one as an integer: 142.0 is "142", 5e-05 is "0.00005".
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from lean_align.data.answers import answer_text, float_text, value_of_answer
+from lean_align.data.columns import RowError, value_of
+from lean_align.data.options import label_of, options_of, with_options
+from lean_align.data.questions import question_of, unwrap
 from lean_align.errors import DataError
+from lean_align.types import Prompt
 
-PROMPT_FIELDS = ("prompt", "question", "problem")
-ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "solution")
-MAX_SOLUTION_CHARS = 200
-"""A longer `solution` is a worked one."""
+__all__ = ["MAX_PROMPT_CHARS", "float_text", "read_prompt", "read_row", "unwrap"]
 
-_FIRST_PARAGRAPH = re.compile(
-    r"\s*Solve the following math problem[^\n]*\bof the form Answer: \$Answer[^\n]*\n[ \t]*\n"
-)
-_LAST_PARAGRAPH = re.compile(
-    r"\n[ \t]*\n[ \t]*Remember to put your answer on its own line after [^\n]*Answer:[^\n]*\s*\Z"
-)
+MAX_PROMPT_CHARS = 1_000_000
+"""A longer question is left out: no model's context holds it, and comparing it would take gigabytes."""
+TOO_LARGE, BROKEN = "too large", "broken characters"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def read_row(row: Any, where: str) -> tuple[str, str]:
+def read_row(row: Any, where: str, prompt_field: str | None = None, answer_field: str | None = None) -> tuple[str, str]:
     """Question and answer of a raw row, by the rules of the module.
 
     Parameters
@@ -46,6 +49,8 @@ def read_row(row: Any, where: str) -> tuple[str, str]:
         As it lies in the source.
     where : str
         File and row, named in errors.
+    prompt_field, answer_field : str, optional
+        Columns, or dotted paths into them, in the place of those of the module.
 
     Returns
     -------
@@ -57,73 +62,39 @@ def read_row(row: Any, where: str) -> tuple[str, str]:
     DataError
         When there is no question or no answer, or it is not of a kind named above.
     """
+    prompt = read_prompt(row, "", where, prompt_field, answer_field)
+    return prompt.prompt, prompt.answer
+
+
+def read_prompt(
+    row: Any, prompt_id: str, where: str, prompt_field: str | None = None, answer_field: str | None = None
+) -> Prompt:
+    """The prompt of a raw row, as `read_row`, with the text of its system message.
+
+    Raises
+    ------
+    RowError
+        When this row cannot be used, where the others may be.
+    DataError
+        When the file is of another kind.
+    """
     if not isinstance(row, Mapping):
         raise DataError(f"{where} is {type(row).__name__}; expected an object with a prompt and an answer.")
-    question = next((row[name] for name in PROMPT_FIELDS if row.get(name) is not None), None)
-    if isinstance(question, Sequence) and not isinstance(question, str):
-        question = _user_message(question, where)
-    if question is not None and not isinstance(question, str):
-        raise DataError(f"{where}: the prompt is {type(question).__name__}; expected text, or a list of chat messages.")
-    question = unwrap(question or "")
-    if not question.strip():
-        raise DataError(f"{where} has no prompt: got {sorted(row)}, expected one of {', '.join(PROMPT_FIELDS)}.")
-    return question, _answer_of(row, where)
-
-
-def unwrap(question: str) -> str:
-    """Take verl's instruction off a question of DAPO-Math-17k; any other text comes back as it is."""
-    first, last = _FIRST_PARAGRAPH.match(question), _LAST_PARAGRAPH.search(question)
-    return question[first.end() : last.start()] if first and last and first.end() <= last.start() else question
-
-
-def _user_message(messages: Sequence[Any], where: str) -> str:
-    wrong = [m for m in messages if not (isinstance(m, Mapping) and isinstance(m.get("content"), str))]
-    if wrong or not messages:
-        held = f"{type(wrong[0]).__name__} {str(wrong[0])[:80]!r}" if wrong else "nothing"
-        raise DataError(
-            f"{where}: the prompt is a list that holds {held}; expected chat messages, each with a 'role' and text "
-            "as 'content'."
+    question, system = question_of(row, where, prompt_field)
+    if len(question) + len(system or "") > MAX_PROMPT_CHARS:
+        raise RowError(
+            where,
+            TOO_LARGE,
+            f"has a prompt of {len(question) + len(system or ''):,} characters; {MAX_PROMPT_CHARS:,} are read at most.",
+            question[:1000],
         )
-    roles = [str(message.get("role")) for message in messages]
-    if roles.count("user") != 1 or set(roles) - {"user", "system"}:
-        raise DataError(
-            f"{where}: the prompt is a chat of {', '.join(roles)}; expected one user message, which asks the question, "
-            "and no other turn but a system message."
-        )
-    return str(messages[roles.index("user")]["content"])
-
-
-def _answer_of(row: Mapping[str, Any], where: str) -> str:
-    reward_model = row.get("reward_model")
-    truth = reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
-    for value in (row.get("answer"), truth):
-        if value is not None and (text := _as_text(value, where)):
-            return text
-    solution = _as_text(row["solution"], where) if row.get("solution") is not None else ""
-    if "\n" in solution or len(solution) > MAX_SOLUTION_CHARS:
-        raise DataError(
-            f"{where} has no answer: its `solution`, of {len(solution)} characters, is a worked one; expected a field "
-            f"'answer' with the final answer alone, or a `solution` of one line and {MAX_SOLUTION_CHARS} characters."
-        )
-    if not solution:
-        raise DataError(
-            f"{where} has no answer: got {sorted(row)}, expected a field 'answer' with a value "
-            f"(or {' or '.join(ANSWER_FIELDS[1:])})."
-        )
-    return solution
-
-
-def _as_text(value: Any, where: str) -> str:
-    """The answer as text, empty where a float is NaN: that is how tables write a missing one."""
-    if isinstance(value, float):
-        if math.isnan(value):
-            return ""
-        return float_text(value)
-    if isinstance(value, str | int):
-        return str(value).strip()
-    raise DataError(f"{where}: the answer is {type(value).__name__}; expected text or a number.")
-
-
-def float_text(value: float) -> str:
-    """A float as an answer is written: whole ones as integers, 142.0 as 142."""
-    return str(int(value)) if value.is_integer() else str(value)
+    options = options_of(row, where)
+    value = value_of_answer(row, where, answer_field, question)
+    if options:
+        question, answer = with_options(question, options), label_of(value, options, where, question)
+    else:
+        worked = answer_field is None and value_of(row, "answer") is None
+        answer = answer_text(value, where, question, worked)
+    if any(_SURROGATE.search(text) for text in (question, system or "", answer)):
+        raise RowError(where, BROKEN, "holds half of a character (a lone surrogate); expected UTF-8.", question, answer)
+    return Prompt(prompt_id, question, answer, system)

@@ -99,6 +99,8 @@ def _split(
         chinese=data.chinese if training else "keep",
         contamination=data.contamination if training else "off",
         benchmarks=held_out,
+        prompt_field=data.prompt_field,
+        answer_field=data.answer_field,
     )
     write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
     folder.counts[f"n_{split}"] = len(prepared.prompts)
@@ -107,4 +109,8 @@ def _split(
         f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out"
         + (f" ({reasons})" if reasons else "")
     )
+    own = sum(prompt.system is not None for prompt in prepared.prompts)
+    if own and (data.system_prompt is not None or data.prompt_format == "plain"):
+        instead = "data.system_prompt stands there" if data.prompt_format == "chat" else "data.prompt_format is plain"
+        say(f"data: the system messages of {own} {split} prompts are not used: {instead}")
     return prepared

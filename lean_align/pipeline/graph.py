@@ -20,6 +20,7 @@ from lean_align.artifacts import (
     read_manifest,
 )
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
+from lean_align.data import data_sources
 from lean_align.errors import StageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 from lean_align.selection import find_method, method_file
@@ -227,7 +228,7 @@ def _data_paths(stage: Stage, recipe: Recipe) -> set[str]:
     if stage.folder == "evaluation" or _drops_matches(stage, recipe):
         found |= {source_of(b, recipe.evaluation.data_dir) for b in find_benchmarks(recipe.evaluation.benchmarks)}
     if stage.folder == "data":
-        found |= {path for path in (recipe.data.train_path, recipe.data.test_path) if path is not None}
+        found |= data_sources(recipe.data)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ def held_out_name(recipe: Recipe) -> str | None:
         return None
     path = Path(recipe.data.test_path)
     name = path.parent.name if path.stem in ("test", "train") and path.parent.name else path.stem
+    name = re.sub(r"[*?\[\]]+", "", name).strip("-_. ") or path.parent.name or "held-out"  # of a pattern of files
     if name in recipe.evaluation.benchmarks:
         raise RecipeError(
             f"data.test_path is {recipe.data.test_path}, which is called {name}, and so is one of "

@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.parquet
 
 from lean_align.artifacts import StageFolder, write_jsonl
+from lean_align.data import data_sources
 from lean_align.pipeline.inputs import read_prompts
 from lean_align.pipeline.score_stage import success_estimates
 from lean_align.pipeline.signal_files import read_perplexity, read_ratings, read_reward_curves
@@ -32,7 +33,7 @@ def select_stage(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     """Write `selected.jsonl`, and `values.parquet` with each prompt's place among the chosen and its value."""
     prompts, method = read_prompts(run_dir, "train"), find_method(recipe.selection.method)
     pool = read_pool(recipe, run_dir, prompts, method)
-    data = (recipe.data.train_path, recipe.data.test_path, recipe.evaluation.data_dir)
+    data = (recipe.data.train_path, recipe.data.test_path, recipe.evaluation.data_dir, *data_sources(recipe.data))
     linked = [path.resolve() for path in run_dir.iterdir() if path.is_symlink()]  # stages that runs share
     with no_peeking(run_dir, *linked, *(path for path in data if path is not None and Path(path).exists())):
         selection, choice = select_prompts(method, pool, recipe.selection.n)

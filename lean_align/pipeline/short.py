@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import disk_errors, read_json
+from lean_align.artifacts import read_json, write_jsonl
+from lean_align.data import FORMATS
 from lean_align.errors import DataError, RecipeError
+from lean_align.pipeline.chosen_rows import chosen_rows
 from lean_align.pipeline.run import run
+from lean_align.pipeline.selection_stage import SELECTED
 from lean_align.recipe import load_recipe
 
 DEMO = "demo"
 BASE_RECIPE = "gsm8k"
+_NO_NAME = re.compile(r"[^\w.,()+=@ -]")
 
 
 def select_from_file(
@@ -29,12 +33,12 @@ def select_from_file(
     Parameters
     ----------
     prompts : Path
-        .jsonl, .json or .parquet with prompt (or question, or problem) and answer.
+        A file, or a folder of them, with prompt (or question, or problem) and answer: docs/data.md.
     model : str
         Hub id, local folder, or `demo`.
     n : int
     output : Path
-        Where the chosen prompts go, best first.
+        Where the chosen prompts go, best first, with all columns of their rows (`chosen_rows`).
     run_dir : Path, optional
         `<output>.run` when not given; the same call continues it.
     overrides : mapping, optional
@@ -45,22 +49,23 @@ def select_from_file(
     dict
         output, run_dir, and what the selection counted.
     """
-    if not prompts.is_file():
-        raise DataError(f"there is no file {prompts}; expected .jsonl, .json or .parquet with one prompt a row.")
+    if not prompts.exists():
+        raise DataError(f"there is no file {prompts}; expected {FORMATS} with one prompt a row, or a folder of them.")
     if output.resolve() == prompts.resolve():
         raise RecipeError(f"-o is {output}, the file that is read; it would be lost. Give another name.")
     path = str(prompts.resolve())
     base = {
-        "name": f"select-from {prompts.name}",
+        "name": f"select-from {_NO_NAME.sub('-', prompts.name)[:100].strip()}",
         "model.name": model,
         "data.train_path": path,
-        "data.test_path": path,  # nothing is evaluated: the stages end with the selection
-        "data.test_limit": 1,
+        "data.config": None,
+        "data.test_path": DEMO,  # nothing is evaluated: the stages end with the selection
+        "data.demo_test": 1,
         "selection.n": n,
     }
     run_dir = run_dir or output.with_name(output.name + ".run")
-    run(load_recipe(DEMO if model == DEMO else BASE_RECIPE, {**base, **(overrides or {})}), run_dir, "select")
-    with disk_errors(output):
-        shutil.copyfile(run_dir / "selection" / "selected.jsonl", output)
+    recipe = load_recipe(DEMO if model == DEMO else BASE_RECIPE, {**base, **(overrides or {})})
+    run(recipe, run_dir, "select")
+    write_jsonl(output, chosen_rows(recipe, run_dir / "selection" / SELECTED))
     counts = read_json(run_dir / "selection" / "manifest.json")["counts"]
     return {"output": str(output), "run_dir": str(run_dir), **counts}

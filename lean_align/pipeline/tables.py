@@ -75,6 +75,7 @@ def selected_rows(selection: Selection, prompts: Sequence[Prompt]) -> list[dict[
             "score": None if score is None or math.isnan(score) else score,
             "rank": rank,
         }
+        | ({} if (system := by_id[prompt_id].system) is None else {"system": system})
         for prompt_id, score, rank in zip(
             selection.prompt_ids, selection.scores or nothing, selection.ranks or nothing, strict=True
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lean_align.benchmarks import find_benchmarks
-from lean_align.data import GENERATED, load_rows, prepare_prompts
+from lean_align.data import GENERATED, is_local, load_rows, prepare_prompts
 from lean_align.errors import RecipeError
 from lean_align.policy import load_encoder
-from lean_align.policy.shapes import is_local
+from lean_align.policy.shapes import is_local as is_local_model
 from lean_align.recipe import Recipe
 from lean_align.verify import parse_gold
 
@@ -109,13 +108,20 @@ def _known_benchmarks(recipe: Recipe) -> tuple[EvaluationSet, ...]:
 def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
     """Rows, longest prompt in tokens, and how that is known."""
     data = recipe.data
-    if path in GENERATED or Path(path).is_file():
+    if path in GENERATED or is_local(path):
         chinese = data.chinese if split == "train" else "keep"
         found = prepare_prompts(
-            load_rows(data, split, recipe.pool), split, path, parse_gold, lambda prompt: True, chinese=chinese
+            load_rows(data, split, recipe.pool),
+            split,
+            path,
+            parse_gold,
+            lambda prompt: True,
+            chinese=chinese,
+            prompt_field=data.prompt_field,
+            answer_field=data.answer_field,
         )
         texts = [prompt.prompt for prompt in found.prompts]
-        if is_local(recipe.model):
+        if is_local_model(recipe.model):
             encoder = load_encoder(recipe.model, data)
             return len(texts), max(len(encoder.encode(p)) for p in found.prompts), f"tokens counted in {path}"
         return len(texts), _estimate(recipe, texts), f"characters counted in {path}, {_CHARACTERS_A_TOKEN:g} a token"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,11 +64,12 @@ class PromptEncoder:
         text = self.prompt_template.replace("{prompt}", prompt.prompt)
         if self.prompt_format == "plain":
             return text
-        if self.system_prompt is None:
+        system = prompt.system if self.system_prompt is None else self.system_prompt
+        if system is None:
             return [{"role": "user", "content": text}]
         if not self.takes_system:
-            return [{"role": "user", "content": f"{self.system_prompt}\n\n{text}"}]
-        return [{"role": "system", "content": self.system_prompt}, {"role": "user", "content": text}]
+            return [{"role": "user", "content": f"{system}\n\n{text}"}]
+        return [{"role": "system", "content": system}, {"role": "user", "content": text}]
 
     def text(self, prompt: Prompt) -> str:
         """The whole text that is put to the model, up to where the completion begins."""
@@ -141,7 +142,7 @@ class PromptEncoder:
 
     def _encode_as_text(self, prompt: Prompt) -> list[int]:
         def asked(text: str) -> Prompt:
-            return Prompt(prompt.prompt_id, text, prompt.answer)
+            return replace(prompt, prompt=text)
 
         return self.controls.encode(
             prompt.prompt,
@@ -152,7 +153,7 @@ class PromptEncoder:
 
     def _check_text(self, prompt: Prompt) -> None:
         own = {"data.prompt_template": self.prompt_template, "data.system_prompt": self.system_prompt or ""}
-        for name, text in {"its text": prompt.prompt, **own}.items():
+        for name, text in {"its text": prompt.prompt, "its system message": prompt.system or "", **own}.items():
             try:
                 text.encode()
             except UnicodeEncodeError as error:

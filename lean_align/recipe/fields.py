@@ -42,15 +42,21 @@ class DataRecipe:
     """Where prompts come from, and how they are put to the model."""
 
     train_path: str = "demo"
-    """A local .jsonl, .json or .parquet, a hub id, `demo` for generated problems, or `testbed` for the pool."""
+    """A local .jsonl, .json, .csv, .tsv or .parquet, a folder of them or a pattern (`shards/*.parquet`), a hub id,
+    `demo` for generated problems, or `testbed` for the pool."""
     test_path: str | None = "demo"
     """The held-out set, likewise; null where evaluation.benchmarks take its place."""
+    prompt_field: str | None = None
+    """Column that holds the question, or a dotted path into one, such as `extra.question`; when null the first of
+    prompt, question and problem that has a value."""
+    answer_field: str | None = None
+    """Likewise the answer; when null the first of answer, reward_model.ground_truth and solution."""
     config: str | None = None
-    """Configuration of a hub data set."""
+    """Configuration of a hub data set; subfolder of a local one."""
     train_split: str = "train"
-    """Split of a hub data set to select from."""
+    """Split of a hub data set to select from; of a folder whose files are named after splits likewise."""
     test_split: str = "test"
-    """Split of a hub data set to evaluate on."""
+    """Split of a hub data set to evaluate on, likewise."""
     limit: int | None = number(None, 1)  # type: ignore[arg-type]
     """Use a seeded random subset of this many training prompts; all when null."""
     test_limit: int | None = number(None, 1)  # type: ignore[arg-type]
@@ -144,7 +150,7 @@ class SelectionRecipe:
     method: str = "learnalign"
     """`learnalign`, `random`, `full` (the whole pool), or another of docs/selection.md, or one of your own."""
     n: int = number(1000, 1)
-    """How many prompts to keep; `full` keeps all."""
+    """How many prompts to keep; `full` keeps all. 64 where a recipe names none and the model is `demo`."""
     num_generations: int | None = number(None, 2)  # type: ignore[arg-type]
     """Completions a prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
     the trainings draw in any case."""

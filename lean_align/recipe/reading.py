@@ -8,16 +8,29 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
 from lean_align.demo.problems import FAMILIES, GRADES
 from lean_align.errors import RecipeError
 from lean_align.recipe.fields import PoolRecipe, Recipe
+from lean_align.recipe.scalars import Plain, converted, read_setting, read_tree, shown
+
+LONGEST_NAME = 200
+"""Bytes of a recipe's name, which is a folder's."""
+
+EMBEDDED = {
+    "rollouts.max_new_tokens": 64,
+    "warmup.prompts_per_step": 8,
+    "selection.n": 64,
+    "training.steps": 20,
+    "training.prompts_per_step": 12,
+}
+"""What `load_recipe` takes for the model inside the package where a recipe names no other value: its context and its
+generated pool are small, and it should not take hours."""
 
 
 def recipe_folder() -> Path:
@@ -40,7 +53,8 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     source : str or Path
         Name of a shipped recipe, or the path of a YAML file.
     overrides : mapping, optional
-        Dotted keys and values, as {"data.limit": 64}; a string is read as YAML ("64" -> 64).
+        Dotted keys and values, as {"data.limit": 64}; a string is read as the key's type ("64" -> 64), by the rules of
+        `scalars.py`: the value of a text key is the text as it is.
 
     Returns
     -------
@@ -52,7 +66,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         When there is no such recipe, key or value; the message offers the nearest.
     """
     path = _find(source)
-    return _recipe({"name": path.stem, **_read_yaml(path)}, overrides)
+    return _recipe({"name": path.stem, **read_tree(path)}, overrides, EMBEDDED)
 
 
 def recipe_of(name: str, overrides: Mapping[str, Any]) -> Recipe:
@@ -65,19 +79,31 @@ def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     return _recipe(recipe_tree(recipe), overrides)
 
 
-def _recipe(tree: dict[str, Any], overrides: Mapping[str, Any] | None) -> Recipe:
+def _recipe(
+    tree: dict[str, Any], overrides: Mapping[str, Any] | None, embedded: Mapping[str, Any] | None = None
+) -> Recipe:
     for key, value in (overrides or {}).items():
-        _put(tree, key, _yaml_value(key, value) if isinstance(value, str) else value)
+        _put(tree, key, read_setting(key, _type_of(key), value) if isinstance(value, str) else value)
+    model = tree.get("model")
+    if not isinstance(model, dict) or model.get("name", "demo") == "demo":
+        for key, value in (embedded or {}).items():
+            section, name = key.split(".")
+            if not isinstance(tree.get(section), dict) or name not in tree[section]:
+                _put(tree, key, value)
     recipe: Recipe = _build(Recipe, tree, "")
     _check(recipe)
     return recipe
 
 
-def _yaml_value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{key} is {text!r}, which is not valid YAML; put a text in quotes.") from error
+def _type_of(key: str) -> Any:
+    """Type of the value of a dotted key; an unknown key is refused later, with the nearest."""
+    kind: Any = Recipe
+    for name in key.split("."):
+        if dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind).get(name, str)
+        else:  # what lies in a mapping has no type of its own
+            kind = Any if kind is Any or get_origin(kind) is dict else str
+    return kind
 
 
 def recipe_tree(recipe: Recipe) -> dict[str, Any]:
@@ -111,20 +137,10 @@ def _find(source: str | Path) -> Path:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(tree, dict):
-        raise RecipeError(f"{path} holds {type(tree).__name__}; expected a mapping of recipe keys.")
-    return tree
-
-
 def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, last = dotted.split(".")
     for section in sections:
-        if tree.get(section) is None:
+        if tree.get(section) in (None, ""):
             tree[section] = {}
         below = tree[section]
         if not isinstance(below, dict):
@@ -135,7 +151,7 @@ def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _build(kind: type, tree: Any, prefix: str) -> Any:
     if not isinstance(tree, dict):
-        raise RecipeError(f"recipe key {prefix.rstrip('.')!r} is {tree!r}; expected a section of keys.")
+        raise RecipeError(f"recipe key {prefix.rstrip('.')!r} is {shown(tree)}; expected a section of keys.")
     hints = get_type_hints(kind)
     values = {}
     for key, value in tree.items():
@@ -147,9 +163,10 @@ def _build(kind: type, tree: Any, prefix: str) -> Any:
 
 def _value(kind: type, key: str, hint: Any, value: Any, prefix: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _build(hint, {} if value is None else value, f"{prefix}{key}.")  # type: ignore[arg-type]
+        empty = value is None or (isinstance(value, Plain) and not value)
+        return _build(hint, {} if empty else value, f"{prefix}{key}.")  # type: ignore[arg-type]
     metadata = kind.__dataclass_fields__[key].metadata  # type: ignore[attr-defined]
-    value = _convert(hint, value, f"{prefix}{key}")
+    value = converted(hint, value, f"{prefix}{key}")
     if "choices" in metadata and value not in metadata["choices"]:
         near = _nearest(str(value), metadata["choices"])
         raise RecipeError(f"{prefix}{key} is {value!r}; expected one of {', '.join(metadata['choices'])}{near}")
@@ -157,29 +174,6 @@ def _value(kind: type, key: str, hint: Any, value: Any, prefix: str) -> Any:
         upper = "" if metadata["high"] == float("inf") else f" and at most {metadata['high']}"
         raise RecipeError(f"{prefix}{key} is {value!r}; expected at least {metadata['low']}{upper}.")
     return value
-
-
-def _convert(hint: Any, value: Any, key: str) -> Any:
-    origin = get_origin(hint)
-    options = get_args(hint) if origin in (Union, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    wanted = next(option for option in options if option is not type(None))
-    if get_origin(wanted) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(get_args(wanted)[0], item, key) for item in value)
-    if get_origin(wanted) is dict:
-        if isinstance(value, dict):
-            return value
-        raise RecipeError(f"{key} is {value!r}; expected a mapping, such as {{name: value}}, or {key}.NAME=VALUE.")
-    if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-5, without a dot, as a text
-        except ValueError:
-            pass
-    if isinstance(wanted, type) and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):
-        return value
-    expected = " or ".join("null" if o is type(None) else getattr(o, "__name__", str(o)) for o in options)
-    raise RecipeError(f"{key} is {value!r} ({type(value).__name__}); expected {expected}.")
 
 
 def all_keys() -> list[str]:
@@ -206,6 +200,7 @@ def _nearest(word: str, valid: Iterable[str]) -> str:
 
 def _check(recipe: Recipe) -> None:
     """Refuse combinations that no stage could run."""
+    _check_name(recipe.name)
     generations = recipe.rollouts.num_generations
     for name, trainer in (("warmup", recipe.warmup), ("training", recipe.training)):
         completions = trainer.prompts_per_step * generations
@@ -236,6 +231,16 @@ def _check(recipe: Recipe) -> None:
     _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
+
+
+def _check_name(name: str) -> None:
+    """The name becomes a folder below runs/, and nothing else may be written to."""
+    bad = not name.strip(". ") or name != name.strip() or len(name.encode()) > LONGEST_NAME
+    if bad or any(sign in "/\\" or not sign.isprintable() for sign in name):
+        raise RecipeError(
+            f"name is {shown(name)}; expected the name of a folder below runs/: letters, digits and signs but for "
+            f"slashes, {LONGEST_NAME} bytes at most. Another place is given with --run-dir."
+        )
 
 
 def _check_gradients(recipe: Recipe) -> None:

@@ -22,7 +22,7 @@ class RolloutRecipe:
     temperature: float = number(1.0, 0.01, 10.0)
     """Sampling temperature; log-probabilities in gradients are taken at it too."""
     max_new_tokens: int = number(512, 1)
-    """Longest completion, in tokens."""
+    """Longest completion, in tokens. 64 where a recipe names none and the model is `demo`."""
     batch_size: int = number(64, 1)
     """Completions decoded at the same time; the noise is each completion's own, rounding the batch's."""
     window: int = number(512, 1)
@@ -44,9 +44,10 @@ class TrainerRecipe:
     """What trains. `auto`: unsloth where there is a card and it is installed. On a card Unsloth samples with vllm,
     unless rollouts.engine is transformers."""
     steps: int = number(100, 1)
-    """Optimiser steps."""
+    """Optimiser steps; of the final training 20 where a recipe names none and the model is `demo`."""
     prompts_per_step: int = number(48, 1)
-    """Prompts a step; each has num_generations completions."""
+    """Prompts a step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in the
+    warm-up and 12 in the final training."""
     micro_batch: int = number(8, 1)
     """Completions a forward and backward pass; divides prompts_per_step x num_generations."""
     sampling_batch: int | None = number(None, 1)  # type: ignore[arg-type]
