@@ -25,6 +25,8 @@ from lean_align.memory import human_bytes, peak_rss_bytes, peak_vram_bytes
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
+_LONGEST_NAME = 200
+"""Bytes of a file's name; most file systems take 255."""
 
 
 def canonical_json(value: Any) -> str:
@@ -35,6 +37,13 @@ def canonical_json(value: Any) -> str:
 def text_hash(text: str) -> str:
     """SHA-256 of a text, as hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of one file or folder: it leads nowhere else and is not hidden; ordinary names stay."""
+    plain = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in text).strip()
+    cut = plain.encode("utf-8", "replace")[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return f"_{cut.lstrip('.')}" if cut.startswith(".") or not cut else cut
 
 
 def file_hash(path: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, show
+from lean_align.cli.common import FOLDER, JSON, SET, folder_named, main, overrides, quiet_stdout, show, show_lines
 
 
 @main.command()
@@ -15,8 +15,11 @@ from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, sh
 @click.option("--run-dir", type=FOLDER, help="Folder of the run; runs/<recipe> when not given.")
 @SET
 @click.option("--stop-after", metavar="STAGE", help="Last stage to run, such as rollout or select.")
-def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None) -> None:
+@JSON
+def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None, as_json: bool) -> None:
     """Run every stage of RECIPE, a shipped name or a YAML file; the same command continues a run.
+
+    Ends with a table on a terminal, and with RUN/summary.json where stdout goes elsewhere.
 
     Example:
 
@@ -24,9 +27,16 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
     """
     from lean_align.pipeline import run as run_recipe
     from lean_align.recipe import load_recipe
+    from lean_align.report import run_lines
 
     loaded = load_recipe(recipe, overrides(settings))
-    show(run_recipe(loaded, run_dir or Path("runs") / loaded.name, stop_after))
+    folder = run_dir or folder_named(loaded.name, Path("runs"))
+    found = run_recipe(loaded, folder, stop_after)
+    if "finished" in found:
+        lines = [f"finished: {', '.join(found['finished'])}", f"run folder: {folder}"]
+    else:
+        lines = [*run_lines(found), f"report: {folder / 'report' / 'index.html'}"]
+    show_lines(found, lines, as_json)
 
 
 @main.command("select-from")
@@ -54,7 +64,8 @@ def select_from(
 
 
 @main.command()
-def recipes() -> None:
+@JSON
+def recipes(as_json: bool) -> None:
     """List the recipes that ship with the package.
 
     Example:
@@ -63,8 +74,12 @@ def recipes() -> None:
     """
     from lean_align.recipe import load_recipe, shipped_recipes
 
-    show(
-        {name: {"description": load_recipe(name).description, "path": str(p)} for name, p in shipped_recipes().items()}
+    found = {name: load_recipe(name).description for name in shipped_recipes()}
+    paths = {name: str(path) for name, path in shipped_recipes().items()}
+    tree = {name: {"description": description, "path": paths[name]} for name, description in found.items()}
+    width = max(map(len, found))
+    show_lines(
+        tree, (f"{name:<{width}}  {description.partition('. ')[0]}" for name, description in found.items()), as_json
     )
 
 
