@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lean_align.cli.common import FOLDER, SET, main, overrides, show
+from lean_align.cli.common import FOLDER, JSON, SET, main, overrides, show
 
 
 def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option("--sizes", callback=_numbers, help="Subset sizes, with commas; selection.n when not given.")
 @click.option("--run-dir", type=FOLDER, help="Folder of the comparison; runs/compare-<recipe> when not given.")
 @SET
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def compare(
     recipe: str,
     methods: tuple[str, ...],

@@ -43,7 +43,13 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
 @click.argument("prompts", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="Hub id, local folder, or demo.")
 @click.option("-n", "count", type=click.IntRange(1), required=True, help="How many prompts to choose.")
-@click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write.")
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Where to write: .jsonl, .json, .parquet, .csv or .tsv.",
+)
 @click.option("--run-dir", type=FOLDER, help="Folder of the run; OUTPUT.run when not given.")
 @SET
 def select_from(
@@ -52,7 +58,8 @@ def select_from(
     """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
 
     PROMPTS is .jsonl, .json or .parquet, a row a prompt, with prompt (or question, or problem) and answer.
-    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them.
+    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them. Another -n with the same
+    OUTPUT uses the rollouts and gradients that are there.
 
     Example:
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import disk_errors, read_json
+from lean_align.artifacts import read_json, read_jsonl
 from lean_align.errors import DataError, RecipeError
+from lean_align.pipeline.remaking import forget_old_choice
 from lean_align.pipeline.run import run
+from lean_align.pipeline.selected_files import check_output, write_rows
+from lean_align.pipeline.selection_stage import SELECTED
 from lean_align.recipe import load_recipe
 
 DEMO = "demo"
@@ -34,9 +36,10 @@ def select_from_file(
         Hub id, local folder, or `demo`.
     n : int
     output : Path
-        Where the chosen prompts go, best first.
+        Where the chosen prompts go, best first; .jsonl, .json, .parquet, .csv or .tsv, which says the format.
     run_dir : Path, optional
-        `<output>.run` when not given; the same call continues it.
+        `<output>.run` when not given; the same call continues it, and one with another n or selection.method uses its
+        rollouts and gradients again.
     overrides : mapping, optional
         Recipe keys and values, as for `run`.
 
@@ -49,6 +52,7 @@ def select_from_file(
         raise DataError(f"there is no file {prompts}; expected .jsonl, .json or .parquet with one prompt a row.")
     if output.resolve() == prompts.resolve():
         raise RecipeError(f"-o is {output}, the file that is read; it would be lost. Give another name.")
+    check_output(output)
     path = str(prompts.resolve())
     base = {
         "name": f"select-from {prompts.name}",
@@ -59,8 +63,9 @@ def select_from_file(
         "selection.n": n,
     }
     run_dir = run_dir or output.with_name(output.name + ".run")
-    run(load_recipe(DEMO if model == DEMO else BASE_RECIPE, {**base, **(overrides or {})}), run_dir, "select")
-    with disk_errors(output):
-        shutil.copyfile(run_dir / "selection" / "selected.jsonl", output)
+    recipe = load_recipe(DEMO if model == DEMO else BASE_RECIPE, {**base, **(overrides or {})})
+    forget_old_choice(recipe, run_dir)
+    run(recipe, run_dir, "select")
+    write_rows(output, read_jsonl(run_dir / "selection" / SELECTED))
     counts = read_json(run_dir / "selection" / "manifest.json")["counts"]
     return {"output": str(output), "run_dir": str(run_dir), **counts}
