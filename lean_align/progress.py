@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,18 @@ def say(line: str) -> None:
         _open_bars[-1].write(line, file=sys.stderr)
     else:
         print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def part_of_more() -> Iterator[None]:
+    """Stages that start within the block, in processes of their own, show no time to go."""
+    before = os.environ.get(PART_OF_MORE)
+    os.environ[PART_OF_MORE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[PART_OF_MORE]
 
 
 class Progress:

@@ -47,8 +47,8 @@ def compare(
     """Train on the choice of several selection methods with several seeds, and test their differences.
 
     Warm-up, rollouts and gradients run once a seed; every training has the same steps, start and problems.
-    The table fills in on stderr and in DIR/compare/; the same command continues.  Exit status 1 when a
-    training failed or was refused.
+    The base model is evaluated once. The table fills in in DIR/compare/ and is printed at the end; the same command
+    continues. Exit status 1 when a training failed or was refused.
 
     Example:
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +42,10 @@ def sample_sets(
     from lean_align.rollouts import complete
 
     record, slots = recorder(folder, "evaluation"), max(s.sampling(recipe).slots for s in sets)
+    *_, last = adapters
     for model, adapter in adapters.items():
+        if model != last and all(_is_whole(folder.path / model / f"{s.name}.jsonl", s) for s in sets):
+            continue  # the model need not be loaded; the last one gives the stage its engine
         say(f"evaluation of {model}")
         (folder.path / model).mkdir(exist_ok=True)
         with sampling_engine(
@@ -53,6 +58,18 @@ def sample_sets(
                 with _clock(folder, f"{model}/{problems.name}"):
                     complete(own, problems.prompts, path, sampling, problems.reward, disk_errors, record)
     folder.counts[SECONDS] = read_json(folder.path / _CLOCK)
+
+
+def _is_whole(path: Path, problems: ProblemSet) -> bool:
+    """Whether a file holds every completion of a set, as a finished or a lent evaluation has them."""
+    text = path.read_bytes() if path.exists() else b""
+    if not text.endswith(b"\n"):
+        return False
+    try:
+        found = Counter(json.loads(line)["prompt_id"] for line in text.splitlines())
+    except (ValueError, KeyError, TypeError):
+        return False
+    return found == {prompt.prompt_id: problems.num_samples for prompt in problems.prompts}
 
 
 def drop_clock(folder: StageFolder) -> None:
