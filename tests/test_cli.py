@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from lean_align.artifacts import safe_name
 from lean_align.cli import common, main
 from lean_align.cli.groups import DEBUG, EVERYDAY
 from lean_align.errors import REASON_FILE, RecipeError, StageError
+from lean_align.report import evaluation_lines
 
 COST = {"wall_seconds": 12.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
 SUMMARY: dict[str, Any] = {
@@ -105,6 +107,45 @@ def test_a_run_on_benchmarks_and_a_card_has_its_rows_and_columns(
 def test_a_run_that_stops_early_says_what_is_finished(monkeypatch: pytest.MonkeyPatch, terminal: None) -> None:
     monkeypatch.setattr("lean_align.pipeline.run", lambda *given: {"run_dir": "runs/demo", "finished": ["data"]})
     assert invoke("run", "demo", "--stop-after", "prepare").stdout == "finished: data\nrun folder: runs/demo\n"
+
+
+def evaluation(models: tuple[str, ...], **more: Any) -> dict[str, Any]:
+    """summary.json of an evaluation on GSM8K."""
+    decoding = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 64}
+    score = {"metric": "pass@1", "value": 0.5, "interval": [0.4, 0.6], "interval_kind": "Wilson", "n": 100}
+    score |= {"num_samples": 1, "n_correct": 50, "n_truncated": 30, "n_unanswered": 0, "mean_tokens": 9.0}
+    score |= {"pass_at_k": {"1": 0.5}}
+    tree = {"title": "GSM8K", "n": 100, "decoding": decoding, "models": dict.fromkeys(models, score)}
+    return {"benchmarks": {"gsm8k": tree | {"difference": None} | more}, "mean": None, "model": {"name": "demo"}}
+
+
+def test_an_evaluation_is_a_table_for_people_markdown_when_asked_and_json_for_programs(
+    monkeypatch: pytest.MonkeyPatch, terminal: None
+) -> None:
+    found = SimpleNamespace(summary=evaluation(("demo",)), table=SimpleNamespace(markdown=lambda: "| Method |"))
+    monkeypatch.setattr("lean_align.pipeline.evaluate_model", lambda *given: found)
+    head, _, row, *notes = invoke("evaluate", "demo").stdout.splitlines()
+    assert head.split() == ["%", "right", "[95", "%]", "problems", "metric", "demo", "cut", "off"]
+    assert row.split() == ["GSM8K", "100", "pass@1", "50.0", "[40.0,", "60.0]", "30.0", "%"]
+    assert notes[0].startswith("- Completions that were cut off at the token limit: GSM8K, demo 30.0 %.")
+    assert invoke("evaluate", "demo", "--markdown").stdout == "| Method |\n"
+    assert invoke("evaluate", "demo", "--markdown", "--json").exit_code == 2
+    monkeypatch.setattr(common, "on_terminal", lambda: False)
+    assert json.loads(invoke("evaluate", "demo").stdout) == found.summary
+
+
+def test_an_evaluation_against_another_shows_the_difference() -> None:
+    difference = {"difference": -0.1, "interval": [-0.2, 0.0], "p_value": 0.04}
+    head, _, row, *_ = evaluation_lines(evaluation(("a", "b"), difference=difference))
+    assert head.split()[6:] == ["a", "b", "cut", "off", "difference"]
+    assert row.endswith("\N{MINUS SIGN}10.0 [\N{MINUS SIGN}20.0, 0.0]  p = 0.040")
+
+
+def test_an_empty_list_is_wrong_usage() -> None:
+    for words in (("evaluate", "demo", "--benchmarks", ","), ("compare", "demo", "--methods", "")):
+        done = invoke(*words)
+        assert done.exit_code == 2
+        assert "names nothing" in done.stderr
 
 
 def test_recipes_are_a_list_for_people(terminal: None) -> None:

@@ -36,6 +36,16 @@ def main(ctx: click.Context, debug: bool) -> None:
         ctx.with_resource(_in_environment(DEBUG, "1"))
 
 
+def words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """A list with commas; nothing where the option is not given."""
+    if value is None:
+        return ()
+    found = tuple(word.strip() for word in value.split(",") if word.strip())
+    if not found:
+        raise click.BadParameter(f"{value!r} names nothing; expected one or more, with commas between them.")
+    return found
+
+
 def overrides(settings: tuple[str, ...]) -> dict[str, str]:
     """Keys and values of repeated --set KEY=VALUE."""
     pairs = [setting.partition("=") for setting in settings]

@@ -1,14 +1,14 @@
-"""What a run found out and what it cost, in a few lines for a terminal."""
+"""What a run or an evaluation found out, and what a run cost, in a few lines for a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lean_align.report.formatting import MISSING, count, duration, memory, p_value, points
-from lean_align.report.methods import METHOD_NAMES
+from lean_align.report.formatting import MISSING, count, duration, memory, p_value, percent, points
+from lean_align.report.methods import METHOD_NAMES, methods_from_summary
 from lean_align.report.text_tables import aligned, printable
-from lean_align.report.wording import rollout_notes
+from lean_align.report.wording import benchmark_notes, rollout_notes
 
 
 def run_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -38,6 +38,40 @@ def run_lines(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def evaluation_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Give what an evaluation of a model found: a row a benchmark, and the comparison where there is another model.
+
+    Parameters
+    ----------
+    summary : mapping
+        summary.json of `lean-align evaluate MODEL`.
+
+    Returns
+    -------
+    list of str
+        A table, then what is unusual about the completions.
+    """
+    benchmarks = summary["benchmarks"]
+    models = list(dict.fromkeys(model for tree in benchmarks.values() for model in tree["models"]))
+    rows = [_evaluation_row(tree, models) for tree in benchmarks.values()]
+    if len(benchmarks) > 1 and summary.get("mean"):
+        mean = summary["mean"]
+        shares = (_share(mean.get(model), "value") for model in models)
+        rows.append(("Mean", "", "", *shares, "", *_change(mean.get("difference"))))
+    heads = ("% right [95 %]", "problems", "metric", *map(printable, models), "cut off", "difference", "")
+    compared = any(row[-2] != MISSING for row in rows)
+    table = [row if compared else row[:-2] for row in (heads, *rows)]
+    return [*aligned(table), *(f"- {printable(note)}" for note in benchmark_notes(methods_from_summary(summary)))]
+
+
+def _evaluation_row(tree: Mapping[str, Any], models: Sequence[str]) -> tuple[str, ...]:
+    found = [tree["models"].get(model) for model in models]
+    cut = ", ".join(percent(s["n_truncated"] / (s["n"] * s["num_samples"])) if s else MISSING for s in found)
+    metric = next(score["metric"] for score in found if score)
+    shares = (_share(score, "value") for score in found)
+    return printable(tree["title"]), count(tree["n"]), metric, *shares, cut, *_change(tree.get("difference"))
+
+
 def _accuracy_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """The held-out set, each benchmark, and the mean of several."""
     if summary.get("accuracy"):
@@ -55,11 +89,16 @@ def _accuracy_row(
     title: str, n: int | None, models: Mapping[str, Any], difference: Mapping[str, Any] | None, key: str = "value"
 ) -> tuple[str, ...]:
     shares = (_share(models.get(model), key) for model in ("base", "trained"))
+    return printable(title), count(n, ""), *shares, *_change(difference)
+
+
+def _change(difference: Mapping[str, Any] | None) -> tuple[str, str]:
+    """A difference in points with its interval, and its p-value."""
     if not difference:
-        return printable(title), count(n, ""), *shares, MISSING, ""
+        return MISSING, ""
     low, high = difference["interval"]
     change = f"{points(difference['difference'])} [{points(low)}, {points(high)}]"
-    return printable(title), count(n, ""), *shares, change, p_value(difference["p_value"])
+    return change, p_value(difference["p_value"])
 
 
 def _share(score: Mapping[str, Any] | None, key: str) -> str:
