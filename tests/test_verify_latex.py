@@ -313,7 +313,7 @@ def test_every_perturbed_solution_of_math500_is_wrong(math500: list[dict[str, st
     for row in math500:
         other = perturbed(row["answer"])
         pairs.append((row["answer"], with_another_box(row["solution"], row["answer"], other)))
-        assert extract_answer(pairs[-1][1]) == other
+        assert str(extract_answer(pairs[-1][1])).endswith(other)  # "... or \\boxed{...}" is both
     verdicts = verify_many(pairs)
     assert [pair[0] for pair, verdict in zip(pairs, verdicts) if verdict] == []
     assert len(verdicts) == 500

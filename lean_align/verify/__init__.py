@@ -27,17 +27,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, find_answer
+from lean_align.verify.extraction import TAIL_CHARS, find, find_answer
 from lean_align.verify.golds import mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.pool import Question, ask_all
+from lean_align.verify.readings import same_number, without_label
+from lean_align.verify.signs import plain_signs
+from lean_align.verify.spelling import spelled
 from lean_align.verify.structure import same_value
+from lean_align.verify.thinking import after_thinking
 
 __all__ = [
     "CALL_SECONDS",
     "MAX_ANSWER_CHARS",
     "TAIL_CHARS",
+    "after_thinking",
     "extract_answer",
     "mend_gold",
     "parse_gold",
@@ -100,21 +105,41 @@ def _decide(answer: str, completion: str) -> bool | Question:
     """The verdict, or the question that math-verify has to answer."""
     written = _after_last_hashes(answer)
     gold = mend_gold(written)
-    found, marked = find_answer(completion)
     if not gold:
         return False
-    if found is not None and gold != written.strip():  # an answer copied from the mangled gold is mended alike
-        found = mend_gold(found)
-    if found == gold:
+    after = after_thinking(completion)
+    if after is None:
+        return False
+    found = find(after)
+    if found.text is None:
+        return plain_number(gold) is None and Question(gold, after[-MAX_ANSWER_CHARS:], formula=False)
+    text = found.text
+    if gold != written.strip():  # an answer copied from the mangled gold is mended alike
+        text = mend_gold(text)
+    if text == gold:
         return True
-    gold_number, found_number = plain_number(gold), plain_number(found or "")
-    if gold_number is not None and (found is None or found_number is not None):
-        return gold_number == found_number
-    verdict = same_value(gold, found) if found is not None else None
-    if found is not None and (marked or gold_number is not None):
-        return Question(gold, found) if verdict is None else verdict
-    # Without a mark what was found may be a part of the answer: only a match is believed.
-    return verdict or Question(gold, completion[-MAX_ANSWER_CHARS:], formula=False)
+    gold, text = plain_signs(gold), plain_signs(text)
+    same = same_number(gold, text)
+    if same is not None:
+        return same
+    gold, text = spelled(gold), spelled(text)
+    verdict, text = _same(gold, text)
+    if verdict or found.is_marked or plain_number(gold) is not None:
+        return Question(gold, text) if verdict is None else verdict
+    # Without a mark what was found may be a part of the answer: only a match is believed, and of a whole formula no.
+    if verdict is not None and found.is_formula:
+        return verdict
+    return Question(gold, after[-MAX_ANSWER_CHARS:], formula=False)
+
+
+def _same(gold: str, found: str) -> tuple[bool | None, str]:
+    """The verdict without math-verify, and the answer as it would be asked: without its label where it has one."""
+    verdict = same_value(gold, found)
+    shorter = without_label(found)
+    if verdict or shorter == found:
+        return verdict, found
+    again = same_value(gold, shorter)
+    return (verdict, found) if again is None and verdict is not None else (again, shorter)
 
 
 def extract_answer(completion: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Where the final answer of a completion stands: the rules 1 to 5 of the package, each a function text -> answer.
+"""Where the final answer of a completion stands: the rules of the package, each a function text -> answer.
 
 Every pattern is linear in the text: a model that repeats one token up to its limit must not cost seconds.
 """
@@ -6,78 +6,183 @@ Every pattern is linear in the text: a model that repeats one token up to its li
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-from lean_align.verify.numbers import CURRENCY, DIGITS, WRAPPING, plain_number
-from lean_align.verify.units import ARITHMETIC
+from lean_align.verify.formulas import FORMULA, FORMULA_OR_NUMBER, content
+from lean_align.verify.sentences import is_formula_alone, value_of
+from lean_align.verify.signs import plain_signs
+from lean_align.verify.thinking import after_thinking
 
 TAIL_CHARS = 20_000
-"""Characters at the end of a completion in which the final answer is looked for."""
+"""Characters at the end of a completion in which the final answer is looked for; a box also before them."""
+ALONE_CHARS = 300
+"""A completion that is the answer and nothing else is no longer than this."""
+
+PLACEHOLDER_CHARS = 60
+"""A longer text is no placeholder."""
 
 _BOX_OR_BRACE = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*(?:\[[^\[\]{}]{0,20}\]\s*){0,2}\{)"
     r"|\\boxed\s{0,3}(?P<bare>-?[0-9][^\s{}\\$]*)|\\[{}]|[{}]"  # "\\boxed 34" without braces, digits only
 )
+# What a form to be filled in holds: no answer yet.
+_PLACEHOLDER = re.compile(
+    r"(?:\\(?:square|Box|ldots|dots|cdots|quad|qquad|_|blank|bigcirc|star)(?![A-Za-z])|\\(?:phantom|hspace"
+    r"|underline)\s*\{[^{}]*\}"
+    r"|\\[,;:! ]|[\s?._\u2026\u25a1\u2610*\u2013-]"
+    r"|(?:\\(?:text|mathrm|textbf)\s*\{)?\s*<?\[?(?:your |the |final |numerical |correct )*"
+    r"(?:answer|result|solution|number|value)"
+    r"(?: here| goes here)?\]?>?\s*\}?)+",
+    re.IGNORECASE,
+)
+_UNKNOWN = re.compile("[a-z]")
+_SEPARATED = re.compile(
+    r"(?:[\s$.]|\\[)(\]\[,;: ]|\\q?quad|\\text\s*\{\s*(?:,\s*)?(?:and|or|or maybe|or perhaps)?\s*\}|,|;|\b(?:and"
+    r"|or|maybe|perhaps)\b|&)*"
+    r"(?P<name>(?:[A-Za-z](?:_\{?[0-9A-Za-z]\}?)?)\s*=\s*)?"
+)
+_JOINS = re.compile(r",|;|&|\b(?:and|or)\b")
+_NAME_BEFORE = re.compile(r"(?:^|[^A-Za-z\\])([A-Za-z](?:_\{?[0-9A-Za-z]\}?)?)\s*=\s*$")
+
+_TAG = re.compile(r"<\s?(/)?\s?(?:final[_ -]?)?answer\s?>", re.IGNORECASE)
 _A_LINE = re.compile(r"[*_ ]{0,4}A[*_ ]{0,4}:[*_ ]{0,4}(.*)")
 _OPTION_B = re.compile(r"^[*_ (]{0,5}B[*_ ]{0,4}[:.)]", re.MULTILINE)
-_ANSWER_IS = re.compile(r"\banswers?[\s*_]{0,9}(?:\bis\b|\bare\b|:|=)[\s*_:]*", re.IGNORECASE)
+_ANSWER_IS = re.compile(
+    r"\banswers?[\s*_]{0,9}(?:\bis\b|\bare\b|:|=)[\s*_:]*|\bfinal\s+answer[*_ ]{0,4}\n[\s*_]*"
+    r"|\b(?:correct|right|best|only)\s(?:option|choice|alternative)s?\s(?:is|are)\b[\s*_:]*"
+    r"|(?:\u7b54\u6848|\u6240\u4ee5\u7b54\u6848)(?:\u5e94\u8be5|\u5e94)?[*_]{0,3}(?:[\u662f\u4e3a\u70ba]|:"
+    r"|=)[\s*_:]*|\u6545\u9009[\s*_:]*|\u7b54:\s*",
+    re.IGNORECASE,
+)
 _HEADING = re.compile(r"[A-Za-z]{3,} ")
-_PROSE = re.compile(r"[A-Za-z]{3,}")
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
-# Behind the first number of a marked line: a word that changes its value, or a second count.
-_CHANGED = re.compile(rf" ?(?:{'|'.join(sorted(ARITHMETIC))})\b", re.IGNORECASE)
-_SECOND_COUNT = re.compile(r"(?: [A-Za-z]+){0,2} (?:and|or) [0-9][0-9.,]*(?: [A-Za-z]+){0,2}\.?")
+_SENTENCE_END = re.compile(r"(?<!\bRs)(?<!approx)(?<!\bNo)(?:[.?]|(?<![0-9)])!)(?=\s|$)")
+_OPTION_LINE = re.compile(r"[*_ ]{0,4}(?:(?:Option|Choice|Answer) )?(\(?[A-J]\)?)[*_. ]{0,5}")
+_OR = re.compile(r"(?: [A-Za-z]+)?,? or (?:maybe |perhaps |possibly |even |else )?(?:[a-z] = )?")
+_AND = re.compile(r"\s*(?:,|;|,? (?:and|or))\s*")
 _DIGIT = re.compile("[0-9]")
+_WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)?[.!]?")
 
-# Each stops at its own opening mark, so that a run of opening marks is not scanned again from every one of them.
-# Dollar signs hold a formula where no space touches them from inside and no digit follows ("$5 and $6" is money), or
-# where a LaTeX command stands between them.
-_FORMULA_TEXT = (
-    r"\$\$([^$]+)\$\$|\$(?=\S)([^$\n]*[^\s$])\$(?![0-9])|\$([^$\n\\]*\\[A-Za-z][^$\n]*)\$"
-    r"|\\\(((?:[^\\]|\\[^()])*)\\\)|\\\[((?:[^\\]|\\[^\[\]])*)\\\]"
-)
-_FRACTION_TEXT = r"(?:[0-9]{1,9} )?[0-9]{1,30} ?/ ?[0-9]{1,30}(?![0-9])"
-_NUMBER_TEXT = (
-    r"(?:(?<![0-9A-Za-z)}\]])-)?(?:"
-    r"[0-9]{0,9}\\[dt]?frac\{[^{}]*\}\{[^{}]*\}"
-    rf"|(?:{CURRENCY}-?)?(?<![A-Za-z0-9_])(?:{_FRACTION_TEXT}|{DIGITS}))"
-)
-_FORMULA = re.compile(_FORMULA_TEXT)
-_FORMULA_OR_NUMBER = re.compile(f"{_FORMULA_TEXT}|{_NUMBER_TEXT}")
+
+class Found(NamedTuple):
+    """An answer as written."""
+
+    text: str | None
+    is_marked: bool
+    """A mark led to it, or it is all of the completion."""
+    is_formula: bool
+    """It is a whole formula, not a number in the prose."""
 
 
 def find_answer(completion: str) -> tuple[str | None, bool]:
-    """The final answer as written, and whether a mark (rules 1 to 4) led to it.  None: no rule found one."""
-    text = completion[-TAIL_CHARS:].replace("\u2212", "-")
-    for rule in (_last_boxed, _after_hashes, _last_line_of_a, _after_answer_is):
+    """The final answer as written, and whether a mark led to it.  None: no rule found one."""
+    after = after_thinking(completion)
+    return find(after)[:2] if after is not None else (None, False)
+
+
+def find(after: str) -> Found:
+    """The final answer in what follows a completion's thinking, by the first rule that finds one."""
+    text = plain_signs(after[-TAIL_CHARS:])
+    for rule in (_in_tags, _last_boxed, _after_hashes, _last_line_of_a, _after_answer_is, _weak_box, _option_line):
         found = rule(text)
         if found:
-            return found, True
-    return _last_number(text), False
+            return Found(found, is_marked=True, is_formula=False)
+    if len(after) > TAIL_CHARS and "\\boxed" in after:
+        box = plain_signs(after[after.rfind("\\boxed") :][:TAIL_CHARS])
+        found = _last_boxed(box)
+        if found:
+            return Found(found, is_marked=True, is_formula=False)
+    alone = _alone(text)
+    if alone:
+        return Found(alone, is_marked=True, is_formula=False)
+    return _last_number(text)
+
+
+def _in_tags(text: str) -> str | None:
+    """What the last `<answer>` holds that is no placeholder; one that a stop string cut may lack its closing tag."""
+    if "nswer" not in text and "NSWER" not in text:
+        return None
+    spans, opened = list[tuple[int, int]](), -1
+    for tag in _TAG.finditer(text):
+        if tag[1] is None:
+            opened = tag.end()
+        elif opened >= 0:
+            spans.append((opened, tag.start()))
+            opened = -1
+    if opened >= 0 and len(text) - opened <= ALONE_CHARS:
+        spans.append((opened, len(text)))
+    for start, end in reversed(spans):
+        inside = text[start:end].strip()
+        if inside and not _is_placeholder(inside):
+            return _last_boxed(inside) or _after_answer_is(inside) or _line(inside) or inside
+    return None
+
+
+def _line(text: str) -> str | None:
+    return value_of(text, at_end=True) if "\n" not in text else None
 
 
 def _last_boxed(text: str) -> str | None:
-    """Content of the balanced, not empty box that opens last."""
-    open_braces: list[int | None] = []  # where a box's content starts; None for any other brace
-    start, content = -1, None
+    """Content of the balanced box that opens last and holds an answer, with those that are joined to it."""
+    boxes = [box for box in _boxes(text) if not _UNKNOWN.fullmatch(text[box[1] : box[2]].strip())]
+    return _joined(text, boxes) if boxes else None
+
+
+def _weak_box(text: str) -> str | None:
+    """A box around a lone small letter may be the blank of the problem, where a later mark says more."""
+    boxes = _boxes(text)
+    return text[boxes[-1][1] : boxes[-1][2]].strip() if boxes else None
+
+
+def _boxes(text: str) -> list[tuple[int, int, int, int]]:
+    """Start of each box that holds something, start and end of what it holds, and its own end, in order."""
+    open_braces: list[tuple[int, int] | None] = []  # a box's start and its content's; None for any other brace
+    found: list[tuple[int, int, int, int]] = []
     for token in _BOX_OR_BRACE.finditer(text) if "box" in text else ():
         if token["bare"]:
-            start, content = token.start("bare"), token["bare"].rstrip(".,;:")
+            bare = token["bare"].rstrip(".,;:")
+            found.append((token.start(), token.start("bare"), token.start("bare") + len(bare), token.end()))
         elif token[0] == "{":
             open_braces.append(None)
         elif token["box"]:
-            open_braces.append(token.end())
+            open_braces.append((token.start(), token.end()))
         elif token[0] == "}" and open_braces:
             opened = open_braces.pop()
-            inside = text[opened : token.start()].strip() if opened is not None and opened > start else ""
-            if inside and opened is not None:
-                start, content = opened, inside
-    return content
+            if opened is not None and (not found or opened[1] > found[-1][1]):
+                inside = text[opened[1] : token.start()].strip()
+                if inside and not _is_placeholder(inside):
+                    found.append((*opened, token.start(), token.end()))
+    return found
+
+
+def _is_placeholder(inside: str) -> bool:
+    return len(inside) <= PLACEHOLDER_CHARS and bool(_PLACEHOLDER.fullmatch(inside))
+
+
+def _joined(text: str, boxes: list[tuple[int, int, int, int]]) -> str:
+    r"""`2, 9` of `\boxed{2}` and `\boxed{9}`; the last alone where more stands between them than a joining word."""
+    contents, names, at = [text[boxes[-1][1] : boxes[-1][2]].strip()], [_name_before(text, boxes[-1][0])], boxes[-1][0]
+    for start, begin, end, close in reversed(boxes[:-1]):
+        between = text[close:at]
+        if at - close > 60 or not _JOINS.search(between) or not _SEPARATED.fullmatch(between):
+            break
+        contents.append(text[begin:end].strip())
+        names.append(_name_before(text, start))
+        at = start
+    different = list(dict.fromkeys(zip(reversed(names), reversed(contents))))
+    if len(different) == 1:
+        return contents[0]
+    return ", ".join(f"{name} = {value}" if all(names) else value for name, value in different)
+
+
+def _name_before(text: str, end: int) -> str:
+    name = _NAME_BEFORE.search(text[max(end - 12, 0) : end])
+    return name[1] if name else ""
 
 
 def _after_hashes(text: str) -> str | None:
     _, mark, after = text.rpartition("####")
     line, _, rest = after.strip().partition("\n")
-    return _shorten(line, at_end=not rest) if mark and not _HEADING.match(line) else None
+    return value_of(line, at_end=not rest) if mark and not _HEADING.match(line) else None
 
 
 def _last_line_of_a(text: str) -> str | None:
@@ -85,7 +190,7 @@ def _last_line_of_a(text: str) -> str | None:
     line = _A_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
     if line is None or _ANSWER_IS.search(line[0]) or _OPTION_B.search(text):
         return None
-    return _shorten(line[1], at_end=True)
+    return value_of(line[1], at_end=True)
 
 
 def _after_answer_is(text: str) -> str | None:
@@ -93,47 +198,46 @@ def _after_answer_is(text: str) -> str | None:
     if not starts:
         return None
     after = text[starts[-1] :]
-    formula = _FORMULA.match(after)
-    if formula:
-        return _content(formula)
-    line = after.partition("\n")[0]
-    sentence_end = _SENTENCE_END.search(line)
+    formula = FORMULA.match(after)
+    if formula and not formula[0].startswith("$"):  # a formula on lines of its own
+        line_end = after.find("\n", formula.end())
+        line = " ".join(formula[0].split()) + after[formula.end() : line_end if line_end >= 0 else len(after)]
+        begin = len(" ".join(formula[0].split()))
+    else:
+        line, begin = after.partition("\n")[0], formula.end() if formula and "\n" not in formula[0] else 0
+        if formula and "\n" in formula[0]:
+            return content(formula)
+    sentence_end = _SENTENCE_END.search(line, begin)
     sentence = line[: sentence_end.start()] if sentence_end else line
-    return _shorten(sentence, at_end=not after[len(sentence) :].strip(".!? \n*_"))
+    return value_of(sentence, at_end=not after[len(sentence) :].strip(".!? \n*_"))
 
 
-def _shorten(line: str, at_end: bool) -> str | None:
-    """All of a marked line where it is an answer, else the first formula or number in its prose."""
-    line = line.strip(" \t\r*_`").rstrip("!")  # a factorial only between marks of a formula
-    if plain_number(line) is not None:
-        return line.strip(WRAPPING)
-    formula = _FORMULA.search(line)
-    if formula is None and "\\" not in line and not _DIGIT.search(line):
-        return line.rstrip(".") if at_end else None  # words are an answer only where the text ends with them
-    if formula is None and ("\\" in line or not _PROSE.search(line)):
-        return line
-    first = _FORMULA_OR_NUMBER.search(line if formula else line.rpartition("=")[2])
-    if first and formula is None and (_CHANGED.match(first.string, first.end()) or _is_one_of_two(first)):
-        return line
-    return _content(first) if first else None
+def _option_line(text: str) -> str | None:
+    """The option's letter that stands alone on the last line."""
+    line = _OPTION_LINE.fullmatch(text.rstrip().rpartition("\n")[2])
+    return line[1] if line else None
 
 
-def _is_one_of_two(first: re.Match[str]) -> bool:
-    """3 of "3 apples and 2 pears"."""
-    return not first.string[: first.start()].strip() and bool(_SECOND_COUNT.fullmatch(first.string, first.end()))
+def _alone(text: str) -> str | None:
+    """A completion of one short line that is a formula, or a word or two."""
+    line = text.strip(" \n\t*_`")
+    if not line or len(line) > ALONE_CHARS or "\n" in line:
+        return None
+    if _WORDS.fullmatch(line):
+        return line.rstrip(".!")
+    return value_of(line, at_end=True) if is_formula_alone(line) else None
 
 
-def _last_number(text: str) -> str | None:
-    found = None
-    for token in _FORMULA_OR_NUMBER.finditer(text):
-        content = _content(token)
-        if content and (found is None or _DIGIT.search(content) or not _DIGIT.search(found)):
-            found = content
-    return found
-
-
-def _content(token: re.Match[str]) -> str:
-    """A number as it stands; of a formula, the number after its last equals sign, else all of it."""
-    inside = next((group for group in token.groups() if group is not None), token[0]).strip()
-    right = inside.rpartition("=")[2].strip()
-    return right if "," not in inside and plain_number(right) is not None else inside
+def _last_number(text: str) -> Found:
+    found, is_formula, end = None, False, -1
+    for token in FORMULA_OR_NUMBER.finditer(text):
+        inside = content(token)
+        if inside and (found is None or _DIGIT.search(inside) or not _DIGIT.search(found)):
+            formula = any(group is not None for group in token.groups())
+            joins = _AND if formula and is_formula else _OR
+            if found is not None and token.start() - end < 40 and joins.fullmatch(text, end, token.start()):
+                found = f"{found}, {content(token, whole=formula)}"
+            else:
+                found = inside
+            is_formula, end = formula, token.end()
+    return Found(found, is_marked=False, is_formula=is_formula)

@@ -51,11 +51,12 @@ _SPELLINGS = {
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\leq": r"\le", r"\geq": r"\ge",
     r"\leqslant": r"\le", r"\geqslant": r"\ge", r"\lt": "<", r"\gt": ">", r"\cdot": "*", r"\times": "*",
     r"\div": "/", r"\varnothing": r"\emptyset", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\lbrack": "[",
-    r"\rbrack": "]", r"\bar": r"\overline", r"\dots": r"\ldots", r"\cdots": r"\ldots",
+    r"\rbrack": "]", r"\bar": r"\overline", r"\dots": r"\ldots", r"\langle": "(", r"\rangle": ")",
+    r"\neq": r"\ne", r"\vert": "|", r"\colon": ":", r"\cdots": r"\ldots",
     ";": ",", '"and': ",", '"or': ",", "and": ",", "or": ",",
 }  # fmt: skip
 _DIGIT_GROUP = re.compile(r"(?<=[0-9])(?:\{,\}|,?\\[!,]\s*,?(?:\\!)?|,(?:\\!)+)(?=[0-9]{3}(?![0-9]))")
-_LEADING_COMMAS = re.compile(r"^-?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")  # 12,500\pi, but not [12,500]
+_LEADING_COMMAS = re.compile(r"(?:^|=\s*)-?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")  # 12,500\pi, but not [12,500]
 _UNCLEAR_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _LOOKS = re.compile(
     r"(\\\\)|\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*\.?|\\(?:displaystyle|textstyle|quad|qquad)(?![A-Za-z])"
@@ -121,3 +122,13 @@ def split(answer: Tokens, *separators: str) -> tuple[Tokens, ...]:
     if depth:
         raise NotExactError
     return (*parts, answer[start:])
+
+
+def closes_at_end(value: Tokens) -> bool:
+    """Whether the bracket with which the answer begins closes with its last token."""
+    depth = 0
+    for index, token in enumerate(value):
+        depth += (token in OPENING) - (token in CLOSING)
+        if depth == 0:
+            return index == len(value) - 1 and token in CLOSING
+    return False

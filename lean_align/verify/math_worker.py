@@ -18,6 +18,7 @@ import sys
 import threading
 from functools import lru_cache
 from multiprocessing.connection import wait
+from typing import Any
 
 from lean_align.errors import StageError
 
@@ -25,6 +26,8 @@ MAX_ANSWER_CHARS = 1_000
 """Characters of gold or answer beyond which math-verify is not asked, and the answer counts as wrong."""
 ROUNDING = 12
 """Digits behind the point to which math-verify compares numbers; its own 6 would make 2.718282 of e."""
+SMALL, RELATIVE = 1e-3, 1e-9
+"""Numbers below `SMALL` are equal only where they differ by less than the share `RELATIVE` of the larger."""
 STEP_SECONDS = 2
 """math-verify's time-out for each of: parsing the gold, parsing the answer, comparing them.  Whole seconds."""
 CALL_SECONDS = 10.0
@@ -163,7 +166,41 @@ def serve() -> None:
         else:
             predictions = math_verify.parse(prediction, parsing_timeout=STEP_SECONDS)
             good = math_verify.verify(golds, predictions, ROUNDING, timeout_seconds=STEP_SECONDS)
+            good = good and not differ_in_size(golds, predictions)
         os.write(replies, _YES if good else _NO)
+
+
+def differ_in_size(golds: list[Any], predictions: list[Any]) -> bool:
+    r"""Whether numbers that are equal to `ROUNDING` digits behind the point differ in the digits that they have.
+
+    1/2^{80} and 1/2^{79} are both 0 to twelve digits.  Of tuples, intervals and sets every part has to be near.
+    """
+    ours, theirs = ([value for value in values if hasattr(value, "free_symbols")] for values in (golds, predictions))
+    pairs = [(a, b) for a in ours for b in theirs]
+    return bool(pairs) and all(_far(a, b) for a, b in pairs)
+
+
+def _far(a: Any, b: Any) -> bool:
+    import sympy  # type: ignore[import-untyped]
+
+    if isinstance(a, sympy.FiniteSet) and isinstance(b, sympy.FiniteSet) and len(a) == len(b):
+        return any(all(_far(x, y) for y in b) for x in a)
+    if isinstance(a, (sympy.Tuple, sympy.Interval, sympy.Eq)) and type(a) is type(b) and len(a.args) == len(b.args):
+        return any(_far(x, y) for x, y in zip(a.args, b.args))
+    if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)) or a.free_symbols or b.free_symbols:
+        return False
+    x, y = (_digits(value) for value in (a, b))
+    if not (x.is_Number and y.is_Number and x.is_finite and y.is_finite) or max(abs(x), abs(y)) > SMALL:
+        return False
+    return bool(abs(x - y) > RELATIVE * max(abs(x), abs(y)))
+
+
+def _digits(value: Any) -> Any:
+    """The value in 20 digits; zero where everything in it cancels."""
+    import sympy  # type: ignore[import-untyped]
+
+    found = value.evalf(20)
+    return sympy.Integer(0) if found.is_Float and found._prec == 1 else found
 
 
 _of_thread = threading.local()

@@ -1,5 +1,6 @@
 r"""Answers that are not the gold although math-verify, which drops signs and words, may say so.
 
+0. Two quantities, `5\text{ hours }30\text{ minutes}`, or a family of values, `6m, m \in \mathbb{Z}`, for a number.
 1. Words that change the value or take it back: `3\text{ or more}`, 5 over (units.py).
 2. Letters behind a number that are no unit: 1/2h, 4 s^2.
 3. A relation without a left-hand side, `\le 10`, and a sign without a second term, 10+.
@@ -13,13 +14,22 @@ from __future__ import annotations
 import re
 
 from lean_align.verify.exact import exact
-from lean_align.verify.latex import UNCLEAR_COMMA, Tokens, split
+from lean_align.verify.latex import UNCLEAR_COMMA, Tokens, closes_at_end, split
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.sums import NotExactError
 from lean_align.verify.units import CHANGES, NAMES, takes_back
 
 _RELATIONS = frozenset(["<", ">", r"\le", r"\ge", r"\ne", r"\neq", r"\sim", "\u2260"])
 _SETS, _TUPLES = (r"\{",), (("(",), ("[",))
+_VALUES = frozenset(
+    "pi alpha beta gamma delta theta lambda mu omega phi rho sigma tau epsilon eta kappa psi chi xi".split()
+)
+_COMPOUND = re.compile(
+    r"[0-9}](?:\\[,;: ]|[\s~])*(?:\\(?:text|mathrm|mbox)\s*\{\s*[A-Za-z. ]+\}|[A-Za-z]{2,})(?:\\[,;: ]|[\s~,])*[0-9]"
+)
+_FAMILY = re.compile(
+    r"\\in\s*\\math(?:bb|bf|rm)|\\(?:forall|text\s*\{[^{}]*(?:integer|any|every|each|all)\b)|\bintegers?\b"
+)
 _CONSTANTS = frozenset(["e", "i", r"\pi"])
 _LETTERS_BEHIND = re.compile(r"(.*[0-9}])(?:\s*[A-Za-z]|[A-Za-z]{2})(?:\^\{?[0-9]\}?)?", re.DOTALL)
 _OR_MORE = re.compile(r"\b(?:and|or)\W+(?:more|less|fewer|greater|higher|lower|larger|smaller|above|below|so)\b")
@@ -29,7 +39,8 @@ _WORD = re.compile("[A-Za-z]{3,}")
 def is_refused(gold: str, ours: Tokens, found: str, theirs: Tokens) -> bool:
     """Whether one of these rules makes the answer `found`, of tokens `theirs`, another than the gold."""
     return (
-        (_is_bound(found) != _is_bound(gold))
+        (plain_number(gold) is not None and bool(_COMPOUND.search(found) or _FAMILY.search(found)))
+        or (_is_bound(found) != _is_bound(gold))
         or (not _may_be_list(gold) and _taken_back(gold.lower(), theirs))
         or (theirs[0] in _RELATIONS and _RELATIONS.isdisjoint(ours))
         or _dangling(theirs) != _dangling(ours)
@@ -46,7 +57,9 @@ def _taken_back(gold: str, theirs: Tokens) -> bool:
                 return True
         elif at and token in CHANGES and token not in gold:
             return True
-    return len(theirs) == 2 and theirs[1] in NAMES and plain_number(gold) is not None
+        if at and token in ("times", '"times') and at < len(theirs) - 1 and "times" not in gold:
+            return True
+    return len(theirs) == 2 and theirs[1].lstrip("\\") in NAMES - _VALUES and plain_number(gold) is not None
 
 
 def _may_be_list(gold: str) -> bool:
@@ -82,7 +95,7 @@ def _bracket(answer: Tokens) -> Tokens:
         several = len(split(value[1:-1], ",", UNCLEAR_COMMA)) > 1
     except NotExactError:
         return ()
-    return value[:1] if several and value[:1] in (_SETS, *_TUPLES) and value[-1] in (")", "]", r"\}") else ()
+    return value[:1] if several and value[:1] in (_SETS, *_TUPLES) and closes_at_end(value) else ()
 
 
 def _another_side(gold: str, found: str, theirs: Tokens) -> bool:

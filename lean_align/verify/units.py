@@ -15,7 +15,7 @@ from itertools import pairwise
 
 ARITHMETIC = frozenset(
     "or over mod modulo squared cubed factorial halves thirds fourths fifths sixths sevenths eighths ninths tenths "
-    "hundredths thousandths millionths".split()
+    "hundredths thousandths millionths divided multiplied remainder".split()
 )
 """Those of `CHANGES` that do so in a sentence too, where "18 and so" is still 18."""
 CHANGES = ARITHMETIC | frozenset(
@@ -33,14 +33,24 @@ NOT_UNITS = CHANGES | NAMES
 
 _POWERS = frozenset(["squared", "cubed"])
 _GLUED = re.compile(r"(?:[ckm]m|in|ft|yd|kg|lbs?|oz|m?L|hrs?|nd|rd|th)(?![A-Za-z])|[A-Za-z]{4,}")
-_SHORT = frozenset("m g s h l L mg mm cm km kg in ft yd mi lb lbs oz ml mL hr hrs am pm st nd rd th".split())
+_SHORT = frozenset(
+    "m g s h l L N J W V A K C F mg mm cm km kg in ft yd mi lb lbs oz ml mL cl dl dm hr hrs yr yrs am pm st nd rd th "
+    "Hz Pa kN kJ kW kV mA mV nm um ms ns ha eV GB MB KB TB pt qt ct ea pc "
+    "sq ¢ Ω".split()
+)
 _WITHOUT_POWER = frozenset("gshlL")
-_WORD = re.compile("[A-Za-z]+")
+_WORD = re.compile("[A-Za-z]+|[¢Ω]")
+_CHINESE = re.compile(r"[\u4e00-\u9fff]+")
+_CHINESE_SCALES = frozenset("百千万亿十半倍零第几多")
 
 
 def is_unit(words: str, glued: bool = False, power: bool = False) -> bool:
     """Whether words behind a value are its unit: `glued` to it without a space, raised to a `power`."""
+    if _CHINESE.fullmatch(words):
+        return not power and _CHINESE_SCALES.isdisjoint(words)
     found = _WORD.findall(words)
+    if found[:1] == ["times"] and found[1:]:
+        return False
     if not found or takes_back(words) or (glued and not _GLUED.match(words)) or (power and words in _WITHOUT_POWER):
         return False
     return found[0] in _SHORT or (len(found[0]) > 2 and not is_product(found[0]))

@@ -5,7 +5,8 @@ Each differs from math-verify in:
    one of the short words below, and with its articles, case and closing period left out.
 2. A gold `\text{(C)}` or (C) is the letter that leads the answer: C, (c), `\textbf{(C)} 12`.  An answer that names
    another option too, `(C) or (D)`, is wrong.
-3. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
+3. Names in a list have no order; "no solution" is `\emptyset`, "all real numbers" the real line; Day 5 is day 5.
+4. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
    a problem asks for digits.
 """
 
@@ -13,18 +14,47 @@ from __future__ import annotations
 
 import re
 
+from lean_align.verify.numbers import plain_number
+from lean_align.verify.units import NAMES
+
 _TEXT = r"\\(?:text|mbox|mathrm|textbf|textit|mathbf|textrm|rm)\s*"
 _UNWRAPPED = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{2})")
 _CHOICE = re.compile(r"\(([A-J])\)")
-_LEADING_CHOICE = re.compile(r"\(?([A-Ja-j])(?:\).*|[.:](?: .*)?)?", re.DOTALL)
+_LEADING_CHOICE = re.compile(r"\(?([A-Ja-j])(?:[*_]{0,2}\).*|[.:](?:[ *].*)?)?", re.DOTALL)
+_CHOICE_NAMED = re.compile(
+    r"^(?:the )?(?:(?:correct|right|best) )?(?:option|choice|alternative|answer)s?(?: is)?:? (?=\(?[A-Ja-j]\b)",
+    re.IGNORECASE,
+)
 # An option's letter in parentheses, or with a period or parenthesis, or alone, or behind a word or sign of a list.
 _CHOICE_IN_TEXT = re.compile(
     r"\(([A-J])\)|(?<![A-Z(])([A-J])[.):](?=\s|$)|^\W*([A-HJ])$|(?:\b(?:AND|OR|NOT|ALSO)\b|[,/&])\s*\(?([A-J])\b"
 )
-_BASE = re.compile(r"([0-9]+(?:\.[0-9]+)?)_(?:\{([0-9]{1,2}|[a-z]+)\}|([0-9]{1,2}))")
+_BASE = re.compile(
+    r"\(?([0-9A-F]{1,40}(?:\.[0-9A-F]{1,40})?)\)?"
+    r"(?:_(?:\{\(?(?:base)?([0-9]{1,2}|[a-z]{3,6})\)?\}|\(?([0-9]{1,2}|[a-z]{3,6})\)?)|\(?(?:in)?base-?"
+    r"([0-9]{1,2}|[a-z]{3,6})\)?)"
+)
 _BASE_NAMES = "two three four five six seven eight nine ten eleven twelve".split()
+_LIST_SIGN = re.compile(r",? and |,? or |\s?[,;&]\s?(?:and |or )?")
+_NAMES = re.compile(r"[A-Za-z][A-Za-z' -]*(?:\s?[,;&]\s?[A-Za-z][A-Za-z' -]*)*")
+_NUMBERED = re.compile(r"([A-Za-z]{3,}(?: [A-Za-z]{2,})?)\.? ?#?([0-9]{1,9})(?:st|nd|rd|th)?")
+_MONTHS = frozenset(
+    "january february march april may june july august september october november december "
+    "jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)
+_NOT_SAID = re.compile(r"\\left|\\right|[^A-Za-z0-9\\{}()<,-]|(?:\b(?:the|there (?:is|are|exists?)|thereis)\b)")
+_NO_SOLUTION = frozenset(
+    r"nosolution nosolutions norealsolution norealsolutions nosolutionexists emptyset setempty \emptyset"
+    r" \varnothing \{\} "
+    r"norealroots nosuchnumber nointegersolutions nointegersolution nosuchx x\in\emptyset".split()
+)
+_ALL_REALS = frozenset(
+    r"(\infty,\infty) \mathbb{r} x\in\mathbb{r} x\in(\infty,\infty) \infty<x<\infty allrealnumbers allreals allrealx "
+    r"allreal allrealnumbersx anyrealnumber everyrealnumber setofallrealnumbers setofrealnumbers realnumbers r xisreal "
+    r"allrealvalues anyreal allrealvaluesofx xisanyrealnumber".split()
+)
 _LIST = re.compile(r"\b(?:and|or)\b")
 _AND_OR = re.compile(r"\b(?:and|or|not|also)\b")
 _SHORT_WORDS = frozenset("no on yes in is it so as at by up if of odd all one two six ten".split())
@@ -34,7 +64,7 @@ _SPACING = re.compile(r"\\[,!;: ]|[\s$~]+")
 
 def same_wording(gold: str, found: str) -> bool | None:
     """Whether two answers of one of these kinds are equal; None where they are of another."""
-    for rule in (_same_choice, _same_base, _same_words):
+    for rule in (_same_choice, _same_base, _same_names, _same_known_set, _same_numbered, _same_words):
         verdict = rule(gold, found)
         if verdict is not None:
             return verdict
@@ -46,13 +76,12 @@ def _plain(text: str) -> str:
 
 
 def _same_choice(gold: str, found: str) -> bool | None:
-    wanted = _CHOICE.fullmatch(_plain(gold)) or (
-        re.fullmatch("([A-J])", _plain(gold)) if _UNWRAPPED.search(gold) else None
-    )
-    given = _LEADING_CHOICE.fullmatch(_plain(found))
+    wanted = _CHOICE.fullmatch(_plain(gold)) or re.fullmatch("([A-J])", _plain(gold))
+    answer = _CHOICE_NAMED.sub("", _plain(found))
+    given = _LEADING_CHOICE.fullmatch(answer)
     if wanted is None or given is None:
         return None
-    return wanted[1] == given[1].upper() and not _names_another(_plain(found), given)
+    return wanted[1] == given[1].upper() and not _names_another(answer, given)
 
 
 def _names_another(found: str, given: re.Match[str]) -> bool:
@@ -81,10 +110,46 @@ def _digits_and_base(text: str) -> tuple[str, int] | None:
     match = _BASE.fullmatch(bare)
     if match is None:
         return None
-    base = match[2] or match[3]
+    base = match[2] or match[3] or match[4]
     if base.isalpha():
         return (match[1], _BASE_NAMES.index(base) + 2) if base in _BASE_NAMES else None
     return match[1], int(base)
+
+
+def _same_names(gold: str, found: str) -> bool | None:
+    """Names that "and", commas or "or" join, in any order; "Ben or Eva" is not "Ben and Eva"."""
+    ours, theirs = _plain(gold), _plain(found)
+    if not _LIST_SIGN.search(ours) or not (_NAMES.fullmatch(ours) and _NAMES.fullmatch(theirs)):
+        return None
+    if not any(len(name) > 2 or (len(name) == 2 and name.istitle()) for name in _LIST_SIGN.split(ours)):
+        return None
+    if (" or " in ours) != (" or " in theirs):
+        return False
+    return _names(ours) == _names(theirs)
+
+
+def _names(text: str) -> list[str]:
+    return sorted(_ARTICLE.sub("", name.strip().lower()) for name in _LIST_SIGN.split(text) if name.strip())
+
+
+def _same_known_set(gold: str, found: str) -> bool | None:
+    """The empty set and the real line, in words or signs."""
+    ours, theirs = (_NOT_SAID.sub("", _plain(side)).lower().replace("-", "") for side in (gold, found))
+    for spellings in (_NO_SOLUTION, _ALL_REALS):
+        if ours in spellings and theirs in spellings:
+            return True
+    return None
+
+
+def _same_numbered(gold: str, found: str) -> bool | None:
+    """Day 5, June 17, Route 9: the word in any case, and its number; the number alone but of a month."""
+    ours, theirs = _NUMBERED.fullmatch(_plain(gold)), _NUMBERED.fullmatch(_plain(found))
+    if ours is None or ours[1].split()[0].lower() in NAMES:
+        return None
+    if theirs is not None:
+        return (ours[1].lower(), ours[2]) == (theirs[1].lower(), theirs[2])
+    number = plain_number(found)
+    return None if number is None or ours[1].lower() in _MONTHS else number == plain_number(ours[2])
 
 
 def _same_words(gold: str, found: str) -> bool | None:

@@ -1,0 +1,96 @@
+r"""One spelling of the formulas that are compared, gold and answer alike, before tokens or math-verify read them.
+
+1. Gone: bold, underline and colour around a value; the space that `\\[4pt]` puts between rows.
+2. Braces where LaTeX may leave them out: `\sqrt[3]5`; a repeating decimal as a bar: `0.\dot{6}` and 0.(6).
+3. As a program or a keyboard writes it: sqrt(7), 2*pi, x**2, <=, infinity.
+
+Every pattern is linear in the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lean_align.verify.units import NAMES
+
+_ROW_SPACE = re.compile(r"\\\\\s*\[\s*-?[0-9.]{1,6}\s*(?:pt|em|ex|mm|cm|in|baselineskip)\s*\]")
+_STYLE = re.compile(
+    r"\\(?:underline|uline|mathbf|boldsymbol|bm|textbf|textit|emph|mathit|mathsf|textsf|mathtt|texttt|mathnormal|textrm"
+    r"|mathrm|text|mbox)\s*\{\s*(-?[0-9][0-9.,/\s]*|\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\})\s*\}"
+    r"|\\(?:underline|uline|mathstrut)\s*\{([^{}]*)\}"
+)
+_COLOUR = re.compile(r"\\(?:textcolor|color)\s*\{[^{}]*\}\s*\{([^{}]*)\}|\\color\s*\{[^{}]*\}")
+_SWITCH = re.compile(r"\\(?:bf|rm|it|bfseries|large|Large|huge|Huge|displaystyle|limits)(?![A-Za-z])\s*")
+_BARE_ROOT = re.compile(r"(\\sqrt\s*(?:\[[^\[\]{}]*\])?)\s*([0-9A-Za-z])")
+_DOTS = re.compile(r"\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?")
+_IN_PARENTHESES = re.compile(r"([0-9]\.[0-9]*)\(([0-9]{1,20})\)")
+_ANGLES = re.compile(r"<([^<>=]*,[^<>=]*)>$")
+_OPERATORS = (("**", "^"), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), ("=<", r"\le "))
+
+_GREEK = "pi theta alpha beta gamma delta lambda mu omega phi rho sigma tau infinity sqrt cbrt".split()
+_FUNCTIONS = "sin cos tan cot csc sec arcsin arccos arctan sinh cosh tanh log ln exp".split()
+_MATH_WORD = re.compile(
+    rf"(?<![A-Za-z\\])({'|'.join([*_FUNCTIONS, *_GREEK])}|inf|oo)(?![A-Za-z])|(?<=[0-9])\s?(pi)(?![A-Za-z])"
+)
+_PLAIN_ROOT = re.compile(r"(?<![A-Za-z\\])sqrt\s?([0-9]+)")
+_ROOT_OPENS = re.compile(r"\\sqrt\s*(?:\[3\])?\s*\(")
+_WORD = re.compile(r"\\[A-Za-z]+|[A-Za-z]{3,}")
+_TEXT = re.compile(r"\\(?:text|mbox|textrm|mathrm)\s*\{")
+_SPELLED = {"infinity": r"\infty ", "inf": r"\infty ", "oo": r"\infty ", "sqrt": r"\sqrt", "cbrt": r"\sqrt[3]"}
+
+
+def spelled(text: str) -> str:
+    """The text in one spelling."""
+    if "\\" in text:
+        text = _COLOUR.sub(lambda found: found[1] or "", _ROW_SPACE.sub(r"\\\\", text))
+        text = _STYLE.sub(_inside, _STYLE.sub(_inside, text))  # bold inside underlined
+        text = _SWITCH.sub("", text)
+    for sign, command in _OPERATORS:
+        if sign in text:
+            text = text.replace(sign, command)
+    if text[:1] == "<":
+        text = _ANGLES.sub(r"\\langle \1\\rangle ", text)
+    text = _repeating(text)
+    if is_formula(text):
+        text = _root_arguments(_MATH_WORD.sub(_command, _PLAIN_ROOT.sub(r"\\sqrt{\1}", text)))
+    return _BARE_ROOT.sub(r"\1{\2}", text) if "\\sqrt" in text else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether every word of three letters or more is a command, or the name of a function or constant."""
+    return not _TEXT.search(text) and all(
+        word[0][0] == "\\" or word[0] in NAMES or word[0] in ("inf", "sec") for word in _WORD.finditer(text)
+    )
+
+
+def _inside(found: re.Match[str]) -> str:
+    inside, before = (
+        (found[1] or found[2] or "").strip(),
+        found.string[max(found.start() - 2, 0) : found.start()].rstrip()[-1:],
+    )
+    return f"{{{inside}}}" if before.isdigit() or before in ("^", "_", "}") else inside
+
+
+def _repeating(text: str) -> str:
+    if "\\dot" in text:
+        text = _DOTS.sub(lambda d: f"\\overline{{{d[1]}{d[2] or ''}{d[3] or ''}}}", text)
+    return _IN_PARENTHESES.sub(r"\1\\overline{\2}", text) if "(" in text else text
+
+
+def _command(found: re.Match[str]) -> str:
+    name = found[1] or found[2]
+    return _SPELLED.get(name, f"\\{name} ")
+
+
+def _root_arguments(text: str) -> str:
+    r"""`\sqrt{x + 1}` of `\sqrt(x + 1)`."""
+    starts = {root.end() - 1 for root in _ROOT_OPENS.finditer(text)}
+    pieces, opened = list(text), list[int]()
+    for at, character in enumerate(text if starts else ""):
+        if character == "(":
+            opened.append(at)
+        elif character == ")" and opened and opened[-1] in starts:
+            pieces[opened.pop()], pieces[at] = "{", "}"
+        elif character == ")" and opened:
+            opened.pop()
+    return "".join(pieces)
