@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 RUN_DIR ?= runs/demo
 SEED ?= 0
+ZOO ?= .zoo
 STAMP := $(VENV)/.lean_align_ready
 STACK_VENV ?= .venv-stack
 STACK_BIN := $(STACK_VENV)/bin
 STACK_PIP := $(STACK_BIN)/python -m pip install --quiet --disable-pip-version-check
 STACK_STAMP := $(STACK_VENV)/.lean_align_ready
+# processes that the tests are shared out to, a file each: as many as cores that this shell may use, 4 at most
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 4 ] && n=4; [ $$n -eq 1 ] && n=0; echo $$n)
 
-.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers cross-check-env docs demo-model lock lock-gpu clean
+.PHONY: setup setup-stack demo test test-stack check bench bench-full bench-peers cross-check-env docs demo-model models-zoo lock lock-gpu clean
 
 $(STAMP): requirements/cpu.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,8 +25,8 @@ setup: $(STAMP)  ## make the environment
 demo: setup  ## run the whole method on the embedded model
 	$(BIN)/lean-align run demo --set seed=$(SEED) --run-dir $(RUN_DIR)
 
-test: setup  ## tests, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest
+test: setup  ## tests, under 8 minutes on 2 cores
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 $(STACK_STAMP): requirements/cpu.txt requirements/stack.txt pyproject.toml
 	@{ $(PYTHON) -m venv $(STACK_VENV) && \
@@ -61,6 +64,9 @@ docs: setup  ## write docs/cli.md from the command line's own help
 
 demo-model: setup  ## train the embedded model again (about 25 minutes on 2 cores)
 	$(BIN)/python -m lean_align.demo.make_model lean_align/demo/model
+
+models-zoo: setup  ## write tiny random models of the families that people use into ZOO (.zoo/)
+	$(BIN)/python tests/zoo.py $(ZOO)
 
 lock: setup  ## lock every version again
 	$(BIN)/python -m pip freeze --exclude-editable > requirements/cpu.txt

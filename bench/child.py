@@ -19,7 +19,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from lean_align.memory import allocator_environment, human_bytes, peak_rss_bytes, return_freed_blocks
+from lean_align.memory import human_bytes, peak_rss_bytes, process_environment, return_freed_blocks
 
 CAP_BYTES = 20 * 2**30
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,7 @@ def in_child(
     """
     command = [str(interpreter), "-m", "bench.child", target, json.dumps(arguments)]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        environment = allocator_environment(os.environ)  # as in a stage's process
+        environment = process_environment(os.environ)  # as in a stage's process
         process = subprocess.Popen(command, stdout=output, stderr=errors, cwd=ROOT, env=environment)
         reason = _watch(process, cap_bytes, timeout)
         output.seek(0), errors.seek(0)

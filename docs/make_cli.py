@@ -48,7 +48,8 @@ def recipe_keys() -> list[str]:
             lines = [
                 meanings[c.__name__][field.name] for c in kind.__mro__ if field.name in meanings.get(c.__name__, {})
             ]
-            default = field.default if not isinstance(field.default, tuple) else list(field.default)
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            default = list(default) if isinstance(default, tuple) else default
             rows.append(f"| `{prefix}{field.name}` | `{'null' if default is None else default}` | {lines[0]} |")
 
     add(Recipe, "")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
-from lean_align.memory import allocator_environment
+from lean_align.memory import process_environment
 
 
 def start() -> None:
-    """Run the command, begun anew where the environment lacks the allocator's settings: they are read at the start."""
-    environment = allocator_environment(os.environ)
+    """Run the command, begun anew where the environment lacks settings that are read at the start."""
+    environment = process_environment(os.environ)
     if environment != dict(os.environ):
         os.execve(sys.executable, sys.orig_argv, environment)
     from lean_align.cli import main  # not before: the process would import it twice

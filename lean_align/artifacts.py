@@ -3,15 +3,18 @@
 A stage works in `<stage>.partial/`.  `inputs.json` is written there first and says what the work
 depends on; data follow; `manifest.json` is written last; then the folder is renamed to `<stage>/`.
 A folder without `.partial` is therefore complete, and its manifest tells what it was made from.
+
+What was damaged afterwards is refused before anything is computed, with the command that deletes it: a stage that is
+made again gives the same files.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,12 +22,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lean_align.advice import made_anew, removal
+from lean_align.disk import disk_errors
 from lean_align.errors import DiskFullError, StageError, StaleStageError
-from lean_align.memory import human_bytes, peak_rss_bytes, peak_vram_bytes
+from lean_align.memory import peak_rss_bytes, peak_vram_bytes
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 INPUTS = "inputs.json"
+BESIDE = "beside"
+"""Key of a manifest: SHA-256 of the files that the stage wrote into the run's folder itself."""
+SEAL = "seal"
+"""Key of a manifest: SHA-256 of all else that it says.  Manifests of earlier versions have none."""
+_COST = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")
+_KEYS = {"format_version": int, "inputs": dict, "outputs": dict, "counts": dict}
 
 
 def canonical_json(value: Any) -> str:
@@ -52,22 +63,6 @@ def folder_hash(folder: Path) -> str:
     )
 
 
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left on device" into a message that names the folder and the space left."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        folder = path if path.is_dir() else path.parent
-        free = human_bytes(shutil.disk_usage(folder).free) if folder.exists() else "unknown"
-        raise DiskFullError(
-            f"the disk of {folder} is full ({free} free). Everything written so far is kept: "
-            "make room, then run the same command again to continue."
-        ) from error
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is either the old one or the whole new one."""
     with disk_errors(path):
@@ -90,8 +85,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StageError(f"{path} is missing. Run the stage that writes it first.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{path} is not valid JSON ({error}). Delete it, then run the same command again.") from error
+    except (ValueError, RecursionError) as error:  # cut, changed, or nested without end
+        raise StageError(f"{path} is not valid JSON ({error}). {made_anew(stage_of(path))}") from error
 
 
 def write_jsonl(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
@@ -106,8 +101,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file if line.strip()]
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StageError(f"{path} is damaged ({error}). Delete its folder, then run the same command again.") from error
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path} is damaged ({error}). {made_anew(stage_of(path))}") from error
+
+
+def stage_of(path: Path) -> Path:
+    """The folder of the stage that wrote a file, finished or not; the file itself where it lies in none.
+
+    Of stages within stages, as a training in rounds has them, the outermost that is finished: no part of it may go.
+    """
+    around = list(path.parents)[:6]
+    whole = [p for p in around if (p / MANIFEST).exists() and (p.parent / "recipe.yaml").exists()]
+    near = [p for p in around[:3] if (p / MANIFEST).exists() or p.name.endswith(".partial")]
+    return next(iter([*whole[::-1], *near]), path)
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -127,7 +133,7 @@ class StageFolder:
     """A stage's folder while it is being filled: `path` is `<stage>.partial/`.
 
     `earlier_seconds` and the earlier peaks are those of other processes that worked here.  `made_by` says on what the
-    stage ran: nothing depends on it.
+    stage ran: nothing depends on it.  `beside` names the files that it wrote into the run's folder itself.
     """
 
     path: Path
@@ -139,6 +145,7 @@ class StageFolder:
     started: float = field(default_factory=time.monotonic)
     counts: dict[str, Any] = field(default_factory=dict)
     made_by: dict[str, Any] = field(default_factory=dict)
+    beside: tuple[str, ...] = ()
 
     def cost(self) -> dict[str, Any]:
         """Seconds at work and peaks of memory so far, over all processes."""
@@ -153,32 +160,78 @@ class StageFolder:
         """Write the manifest, and give the folder its final name."""
         for leftover in self.path.rglob("*.tmp"):
             leftover.unlink()
-        outputs = {
-            p.relative_to(self.path).as_posix(): file_hash(p)
+        files = {
+            p.relative_to(self.path).as_posix(): p
             for p in sorted(self.path.rglob("*"))
             if p.is_file()
             and p.relative_to(self.path).as_posix() not in (INPUTS, MANIFEST)
             and not p.name.startswith(".")  # locks of runs inside
         }
-        write_json(
-            self.path / MANIFEST,
-            {
-                "format_version": FORMAT_VERSION,
-                "inputs": self.inputs,
-                "outputs": outputs,
-                "counts": self.counts,
-                "made_by": self.made_by,
-                **self.cost(),
-            },
-        )
+        written = {
+            "format_version": FORMAT_VERSION,
+            "inputs": self.inputs,
+            "outputs": {name: file_hash(path) for name, path in files.items()},
+            "counts": self.counts,
+            "made_by": self.made_by,
+            BESIDE: {n: file_hash(p) for n in self.beside if (p := self.final.parent / n).is_file()},
+            **self.cost(),
+        }
+        manifest = json.loads(json.dumps(written))  # the seal is that of what will be read
+        write_json(self.path / MANIFEST, manifest | {SEAL: seal_of(manifest)})
+        _give_mode(self.path / MANIFEST, *files.values())
         self.path.replace(self.final)
         (self.final / INPUTS).unlink()
 
 
+def _give_mode(like: Path, *paths: Path) -> None:
+    """Files that a library made private, as safetensors does, get the mode that the umask gives."""
+    mode = stat.S_IMODE(like.stat().st_mode)
+    for path in paths:
+        if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            with suppress(PermissionError):  # of a file system without modes: the stage is whole all the same
+                path.chmod(mode)
+
+
+def seal_of(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of what a manifest says; of its outputs the names, since the files themselves tell their hashes."""
+    rest = {key: value for key, value in manifest.items() if key != SEAL}
+    return text_hash(canonical_json({**rest, "outputs": sorted(rest["outputs"])}))
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage, or None where the stage has not finished."""
+    """The manifest of a finished stage, or None where the stage has not finished.
+
+    Raises
+    ------
+    StaleStageError
+        When the folder has files and no manifest, or one that is damaged.
+    """
     path = folder / MANIFEST
-    return read_json(path) if path.exists() else None
+    if not path.is_file() and (not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))):
+        return None
+    if not path.is_file():  # asked again: a worker may have ended the stage just now
+        lacks = f"is a link to {os.readlink(folder)}, which is gone" if not folder.exists() else f"has no {MANIFEST}"
+        raise StaleStageError(f"{folder} {lacks}, so that nothing tells whether it is whole. {made_anew(folder)}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StaleStageError(f"{path} is not valid JSON ({error}). {made_anew(folder)}") from error
+    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in _KEYS.items()):
+        raise StaleStageError(f"{path} is no manifest: it lacks one of {', '.join(_KEYS)}. {made_anew(folder)}")
+    return manifest
+
+
+def check_seal(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse a manifest that is not as it was written; one of an earlier version has no seal and no other key either.
+
+    Raises
+    ------
+    StaleStageError
+    """
+    if not (
+        manifest[SEAL] == seal_of(manifest) if SEAL in manifest else manifest.keys() <= {*_KEYS, *_COST, "made_by"}
+    ):
+        raise StaleStageError(f"{folder / MANIFEST} was changed after it was written. {made_anew(folder)}")
 
 
 def check_inputs(
@@ -191,17 +244,33 @@ def check_inputs(
             f"{folder} was made from other inputs:\n  "
             + "\n  ".join(differences)
             + "\nChange them back, choose another folder, or delete what depends on them to have it made again:"
-            + f"\n  rm -r {' '.join(str(path) for path in (folder, *dependent))}"
+            + f"\n  {removal(folder, *dependent)}"
         )
 
 
 def check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a finished folder whose files are gone or no longer what the manifest says."""
-    for name, digest in manifest["outputs"].items():
-        path = folder / name
-        if not path.exists() or file_hash(path) != digest:
-            what = "was changed after it was written" if path.exists() else "is missing"
-            raise StaleStageError(f"{path} {what}. Delete {folder} to have the stage run again.")
+    """Refuse a finished folder whose files are gone or no longer what the manifest says; also those beside it.
+
+    Raises
+    ------
+    StaleStageError
+        With the command that deletes what is to be made again.
+    """
+    check_seal(folder, manifest)
+    expected = {folder / name: digest for name, digest in manifest["outputs"].items()}
+    for name, digest in manifest.get(BESIDE, {}).items():
+        path = folder.parent / name
+        if path.exists() or not folder.is_symlink():  # what links to another run's stage may do without
+            expected[path] = digest
+    for path, digest in expected.items():
+        if not path.is_file() or file_hash(path) != digest:
+            what = "was changed after it was written" if path.is_file() else "is missing"
+            raise StaleStageError(f"{path} {what}. {_made_anew_with(folder, path)}")
+
+
+def _made_anew_with(folder: Path, path: Path) -> str:
+    own = path.is_relative_to(folder)
+    return made_anew(folder) if own else f"The stage {folder.name} writes it. {made_anew(folder)}"
 
 
 def outputs_fingerprint(folder: Path) -> str:
@@ -220,18 +289,43 @@ def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resu
     Raises
     ------
     StaleStageError
-        When the folder holds work made from other inputs.
+        When the folder holds work made from other inputs, or the stage's final folder is there: whole, or damaged.
     """
     partial, final = run_dir / f"{stage}.partial", run_dir / stage
+    if read_manifest(final) is not None:
+        raise StaleStageError(f"{final} is finished. {made_anew(final)}")
+    if os.path.lexists(partial) and not partial.is_dir():
+        raise StaleStageError(f"{partial} is no folder. {made_anew(partial)}")
     partial.mkdir(parents=True, exist_ok=True)
-    recorded = read_json(partial / INPUTS) if (partial / INPUTS).exists() else None
-    if recorded is None or not resumable:
+    recorded = read_inputs(partial) if resumable else None
+    if recorded is None:
         shutil.rmtree(partial)
         partial.mkdir()
         recorded = {"inputs": inputs, "wall_seconds": 0.0}
         write_json(partial / INPUTS, recorded)
     check_inputs(partial, recorded["inputs"], inputs)
     return StageFolder(partial, final, inputs, recorded["wall_seconds"])
+
+
+def read_inputs(partial: Path) -> dict[str, Any] | None:
+    """What unfinished work was made from, and its seconds; None where nothing tells, so that the work is worth nothing.
+
+    Raises
+    ------
+    StaleStageError
+        When it was damaged.
+    """
+    path = partial / INPUTS
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {"inputs": dict(found["inputs"]), "wall_seconds": float(found["wall_seconds"])}
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise StaleStageError(
+            f"{path} is damaged ({type(error).__name__}: {error}), so that nothing tells what the work there was made "
+            f"from. {made_anew(partial)}"
+        ) from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
 _MAPPINGS, _MADV_DONTNEED = Path("/proc/self/smaps"), 4
 _MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *(.*)")
 _TUNABLES, _KEPT_APART = "GLIBC_TUNABLES", ("glibc.malloc.tcache_count", "glibc.malloc.mxfast")
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 _ASKED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) (bytes|[KMGTP]iB)", re.IGNORECASE)
 _FREE = re.compile(r"of which ([\d.]+) (bytes|[KMGTP]iB) is free")
@@ -69,6 +70,24 @@ def within_memory(work: Callable[[], T]) -> T | Shortage:
         if shortage is None:
             raise
         return shortage
+
+
+def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment that our processes run in: `allocator_environment`, and threads that wait without spinning.
+
+    By default a thread of OpenMP that has nothing to do spins for a while.  Beside any other work each turn of the
+    loop then waits for a thread that the system has taken off its core: up to 25 times slower, at no gain on an idle
+    machine (docs/results.md).  Which thread adds what does not change, and so no result.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        Where it says how threads are to wait, that is left as it is.
+    """
+    found = allocator_environment(environment)
+    if not any(name in found for name in _WAITING):
+        found["OMP_WAIT_POLICY"] = "PASSIVE"
+    return found
 
 
 def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ from lean_align.recipe import load_recipe
 from lean_align.types import Completion, Group, Prompt
 
 ROOT = Path(__file__).parent.parent
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that spin would hold up the one beside
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ)
 QUESTIONS = (
     ("Ann has 12 apples. Ann finds 7 more apples. How many apples does Ann have?", "19"),
     ("Ben has 3 boxes with 5 pens in each. How many pens does Ben have?", "15"),

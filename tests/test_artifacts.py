@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from lean_align import artifacts
 from lean_align.artifacts import (
     FORMAT_VERSION,
     canonical_json,
@@ -155,7 +154,7 @@ def test_an_interruption_leaves_no_trace_in_the_outputs(tmp_path: Path, monkeypa
         with pytest.raises(Stop):
             start(run_dir, Stop())
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts.os, "fsync", no_space)
+        patch.setattr(os, "fsync", no_space)
         with pytest.raises(DiskFullError):
             fill(twice)
     assert outputs_fingerprint(fill(once)) == outputs_fingerprint(fill(twice))
@@ -224,7 +223,7 @@ def test_other_errors_of_the_system_pass(tmp_path: Path) -> None:
 def test_writing_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "summary.json"
     write_json(path, {"old": 1})
-    monkeypatch.setattr(artifacts.os, "fsync", no_space)
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(DiskFullError):
         write_json(path, {"new": 2})
     assert read_json(path) == {"old": 1}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from forked import command
 
 from lean_align.artifacts import read_json, read_jsonl
 from lean_align.benchmarks import find_benchmarks, registry
@@ -196,6 +195,8 @@ def test_what_cannot_be_evaluated_is_refused_before_it_is_begun(data_dir: Path, 
         evaluated(data_dir, tmp_path / "d", names=("gsm8",))
     with pytest.raises(RecipeError, match=r"got 'selection\.n', which bears on no evaluation"):
         evaluated(data_dir, tmp_path / "e", selection__n=3)
+    with pytest.raises(RecipeError, match=r"data\.chat_template_kwargs holds 'tokenize'"):  # which reaches the template
+        evaluated(data_dir, tmp_path / "g", data__chat_template_kwargs={"tokenize": True})
     with pytest.raises(DataError, match="holds no evaluation"):
         evaluated(data_dir, tmp_path / "f", against=tmp_path / "nothing")
     assert not any(tmp_path.iterdir())
@@ -249,8 +250,7 @@ def run_dir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evaluation.num_samples": 2,
     }
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "lean_align", "run", "demo", "--run-dir", str(folder / "run"), *sets]
-    finished = subprocess.run(command, capture_output=True, text=True)
+    finished = command("run", "demo", "--run-dir", folder / "run", *sets)
     assert finished.returncode == 0, finished.stderr
     assert "lean-align" not in finished.stdout
     return folder / "run"
@@ -283,14 +283,13 @@ def test_a_benchmarks_problems_are_not_trained_on(run_dir: Path) -> None:
 
 
 def test_the_stage_command_tells_a_run_from_a_model(run_dir: Path) -> None:
-    command = [sys.executable, "-m", "lean_align", "evaluate", str(run_dir)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = command("evaluate", run_dir)
     assert done.returncode == 0
     assert json.loads(done.stdout)["n_problems"] == {"gsm8k": 12, "amc2023": 6}
-    done = subprocess.run([*command, "--limit", "3"], capture_output=True, text=True)
+    done = command("evaluate", run_dir, "--limit", "3")
     assert done.returncode == 2
     assert "got --limit too" in " ".join(done.stderr.split())
-    assert subprocess.run([*command, "--json"], capture_output=True, text=True).returncode == 0
+    assert command("evaluate", run_dir, "--json").returncode == 0
 
 
 def test_another_benchmark_makes_stale_what_depends_on_it(run_dir: Path) -> None:

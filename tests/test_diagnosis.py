@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lean_align.pipeline.diagnosis import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, rollout_facts, rollout_lines
+from lean_align.pipeline.diagnosis import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, cut_lines, rollout_facts, rollout_lines
 from lean_align.types import Completion, Group, Prompt
 
 
@@ -85,3 +85,12 @@ def test_samples_show_gold_reward_and_the_beginning_of_a_completion() -> None:
     samples = lines([group(f"p-{i}", "00", "x" * 1000) for i in range(5)])[2:]
     assert len(samples) == SAMPLE_COMPLETIONS
     assert samples[0] == f"  p-0, gold 5, reward 0: {'x' * SAMPLE_CHARACTERS!r}"
+
+
+def test_many_completions_cut_at_the_limit_are_explained() -> None:
+    key, ends = "evaluation.max_new_tokens", ["<eos>", "<|im_end|>"]
+    assert cut_lines("evaluation", {"base's on a": 1 / 3, "trained's on a": 0.0}, key, ends) == []
+    [line] = cut_lines("evaluation", {"base's on a": 0.45, "base's on b": 0.1, "trained's on a": 0.5}, key, ends)
+    assert line.startswith("evaluation: 45.0% of base's on a, 50.0% of trained's on a were cut at the token limit.")
+    for word in ("'<eos>' or '<|im_end|>'", f"raise {key}", "eos_token_id", "data.prompt_template"):
+        assert word in line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
+import select
 import shutil
 import subprocess
 import sys
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from forked import Command, Done, command
 
 from lean_align.artifacts import file_hash
+from lean_align.pipeline.graph import BY_FOLDER
 from lean_align.store import StoreWriter, open_store
 
 SMALL = {
@@ -39,16 +41,21 @@ SMALL = {
     "evaluation.window": 6,
 }
 STAGES = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report")
-MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")
+MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes", "beside", "seal")
 
 
-def command(run_dir: Path, *more: str, recipe: str = "demo", settings: dict | None = None) -> list[str]:
+def arguments(run_dir: Path, *more: str, recipe: str = "demo", settings: dict | None = None) -> list[str]:
     sets = [part for key, value in {**SMALL, **(settings or {})}.items() for part in ("--set", f"{key}={value}")]
-    return [sys.executable, "-m", "lean_align", "run", recipe, "--run-dir", str(run_dir), *sets, *more]
+    return ["run", recipe, "--run-dir", str(run_dir), *sets, *more]
 
 
-def run(run_dir: Path, *more: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(command(run_dir, *more, **options), capture_output=True, text=True)
+def real(run_dir: Path) -> list[str]:
+    """The command as a user gives it: an interpreter for itself and for each stage."""
+    return [sys.executable, "-m", "lean_align", *arguments(run_dir)]
+
+
+def run(run_dir: Path, *more: str, **options) -> Done:
+    return command(*arguments(run_dir, *more, **options))
 
 
 def comparable(run_dir: Path) -> dict[str, object]:
@@ -56,7 +63,7 @@ def comparable(run_dir: Path) -> dict[str, object]:
     files: dict[str, object] = {}
     for path in sorted(run_dir.rglob("*")):
         name = path.relative_to(run_dir).as_posix()
-        if not path.is_file() or name in (".lock", ".turn", "report/index.html"):
+        if not path.is_file() or name in (".lock", ".run.lock", ".turn", "report/index.html"):
             continue
         if name.endswith("manifest.json"):
             manifest = {k: v for k, v in json.loads(path.read_text()).items() if k not in MEASURED}
@@ -77,7 +84,7 @@ def comparable(run_dir: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    done = run(run_dir)
+    done = subprocess.run(real(run_dir), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((run_dir / "summary.json").read_text())
     return run_dir
@@ -153,14 +160,8 @@ def test_scores_equal_the_full_matrix(whole):
     assert list(selected[0]) == ["prompt", "answer", "prompt_id", "score", "rank"]
 
 
-def stage(name: str, run_dir: Path, *more: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lean_align", name, str(run_dir), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},  # threads that spin hold up the worker beside them
-    )
+def stage(name: str, run_dir: Path, *more: str) -> Command:
+    return Command(name, run_dir, *more)
 
 
 def without_gradients(whole: Path, run_dir: Path) -> Path:
@@ -182,8 +183,8 @@ def assert_gradients_are_those_of_one_process(whole: Path, run_dir: Path) -> Non
 def test_workers_on_rows_of_their_own_write_what_one_process_writes(whole, tmp_path):
     run_dir = without_gradients(whole, tmp_path / "run")
     first, second = stage("gradients", run_dir, "--rows", ":11"), stage("gradients", run_dir, "--rows", "11:")
-    (out_1, err_1), (out_2, err_2) = first.communicate(), second.communicate()
-    assert (first.returncode, second.returncode) == (0, 0), err_1 + err_2
+    (code_1, out_1, err_1), (code_2, out_2, err_2) = first.wait(), second.wait()
+    assert (code_1, code_2) == (0, 0), err_1 + err_2
     assert_gradients_are_those_of_one_process(whole, run_dir)
     manifest = json.loads((run_dir / "gradients/manifest.json").read_text())
     counts = [json.loads(out_1), json.loads(out_2)]
@@ -197,22 +198,19 @@ def test_workers_on_rows_of_their_own_write_what_one_process_writes(whole, tmp_p
 def test_rows_are_refused_while_another_worker_has_them_and_the_rest_is_made_later(whole, tmp_path):
     run_dir = without_gradients(whole, tmp_path / "run")
     ids = json.loads((whole / "gradients/prompt_ids.json").read_text())
-    done = stage("gradients", run_dir, "--rows", "4:9")
-    out, err = done.communicate()
-    assert done.returncode == 0, err
+    code, out, err = stage("gradients", run_dir, "--rows", "4:9").wait()
+    assert code == 0, err
     assert json.loads(out) == {"rows": [4, 9], "n_rows": 24, "n_open": 19, "finished": False}
     seconds = [json.loads(p.read_text())["wall_seconds"] for p in (run_dir / "gradients.partial/workers").iterdir()]
     assert len(seconds) == 1
     with StoreWriter.open(run_dir / "gradients.partial", ids, 256, range(8, 12)):
-        refused = stage("gradients", run_dir, "--rows", "11:20")
-        _, err = refused.communicate()
-    assert refused.returncode == 1
+        code, _, err = stage("gradients", run_dir, "--rows", "11:20").wait()
+    assert code == 1
     assert "rows 11:20" in err
     assert "overlap rows 8:12 that another writer is filling" in err
     assert "Traceback" not in err
-    rest = stage("gradients", run_dir)
-    out, err = rest.communicate()
-    assert rest.returncode == 0, err
+    code, out, err = stage("gradients", run_dir).wait()
+    assert code == 0, err
     assert "continuing at 5 of 24" in err
     assert_gradients_are_those_of_one_process(whole, run_dir)
     manifest = json.loads((run_dir / "gradients/manifest.json").read_text())
@@ -224,16 +222,20 @@ def test_a_killed_worker_is_replaced_by_another(whole, tmp_path):
     """Killed with some rows flagged; its lock is gone at once, and its rows are taken up by whoever comes."""
     run_dir = without_gradients(whole, tmp_path / "run")
     written = run_dir / "gradients.partial" / "second_seed" / "written.npy"  # flagged after the first store
-    with stage("gradients", run_dir, "--rows", "0:16") as worker:
-        while not (written.exists() and any(written.read_bytes()[128:])):  # 128 bytes of header
-            assert worker.poll() is None
-            time.sleep(0.01)
-        worker.kill()
-    other = stage("gradients", run_dir, "--rows", "0:24")
-    _, err = other.communicate()
-    assert other.returncode == 0, err
+    worker = stage("gradients", run_dir, "--rows", "0:16")
+    while not flagged(written):
+        assert worker.running
+        time.sleep(0.001)
+    worker.kill()
+    code, _, err = stage("gradients", run_dir, "--rows", "0:24").wait()
+    assert code == 0, err
     assert "gradients: continuing at" in err
     assert_gradients_are_those_of_one_process(whole, run_dir)
+
+
+def flagged(written: Path) -> bool:
+    """Whether a store's file of flags has one set."""
+    return written.exists() and any(written.read_bytes()[128:])  # 128 bytes of header
 
 
 VARIANT = {
@@ -253,8 +255,8 @@ def test_every_choice_of_the_gradient_stage_runs_and_two_workers_write_what_one_
     assert done.returncode == 0, done.stderr
     shutil.copy(one / "recipe.yaml", two / "recipe.yaml")
     workers = [stage("gradients", two, "--rows", rows) for rows in (":7", "7:")]
-    errors = [worker.communicate()[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], errors
+    ended = [worker.wait() for worker in workers]
+    assert [done.returncode for done in ended] == [0, 0], [done.stderr for done in ended]
     assert_gradients_are_those_of_one_process(one, two)
     manifest = json.loads((one / "gradients/manifest.json").read_text())
     assert manifest["counts"]["projection"]["kind"] == manifest["counts"]["second_projection"]["kind"] == "rademacher"
@@ -265,21 +267,19 @@ def test_every_choice_of_the_gradient_stage_runs_and_two_workers_write_what_one_
 
 def test_rows_of_another_projection_are_refused_with_both_shown(whole, tmp_path):
     run_dir = without_gradients(whole, tmp_path / "run")
-    worker = stage("gradients", run_dir, "--rows", ":5")
-    assert worker.wait() == 0
+    assert stage("gradients", run_dir, "--rows", ":5").wait().returncode == 0
     kept = run_dir / "gradients.partial/projection.json"
     kept.write_text(kept.read_text().replace('"stream_version": 1', '"stream_version": 0'))
-    _, error = (worker := stage("gradients", run_dir)).communicate()
-    assert worker.returncode == 1
+    code, _, error = stage("gradients", run_dir).wait()
+    assert code == 1
     assert "projection.stream_version: 0 -> 1" in error
 
 
 @pytest.mark.parametrize("rows", ["5:5", "7:3", "x:3", "5", "-3:", "1:2:3", ":99", "24:"])
 def test_rows_that_are_none_are_wrong_usage(whole, tmp_path, rows):
     run_dir = without_gradients(whole, tmp_path / "run")
-    done = stage("gradients", run_dir, f"--rows={rows}")
-    _, err = done.communicate()
-    assert done.returncode == 2
+    code, _, err = stage("gradients", run_dir, f"--rows={rows}").wait()
+    assert code == 2
     assert "expected" in err
     assert "Traceback" not in err
     assert not list(run_dir.glob("gradients.partial/*.npy"))
@@ -301,9 +301,8 @@ def test_a_second_projection_seed_is_compared(whole, tmp_path):
     for name in manifest["outputs"]:  # as if the stage had written them
         manifest["outputs"][name] = file_hash(gradients / name)
     (gradients / "manifest.json").write_text(json.dumps(manifest))
-    done = stage("score", run_dir)
-    out, err = done.communicate()
-    assert done.returncode == 0, err
+    code, out, err = stage("score", run_dir).wait()
+    assert code == 0, err
     second = json.loads(out)["stability"]["second_seed"]
     assert second["share_changed"] == 0
     assert second["spearman"] > 0.99
@@ -335,22 +334,40 @@ def test_a_changed_recipe_is_refused_with_what_changed(whole):
     assert "temperature: 1.0" in (whole / "recipe.yaml").read_text()
 
 
-def _kill_in(stage: str, run_dir: Path, delay: float) -> bool:
-    """Start the command, end it with SIGKILL inside a stage; whether the stage was cut off."""
-    with subprocess.Popen(command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        partial = run_dir / f"{stage}.partial" / "inputs.json"
-        while not partial.exists() and process.poll() is None:
-            time.sleep(0.0005)
-        time.sleep(delay)
-        process.kill()
-    return not (run_dir / stage).exists()
+def lines_in(*files: Path) -> bool:
+    return any(file.exists() and b"\n" in file.read_bytes() for file in files)
+
+
+BEGUN = {
+    "warmup": lambda partial: (partial / "checkpoints/checkpoint-1/complete").exists(),
+    "rollouts": lambda partial: lines_in(partial / "rollouts.jsonl"),
+    "gradients": lambda partial: flagged(partial / "written.npy"),
+    "training": lambda partial: (partial / "checkpoints/checkpoint-1/complete").exists(),
+    "evaluation": lambda partial: lines_in(*partial.glob("*/demo.jsonl")),
+}
+"""Whether a resumable stage has a part of its work on the disk; the others start anew."""
+
+
+def kill_in(name: str, run_dir: Path) -> bool:
+    """Run the command, kill it in a stage that has begun its work, and tell whether the stage was cut off there."""
+    begun = BEGUN.get(name, lambda partial: (partial / "inputs.json").exists())
+    running = Command(*arguments(run_dir))
+    while running.running and not begun(run_dir / f"{name}.partial"):
+        time.sleep(0.0005)
+    running.kill()
+    return (run_dir / f"{name}.partial").exists() and not (run_dir / name).exists()
 
 
 def test_killed_in_every_stage_the_files_are_those_of_an_uninterrupted_run(whole, tmp_path):
-    run_dir, rng = tmp_path / "run", random.Random(20251123)
-    quick = ("data", "scores", "selection", "report")
-    cut = [stage for stage in STAGES if _kill_in(stage, run_dir, 0 if stage in quick else rng.uniform(0.5, 4))]
-    assert set(cut) >= {"warmup", "rollouts", "training"}, cut
+    """Killed when a part of a stage's work is there; a stage that ended before the kill came is made again."""
+    run_dir = tmp_path / "run"
+    for name in STAGES:
+        for _ in range(50):
+            if kill_in(name, run_dir):
+                break
+            shutil.rmtree(run_dir / name)
+        else:
+            pytest.fail(f"{name} ended 50 times before it was killed")
     done = run(run_dir)
     assert done.returncode == 0, done.stderr
     expected, found = comparable(whole), comparable(run_dir)
@@ -358,18 +375,30 @@ def test_killed_in_every_stage_the_files_are_those_of_an_uninterrupted_run(whole
     assert [name for name in expected if found[name] != expected[name]] == []
 
 
-def test_a_killed_parent_leaves_no_child_behind(tmp_path):
+@pytest.mark.parametrize("name", BEGUN)
+def test_a_stage_killed_in_its_work_goes_on_with_it(whole, tmp_path, name):
+    """The check of the kill: what was there when it came is not made again."""
     run_dir = tmp_path / "run"
-    with subprocess.Popen(command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (run_dir / ".lock").exists():
-            time.sleep(0.01)
-        time.sleep(0.2)
-        child = int((run_dir / ".lock").read_text())
+    shutil.copytree(whole, run_dir)
+    for later in STAGES[STAGES.index(name) :]:
+        shutil.rmtree(run_dir / later)
+    while not kill_in(name, run_dir):
+        shutil.rmtree(run_dir / name)
+    code, _, err = stage(BY_FOLDER[name].command, run_dir).wait()
+    assert code == 0, err
+    assert f"{'demo' if name == 'evaluation' else name}: continuing at" in err
+
+
+def test_a_killed_parent_leaves_no_child_behind(tmp_path):
+    with subprocess.Popen(real(tmp_path / "run"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (found := children.read_text().split()):
+            assert process.poll() is None
+            time.sleep(0.001)
+        ended = select.poll()
+        ended.register(os.pidfd_open(int(found[0])), select.POLLIN)  # readable once the process is no more
         process.kill()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and os.path.exists(f"/proc/{child}/stat"):
-        time.sleep(0.05)
-    assert not os.path.exists(f"/proc/{child}/stat")
+    assert ended.poll(120_000)
 
 
 def test_random_selection_runs_without_gradients(tmp_path):
@@ -417,21 +446,8 @@ def test_select_from_writes_the_chosen_prompts(tmp_path):
             file.write(line + "\n")
     output = tmp_path / "selected.jsonl"
     sets = {**SMALL, "model.dtype": "float32", "warmup.n_prompts": 8}
-    arguments = [part for key, value in sets.items() if key != "selection.n" for part in ("--set", f"{key}={value}")]
-    base = [
-        sys.executable,
-        "-m",
-        "lean_align",
-        "select-from",
-        str(data),
-        "--model",
-        "demo",
-        "-n",
-        "3",
-        "-o",
-        str(output),
-    ]
-    done = subprocess.run([*base, *arguments], capture_output=True, text=True)
+    given = [part for key, value in sets.items() if key != "selection.n" for part in ("--set", f"{key}={value}")]
+    done = command("select-from", data, "--model", "demo", "-n", 3, "-o", output, *given)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n"] == 3
     assert len(output.read_text().splitlines()) == 3
@@ -441,8 +457,7 @@ def test_select_from_never_writes_over_what_it_reads(tmp_path):
     data = tmp_path / "mine.jsonl"
     data.write_text(json.dumps({"prompt": "1+1?", "answer": "2"}) + "\n")
     before = data.read_bytes()
-    base = [sys.executable, "-m", "lean_align", "select-from", str(data), "--model", "demo", "-n", "1"]
-    done = subprocess.run([*base, "-o", str(data)], capture_output=True, text=True)
+    done = command("select-from", data, "--model", "demo", "-n", 1, "-o", data)
     assert done.returncode == 2
     assert "it would be lost" in done.stderr
     assert data.read_bytes() == before

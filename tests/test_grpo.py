@@ -286,6 +286,6 @@ def test_a_step_that_did_not_end_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("ids", [["a", "b", "b", "a"], ["a", "a", "b"]])
 def test_completions_that_do_not_stand_in_groups_are_refused(tmp_path, ids):
     """The planted fault: a trainer that shuffles completions before it asks for rewards."""
-    asked = recorded(lambda gold, text: 1.0, RewardLog(tmp_path / REWARDS, 2, 0))
+    asked = recorded(lambda gold, text: 1.0, lambda tokens: "x", RewardLog(tmp_path / REWARDS, 2, 0))
     with pytest.raises(StageError, match="expected those of one prompt"):
-        asked(completions=["x"] * len(ids), answer=["1"] * len(ids), prompt_id=ids, completion_ids=[[1]] * len(ids))
+        asked(answer=["1"] * len(ids), prompt_id=ids, completion_ids=[[1]] * len(ids))

@@ -14,7 +14,7 @@ import torch
 from bench.child import status_bytes
 from lean_align import memory
 from lean_align.errors import OutOfMemoryError
-from lean_align.memory import Shortage, allocator_environment, shortage_of
+from lean_align.memory import Shortage, allocator_environment, process_environment, shortage_of
 
 CARD = (
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 23.64 GiB of which 15.50 MiB is "
@@ -63,6 +63,13 @@ def test_the_allocator_is_told_to_keep_no_freed_blocks_apart(monkeypatch):
     assert own == {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3"}
 
 
+@pytest.mark.parametrize("own", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_waiting_threads_do_not_spin_unless_the_user_says_how_they_wait(own):
+    assert process_environment({"A": "b"})["OMP_WAIT_POLICY"] == "PASSIVE"
+    told = process_environment({own: "7"})
+    assert {name: told.get(name) for name in memory._WAITING if name in told} == {own: "7"}
+
+
 def test_another_c_library_is_told_nothing(monkeypatch):
     monkeypatch.setattr(memory, "_has_glibc", lambda: False)
     assert allocator_environment({"A": "b"}) == {"A": "b"}
@@ -80,7 +87,7 @@ def test_the_command_begins_anew_with_it_once(tmp_path):
     process = subprocess.Popen(command, env=plain, stdout=subprocess.PIPE, text=True)
     pid, arguments, dev_mode, environment = json.loads(process.communicate()[0])
     assert (pid, arguments, dev_mode) == (process.pid, ["a b", "--c"], True)
-    assert environment == allocator_environment(plain)
+    assert environment == process_environment(plain)
 
 
 @pytest.mark.skipif(not memory._MAPPINGS.exists(), reason="Linux tells of its mappings")

@@ -139,7 +139,7 @@ def test_an_adapter_of_another_model_is_named(make_policy, tmp_path):
     path = tmp_path / "adapter_model.safetensors"
     save_file({name: torch.cat([weight, weight], dim=-1) for name, weight in load_file(path).items()}, path)
     recipe = load_recipe("demo", {"model.quantization": "none"})
-    with pytest.raises(ModelError, match=r"has weights of other sizes .* this one names") as caught:
+    with pytest.raises(ModelError, match=r"does not fit demo: .*56 have other sizes .* this one names") as caught:
         load_policy(recipe.model, recipe.data, None, tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,16 @@ import yaml
 
 from lean_align.demo.problems import GRADES
 from lean_align.errors import RecipeError
-from lean_align.recipe import DataRecipe, Recipe, all_keys, dump_recipe, load_recipe, recipe_tree, shipped_recipes
+from lean_align.recipe import (
+    DataRecipe,
+    Recipe,
+    all_keys,
+    changed_recipe,
+    dump_recipe,
+    load_recipe,
+    recipe_tree,
+    shipped_recipes,
+)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -400,3 +409,21 @@ def test_a_training_samples_whole_groups_and_micro_batches_that_divide_a_step(
     recipe = load_recipe("gsm8k", {"training.prompts_per_step": prompts_per_step, "training.micro_batch": micro_batch})
     trainer = dataclasses.replace(recipe.training, sampling_batch=sampling_batch)
     assert trainer.sampled_at_once(8) == expected
+
+
+def test_variables_of_the_chat_template_are_a_mapping(tmp_path):
+    for overrides in (
+        {"data.chat_template_kwargs.enable_thinking": "false"},
+        {"data.chat_template_kwargs": '{"enable_thinking": false}'},
+        {"data.chat_template_kwargs": {"enable_thinking": False}},
+    ):
+        recipe = load_recipe("demo", overrides)
+        assert recipe.data.chat_template_kwargs == {"enable_thinking": False}
+    path = tmp_path / "kept.yaml"
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(path) == recipe
+    changed = changed_recipe(recipe, {"data.chat_template_kwargs.date_string": "1 May"})
+    assert changed.data.chat_template_kwargs == {"enable_thinking": False, "date_string": "1 May"}
+    assert recipe.data.chat_template_kwargs == {"enable_thinking": False}
+    with pytest.raises(RecipeError, match=r"data\.chat_template_kwargs is 'no'.*expected a mapping"):
+        load_recipe("demo", {"data.chat_template_kwargs": "'no'"})

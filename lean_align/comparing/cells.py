@@ -26,8 +26,6 @@ from lean_align.selection import withholding
 STAGES = "stages"
 OWN = ("selection", "training", "evaluation", "report")
 """Stages that a cell does not share."""
-BESIDE_DATA = ("run.json", "plan.json")
-"""What the data stage writes into the run's folder itself."""
 
 
 def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
@@ -94,9 +92,8 @@ def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[
         if link.exists():  # ended here and elsewhere, between two calls of which the first was cut off
             shutil.rmtree(link)
         link.symlink_to(os.path.relpath(home, cell))
-    for name in _beside(stage):
-        if not (cell / name).exists():
-            shutil.copyfile(f"{home}.{name}", cell / name)
+    for name in stage.beside:  # also over those of a stage that was deleted and made again
+        shutil.copyfile(f"{home}.{name}", cell / name)
     try:
         is_finished(stage, recipe, cell)
     except StaleStageError as error:
@@ -109,10 +106,6 @@ def _make(stage: Stage, recipe: Recipe, cell: Path, home: Path) -> None:
     if stage.folder == "data":  # a size that the pool does not have is this cell's own fault, and the data everybody's
         recipe = replace(recipe, selection=replace(recipe.selection, n=1))
     run(recipe, cell, stop_after=stage.command)
-    for name in _beside(stage):
+    for name in stage.beside:
         shutil.copyfile(cell / name, f"{home}.{name}")
     (cell / stage.folder).replace(home)
-
-
-def _beside(stage: Stage) -> tuple[str, ...]:
-    return BESIDE_DATA if stage.folder == "data" else ()

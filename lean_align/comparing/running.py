@@ -14,8 +14,8 @@ from lean_align.comparing.facts import CellFacts, read_cell
 from lean_align.comparing.results import Comparison, comparison_results
 from lean_align.comparing.variants import Variant, read_variants
 from lean_align.errors import LeanAlignError, StaleStageError
-from lean_align.pipeline.environment import lock
 from lean_align.pipeline.graph import COMPARISON
+from lean_align.pipeline.locks import lock
 from lean_align.progress import say
 from lean_align.recipe import Recipe, dump_recipe, load_recipe, recipe_tree
 from lean_align.report import comparison_lines, write_comparison

@@ -69,8 +69,14 @@ class GradientRow:
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Take every gradient that autograd finishes inside the block."""
+        """Take every gradient that autograd finishes inside the block.
+
+        A `.grad` that was there before is no part of them: it is set aside, and put back after the block.
+        """
         self.row, self._largest = self.zeros(), {}
+        before = [parameter.grad for parameter in self.parameters.values()]
+        for parameter in self.parameters.values():
+            parameter.grad = None  # autograd would add to it
         hooks = [
             parameter.register_post_accumulate_grad_hook(partial(self._take, name))  # type: ignore[no-untyped-call]
             for name, parameter in self.parameters.items()
@@ -80,8 +86,8 @@ class GradientRow:
         finally:
             for hook in hooks:
                 hook.remove()
-            for parameter in self.parameters.values():
-                parameter.grad = None
+            for parameter, gradient in zip(self.parameters.values(), before):
+                parameter.grad = gradient
 
     def check(self, prompt_id: str) -> None:
         """Refuse a gradient that is missing, NaN or infinite in some parameter.

@@ -76,18 +76,20 @@ class RewardLog:
         self._pieces.clear()
 
 
-def recorded(reward: Callable[[str, str], float], log: RewardLog) -> Callable[..., list[float]]:
-    """A reward function as trl calls it, columns of the data set as keyword arguments, that fills the log."""
+def recorded(
+    reward: Callable[[str, str], float], decode: Callable[[Sequence[int]], str], log: RewardLog
+) -> Callable[..., list[float]]:
+    """A reward function as trl calls it, columns of the data set as keyword arguments, that fills the log.
+
+    The text is what `decode` makes of the token ids, as in the rollouts.  What trl hands over is another where a
+    tokenizer parses its answers: the thoughts of a model are then cut off, and the gradients of the rollouts would be
+    those of another reward.
+    """
 
     def correctness(
-        completions: Sequence[Any],
-        answer: Sequence[str],
-        prompt_id: Sequence[str],
-        completion_ids: Sequence[Sequence[int]],
-        **others: Any,
+        answer: Sequence[str], prompt_id: Sequence[str], completion_ids: Sequence[Sequence[int]], **others: Any
     ) -> list[float]:
-        texts = [c if isinstance(c, str) else c[-1]["content"] for c in completions]
-        rewards = [reward(gold, text) for gold, text in zip(answer, texts)]
+        rewards = [reward(gold, decode(tokens)) for gold, tokens in zip(answer, completion_ids, strict=True)]
         log.add(prompt_id, rewards, [len(tokens) for tokens in completion_ids])
         return rewards
 

@@ -4,14 +4,15 @@ Differs from a plain GRPOTrainer call in: 1. every field is passed, so that neit
 patched one changes a run; 2. the prompts of all steps are laid out beforehand, and each step's noise is
 a function of (seed, stage, step): a resumed training is bit for bit an uninterrupted one; 3. adapter
 weights stay float32 over a 4-bit base, where trl makes them bfloat16 and would round small updates away;
-4. each prompt's rewards are kept, by step.
+4. each prompt's rewards are kept, by step; 5. prompts are put to the model by the token ids of the rollouts, and
+completions are judged by the text of theirs.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from lean_align.errors import StageError
 from lean_align.grpo.fields import trainer_fields
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
 from lean_align.memory import Shortage, within_memory
-from lean_align.policy import Policy, adapter_kept, save_adapter
+from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
+from lean_align.policy.saving import like_other_files, writing_tensors
 from lean_align.progress import Progress
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.rng import rng_for, seed_for
@@ -95,7 +98,8 @@ def train_grpo(
     from trl import GRPOConfig
 
     rows = training_order(prompts, trainer.steps * trainer.prompts_per_step, seed, stage)
-    dataset = Dataset.from_list([_example(policy, prompt) for prompt in rows])
+    ids = {policy.encoder.text(prompt): policy.encoder.encode(prompt) for prompt in prompts}
+    dataset = Dataset.from_list([_example(policy.encoder, prompt) for prompt in rows])
     device = policy.device.type
     bf16 = device == "cuda" and policy.model.dtype.is_floating_point and policy.model.dtype.itemsize == 2
     checkpoints = folder / "checkpoints"
@@ -104,25 +108,51 @@ def train_grpo(
     steps_done = int(resume.name.split("-")[1]) if resume else 0
     rewards = RewardLog(folder / REWARDS, rollouts.num_generations, steps_done)
     callback = _StepCallback(seed, stage, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
-    grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, recorded(reward, rewards), callback)
+    judge = recorded(reward, policy.encoder.decode, rewards)
+    grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, judge, callback)
+    give_token_ids(grpo, ids)
     if resume is not None:
         # With beta > 0 a checkpoint holds the reference adapter too, in a folder of its own; transformers then loads
         # that one alone, and would go on from the first weights.  The trainer has made it anew, from the same start.
         shutil.rmtree(resume / REFERENCE, ignore_errors=True)
-    with callback.progress:
+    with callback.progress, writing_tensors(folder):
         ended = within_memory(lambda: grpo.train(resume_from_checkpoint=str(resume) if resume else None))
     if isinstance(ended, Shortage):
         return ended
     save_adapter(grpo.model, folder / "adapter")
     moments = second_moments(policy, grpo.optimizer)
     if moments:
-        save_file(moments, folder / SECOND_MOMENTS)
+        with writing_tensors(folder):
+            save_file(moments, folder / SECOND_MOMENTS)
+        like_other_files(folder / SECOND_MOMENTS)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return log_rows(grpo.state.log_history)
 
 
-def _example(policy: Policy, prompt: Prompt) -> dict[str, Any]:
-    return {"prompt": policy.encoder.request(prompt), "answer": prompt.answer, "prompt_id": prompt.prompt_id}
+def _example(encoder: PromptEncoder, prompt: Prompt) -> dict[str, Any]:
+    return {"prompt": encoder.text(prompt), "answer": prompt.answer, "prompt_id": prompt.prompt_id}
+
+
+def give_token_ids(trainer: Any, ids: Mapping[str, Sequence[int]]) -> None:
+    """Have trl's trainer put prompts to the model by token ids that are given.
+
+    Its own way takes the name of a control token in a prompt for the token.
+
+    Parameters
+    ----------
+    trainer : GRPOTrainer
+    ids : mapping of str to sequence of int
+        Of each `prompt` in its data set.
+
+    Raises
+    ------
+    StageError
+        When the trainer has no such place.
+    """
+    if not hasattr(trainer, "_tokenize_prompts"):
+        raise StageError("the trainer does not tokenise prompts as expected. Use the tested version of trl.")
+    # token ids, images, other fields; a list of its own for each prompt, as trl has them
+    trainer._tokenize_prompts = lambda texts: ([list(ids[text]) for text in texts], None, {})
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -182,6 +212,8 @@ def _make_trainer(policy: Policy, config: Any, dataset: Dataset, reward: Any, ca
     from trl import GRPOTrainer
 
     logging.getLogger("trl").setLevel(logging.ERROR)
+    # trl reads the ends of a completion from here, and asks the tokenizer for one more
+    policy.causal_lm.generation_config.eos_token_id = list(policy.eos_token_ids)
     with adapter_kept(policy.model):
         trainer = GRPOTrainer(
             model=policy.model,

@@ -13,6 +13,7 @@ from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.planning import write_plan
 from lean_align.pipeline.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
+from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import check_n
@@ -49,6 +50,8 @@ def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     if train.contamination is not None:
         write_json(folder.path / CONTAMINATION, train.contamination.as_json())
         _say_overlaps(train.contamination, recipe.data.contamination)
+    asked = {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets}
+    say_prompt_notes("data", {"training prompts": (encoder, train.prompts), **asked})
     if recipe.selection.method != "full":
         check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
     write_plan(recipe, run_dir, encoder, train.prompts, sets)

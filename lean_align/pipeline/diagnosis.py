@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lean_align.types import Group
 from lean_align.verify import extract_answer
 
-FEW = 0.1
+FEW, MANY_CUT = 0.1, 1 / 3
 SAMPLE_COMPLETIONS = 3
 SAMPLE_CHARACTERS = 400
 
@@ -54,6 +54,30 @@ def rollout_lines(facts: dict[str, Any], groups: Sequence[Group]) -> list[str]:
         text = completion.completion[:SAMPLE_CHARACTERS]
         lines.append(f"  {group.prompt.prompt_id}, gold {group.prompt.answer}, reward {completion.reward:g}: {text!r}")
     return lines
+
+
+def cut_lines(stage: str, shares: Mapping[str, float], key: str, end_names: Sequence[str]) -> list[str]:
+    """What to look at where more than a third of the completions were cut at the token limit.
+
+    Parameters
+    ----------
+    stage : str
+    shares : mapping of str to float
+        What the completions are called, and the share of them that was cut, in [0, 1].
+    key : str
+        The recipe's name for the limit.
+    end_names : sequence of str
+        The tokens that would have ended a completion.
+    """
+    many = [f"{share:.1%} of {name}" for name, share in shares.items() if share > MANY_CUT]
+    if not many:
+        return []
+    return [
+        f"{stage}: {', '.join(many)} were cut at the token limit. Look at some: where one has its answer and goes on, "
+        f"the model does not write {' or '.join(map(repr, end_names))}, and eos_token_id in generation_config.json of "
+        f"its folder should name the token that it ends with; where one is cut on the way, raise {key}, or ask for "
+        "short solutions in data.prompt_template"
+    ]
 
 
 def _advice(facts: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from lean_align.recipe import Recipe
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
-    from lean_align.policy import PromptEncoder
+    from lean_align.policy import Policy, PromptEncoder
     from lean_align.rollouts import Engine
 
 ENGINE = "engine.json"
@@ -62,6 +62,12 @@ def longest_of(prompts: Sequence[Prompt], max_new_tokens: int) -> Callable[[Prom
     return lambda encoder: max(len(encoder.encode(prompt)) for prompt in prompts) + max_new_tokens
 
 
+def keep_share(policy: Policy, folder: StageFolder) -> None:
+    """Put into a stage's counts which share of its base is in 4 bits, where 4 bits were asked for."""
+    if policy.share_4bit is not None:
+        folder.counts["share_4bit"] = round(policy.share_4bit, 4)
+
+
 @contextmanager
 def sampling_engine(
     recipe: Recipe,
@@ -92,25 +98,32 @@ def sampling_engine(
 
     chosen = begin_engine(recipe, folder)
     if chosen["engine"] == "transformers":
-        yield TransformersEngine(load_policy(recipe.model, recipe.data, None, adapter, recipe.seed))
+        policy = load_policy(recipe.model, recipe.data, None, adapter, recipe.seed)
+        keep_share(policy, folder)
+        yield TransformersEngine(policy)
         return
     import torch
 
     from lean_align.policy import save_dense
+    from lean_align.policy.adapter_files import check_adapter, check_request
     from lean_align.rollouts.vllm import vllm_engine
 
     merged, dtype = chosen["adapter"] == "merged", getattr(torch, chosen["dtype"])
+    if adapter is not None and not merged:
+        check_adapter(recipe.model, adapter)
+        check_request(adapter)
     how = "without an adapter" if adapter is None else f"adapter {'merged' if merged else 'as a LoRA request'}"
     say(f"{folder.final.name}: vLLM {chosen['version']}, {chosen['dtype']}, {how}")
     dense = folder.path / DENSE
     shutil.rmtree(dense, ignore_errors=True)
     policy = load_policy(recipe.model, recipe.data, None, adapter if merged else None, recipe.seed)
-    save_dense(policy, dense, dtype)
-    encoder, eos_token_ids, device = policy.encoder, policy.eos_token_ids, policy.device
-    del policy
-    release_memory()
+    keep_share(policy, folder)
     request = None if merged else adapter
     try:
+        save_dense(policy, dense, dtype)
+        encoder, eos_token_ids, device = policy.encoder, policy.eos_token_ids, policy.device
+        del policy
+        release_memory()
         with vllm_engine(
             dense,
             encoder,
@@ -125,4 +138,4 @@ def sampling_engine(
         ) as engine:
             yield engine
     finally:
-        shutil.rmtree(dense)
+        shutil.rmtree(dense, ignore_errors=True)

@@ -1,22 +1,16 @@
-"""What a run ran on, and that only one process works in it at a time."""
+"""What a run ran on, and with how many threads."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from lean_align.errors import StageError
 from lean_align.recipe import Recipe
 
-LOCK_SECONDS = 5.0
 PACKAGES = (
     "lean-align",
     "torch",
@@ -81,54 +75,6 @@ def set_threads(recipe: Recipe) -> None:
         import torch
 
         torch.set_num_threads(recipe.threads)
-
-
-@contextmanager
-def lock(run_dir: Path, shared: bool = False) -> Iterator[None]:
-    """Keep other processes out of a run folder; the kernel lets go when this process ends, however it ends.
-
-    Parameters
-    ----------
-    run_dir : Path
-    shared : bool
-        Let in other processes that also ask for a shared lock: workers on rows of their own.
-
-    Raises
-    ------
-    StageError
-        When another process works there, and still does after a few seconds (one that was killed may
-        take a moment to go).
-    """
-    with (run_dir / ".lock").open("a+") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while not _try_lock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                raise StageError(
-                    f"process {file.read().strip() or '?'} is working in {run_dir}. Wait for it, stop it, "
-                    "or choose another --run-dir."
-                )
-            time.sleep(0.05)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextmanager
-def turn(run_dir: Path) -> Iterator[None]:
-    """Wait for, and hold, the turn of one worker among those that share a run folder."""
-    with (run_dir / ".turn").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _try_lock(file: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _git(root: Path, *arguments: str) -> str:

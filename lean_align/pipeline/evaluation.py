@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lean_align.artifacts import StageFolder, disk_errors, read_json, write_json, write_jsonl
 from lean_align.data import prompt_rows
+from lean_align.pipeline.diagnosis import cut_lines
 from lean_align.pipeline.engines import sampling_engine
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.problem_sets import ProblemSet
@@ -37,8 +38,10 @@ def sample_sets(
     folder : StageFolder
         Gets `<model>/<set>.jsonl`, and in its counts the seconds of each, loading not counted.
     """
-    from lean_align.rollouts import complete
+    from lean_align.rollouts import complete, read_completions
 
+    cut: dict[str, float] = {}
+    end_names: list[str] = []
     record, slots = recorder(folder, "evaluation"), max(s.sampling(recipe).slots for s in sets)
     for model, adapter in adapters.items():
         say(f"evaluation of {model}")
@@ -52,6 +55,11 @@ def sample_sets(
                 path = folder.path / model / f"{problems.name}.jsonl"
                 with _clock(folder, f"{model}/{problems.name}"):
                     complete(own, problems.prompts, path, sampling, problems.reward, disk_errors, record)
+                finished = [completion.finished for completion in read_completions(path)]
+                cut[f"{model}'s on {problems.name}"] = 1 - sum(finished) / len(finished)
+            end_names = engine.encoder.end_names
+    for line in cut_lines("evaluation", cut, "evaluation.max_new_tokens", end_names):
+        say(line)
     folder.counts[SECONDS] = read_json(folder.path / _CLOCK)
 
 

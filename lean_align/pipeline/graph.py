@@ -8,14 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lean_align.advice import quoted
 from lean_align.artifacts import (
-    INPUTS,
     check_inputs,
     check_outputs,
+    check_seal,
     file_hash,
     folder_hash,
     outputs_fingerprint,
-    read_json,
+    read_inputs,
     read_manifest,
 )
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
@@ -34,7 +35,8 @@ class Stage:
     """A stage: its folder in the run, its command, the recipe keys and the stages it depends on.
 
     `after` names stages that it reads; those that the recipe does without do not count.  `keys` are
-    recipe sections or dotted fields.  A stage that is not `resumable` takes seconds and starts anew.
+    recipe sections or dotted fields.  A stage that is not `resumable` takes seconds and starts anew.  `beside` are
+    files that it writes into the run's folder itself.
     """
 
     folder: str
@@ -42,9 +44,11 @@ class Stage:
     keys: tuple[str, ...]
     after: tuple[str, ...] = ()
     resumable: bool = True
+    beside: tuple[str, ...] = ()
 
 
-_POLICY = ("seed", "model", "lora", "data.prompt_format", "data.system_prompt", "data.prompt_template")
+_PROMPT = ("data.prompt_format", "data.system_prompt", "data.prompt_template", "data.chat_template_kwargs")
+_POLICY = ("seed", "model", "lora", *_PROMPT)
 # a training samples with its trainer, whatever the engine of the rollouts, their batch and window
 _SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
 _SOURCES = ("seed", "model.name", "model.revision", "pool")
@@ -55,7 +59,7 @@ _LOOKED_AT = ("rollouts", "gradients", "scores", "perplexity", "ratings", "featu
 # what the training prompts are compared with: they depend on it only where matches are dropped
 _BENCHMARKS = ("evaluation.benchmarks", "evaluation.data_dir")
 STAGES = (
-    Stage("data", "prepare", (*_SOURCES, "data", "rollouts.max_new_tokens"), (), False),
+    Stage("data", "prepare", (*_SOURCES, "data", "rollouts.max_new_tokens"), (), False, ("run.json", "plan.json")),
     Stage("warmup", "warmup", (*_POLICY, "warmup", *_SAMPLED), ("data",)),
     Stage("rollouts", "rollout", (*_POLICY, "rollouts"), ("data", "warmup")),
     Stage(
@@ -82,7 +86,7 @@ STAGES = (
         (*_POLICY, "evaluation", "rollouts.max_new_tokens", "rollouts.engine", "rollouts.vllm_adapter"),
         ("data", "training"),
     ),
-    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False),
+    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False, ("summary.json",)),
 )
 BY_FOLDER = {stage.folder: stage for stage in STAGES}
 BY_COMMAND = {stage.command: stage for stage in STAGES}
@@ -132,7 +136,7 @@ def stage_inputs(stage: Stage, recipe: Recipe, run_dir: Path) -> dict[str, Any]:
         if manifest is None:
             raise StageError(
                 f"{stage.command} needs {before.folder}, which has not finished in {run_dir}. "
-                f"Run: lean-align {before.command} {run_dir}"
+                f"Run: lean-align {before.command} {quoted(run_dir)}"
             )
         check_outputs(run_dir / before.folder, manifest)
         inputs["stages"][before.folder] = outputs_fingerprint(run_dir / before.folder)
@@ -162,10 +166,12 @@ def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
     folder = run_dir / stage.folder
     manifest = read_manifest(folder)
     if manifest is None:
-        partial = run_dir / f"{stage.folder}.partial" / INPUTS
-        if stage.resumable and partial.exists() and _upstream_finished(stage, recipe, run_dir):
-            check_inputs(partial.parent, read_json(partial)["inputs"], stage_inputs(stage, recipe, run_dir))
+        partial = run_dir / f"{stage.folder}.partial"
+        recorded = read_inputs(partial) if stage.resumable else None
+        if recorded is not None and _upstream_finished(stage, recipe, run_dir):
+            check_inputs(partial, recorded["inputs"], stage_inputs(stage, recipe, run_dir))
         return False
+    check_seal(folder, manifest)
     check_inputs(folder, manifest["inputs"], stage_inputs(stage, recipe, run_dir), _made_from(stage, run_dir))
     check_outputs(folder, manifest)
     return True
@@ -173,9 +179,13 @@ def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
 
 def check_run(recipe: Recipe, run_dir: Path) -> None:
     """Refuse, before anything runs, a run folder that this recipe cannot continue."""
+    up_to_here = True
     for stage in needed_stages(recipe):
-        if not is_finished(stage, recipe, run_dir):
-            break
+        if up_to_here:
+            up_to_here = is_finished(stage, recipe, run_dir)
+        elif (manifest := read_manifest(run_dir / stage.folder)) is not None:
+            # whether it fits is seen once those before it are made anew; that it is whole must not be seen hours later
+            check_outputs(run_dir / stage.folder, manifest)
 
 
 def stored_recipe(run_dir: Path) -> Recipe:

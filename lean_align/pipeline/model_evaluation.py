@@ -22,12 +22,14 @@ from lean_align.artifacts import (
 )
 from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
-from lean_align.errors import DataError, ModelError, RecipeError
-from lean_align.pipeline.environment import describe, lock, set_threads
+from lean_align.errors import DataError, RecipeError
+from lean_align.pipeline.environment import describe, set_threads
 from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import add_seconds, evaluation_summary
 from lean_align.pipeline.graph import model_hash
+from lean_align.pipeline.locks import lock
 from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
+from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.progress import say
 from lean_align.recipe import Recipe, recipe_of, recipe_tree
@@ -35,6 +37,7 @@ from lean_align.report.results_table import ResultsTable
 from lean_align.types import Prompt
 
 STAGE = "evaluation"
+_OWN_PARTS = ("model.", "evaluation.", "data.chat_template_kwargs.")
 _OWN_KEYS = ("seed", "threads", "data.prompt_format", "rollouts.engine", "rollouts.vllm_adapter")
 
 
@@ -91,8 +94,10 @@ def evaluate_model(
     }
     _check_keys(overrides or {})
     recipe = recipe_of("evaluate", {**own, "data.test_path": None, **(overrides or {})})
-    if adapter is not None and not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"{adapter} has no adapter_config.json; expected the folder of a peft adapter.")
+    if adapter is not None:
+        from lean_align.policy.adapter_files import check_adapter
+
+        check_adapter(recipe.model, adapter)
     problems, name = _problems(recipe), _label(model, adapter)
     sets = benchmark_sets(recipe, problems)
     other = _other(against, sets, name) if against is not None else {}  # refused now, not after hours
@@ -121,11 +126,11 @@ def _label(model: str, adapter: Path | None) -> str:
 
 
 def _check_keys(overrides: Mapping[str, Any]) -> None:
-    odd = [key for key in overrides if key not in _OWN_KEYS and key.partition(".")[0] not in ("model", "evaluation")]
+    odd = [key for key in overrides if not f"{key}.".startswith(_OWN_PARTS) and key not in _OWN_KEYS]
     if odd:
         raise RecipeError(
-            f"got {odd[0]!r}, which bears on no evaluation of a model; expected model.*, evaluation.* or one of "
-            f"{', '.join(_OWN_KEYS)}."
+            f"got {odd[0]!r}, which bears on no evaluation of a model; expected model.*, evaluation.*, "
+            f"data.chat_template_kwargs or one of {', '.join(_OWN_KEYS)}."
         )
 
 
@@ -135,7 +140,9 @@ def _problems(recipe: Recipe) -> dict[str, list[Prompt]]:
 
     encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
     problems = load_benchmarks(recipe)
-    check_room(benchmark_sets(recipe, problems), encoder, context)
+    sets = benchmark_sets(recipe, problems)
+    check_room(sets, encoder, context)
+    say_prompt_notes(STAGE, {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets})
     return problems
 
 
@@ -172,6 +179,8 @@ def _inputs(recipe: Recipe, adapter: Path | None, problems: Mapping[str, list[Pr
         "recipe": {"seed": recipe.seed, "model": tree["model"], "evaluation": evaluation}
         | {"data.prompt_format": recipe.data.prompt_format, "rollouts.engine": rollouts.engine}
         | {"rollouts.vllm_adapter": rollouts.vllm_adapter},
+        # only where there are any: evaluations of before go on
+        **({"chat_template_kwargs": variables} if (variables := recipe.data.chat_template_kwargs) else {}),
         "model_files": model_hash(recipe.model.name),
         "adapter": folder_hash(adapter) if adapter is not None else None,
         "benchmarks": {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_json
+from lean_align.artifacts import check_seal, read_json, read_jsonl, read_manifest, write_json
 from lean_align.data import prompts_from_rows
 from lean_align.pipeline.data_stage import CONTAMINATION
 from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED
@@ -50,6 +50,8 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
     environment = read_json(run_dir / "run.json")
     manifests = {name: read_manifest(run_dir / name) for name in stages}
     found = {name: manifest for name, manifest in manifests.items() if manifest is not None}
+    for name, manifest in found.items():
+        check_seal(run_dir / name, manifest)
     evaluation = read_json(run_dir / "evaluation" / "summary.json")
     add_seconds(evaluation["benchmarks"], found["evaluation"]["counts"][SECONDS])
     dropped = found["data"]["counts"]["dropped_by_reason"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.artifacts import StageFolder, disk_errors
-from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
+from lean_align.pipeline.diagnosis import cut_lines, rollout_facts, rollout_lines
 from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.inputs import read_groups, read_prompts, reward
@@ -44,10 +44,13 @@ def sample_rollouts(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
             complete_sequentially(engine, prompts, path, sampling, settings.first_generations, *rest)
         else:
             complete(engine, prompts, path, sampling, *rest)
+        end_names = engine.encoder.end_names
     groups = read_groups(run_dir, path)
     facts = rollout_facts(groups) | allocation_facts(groups, settings, recipe.selection_generations)
     folder.counts |= facts
-    for line in (*rollout_lines(facts, groups), *_allocation_lines(facts, settings)):
+    shares = {"completions": facts["share_truncated"]}
+    cut = cut_lines("rollouts", shares, "rollouts.max_new_tokens", end_names)
+    for line in (*rollout_lines(facts, groups), *cut, *_allocation_lines(facts, settings)):
         say(line)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from lean_align.artifacts import disk_errors, read_json, write_text
 from lean_align.choices import choose_backend, choose_engine
 from lean_align.errors import REASON_FILE, RecipeError, StageError
-from lean_align.memory import allocator_environment
+from lean_align.memory import process_environment
 from lean_align.pipeline.graph import (
     BY_COMMAND,
     BY_FOLDER,
@@ -28,6 +28,7 @@ from lean_align.pipeline.graph import (
     needed_stages,
     refuse_comparison,
 )
+from lean_align.pipeline.locks import child_environment, run_lock
 from lean_align.progress import say
 from lean_align.recipe import Recipe, dump_recipe
 
@@ -57,12 +58,17 @@ def run(recipe: Recipe, run_dir: Path | str, stop_after: str | None = None) -> d
     MissingPackageError
         When an engine or a backend is asked for and is not installed.
     StageError
-        When a stage failed; its own message went to stderr, and is the error's `reason`.
+        When a stage failed; its own message went to stderr, and is the error's `reason`.  At once, when another run
+        works in the folder.
     """
     run_dir, last = Path(run_dir), _last_stage(recipe, stop_after)
     refuse_comparison(run_dir)
+    with run_lock(run_dir):
+        return _run(recipe, run_dir, last)
+
+
+def _run(recipe: Recipe, run_dir: Path, last: Stage | None) -> dict[str, Any]:
     with disk_errors(run_dir):
-        run_dir.mkdir(parents=True, exist_ok=True)
         check_run(recipe, run_dir)
         _check_packages(recipe, run_dir)
         write_text(run_dir / "recipe.yaml", dump_recipe(recipe))
@@ -107,7 +113,7 @@ def _run_in_child(stage: Stage, run_dir: Path) -> None:
     say(f"{stage.folder}: starting")
     command = [sys.executable, "-m", "lean_align", stage.command, str(run_dir)]
     environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment |= allocator_environment(os.environ)
+    environment |= process_environment(os.environ) | child_environment(run_dir)
     with TemporaryDirectory() as scratch:
         told = Path(scratch) / "reason"
         done = subprocess.run(

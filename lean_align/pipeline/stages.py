@@ -10,20 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lean_align.advice import removal
 from lean_align.artifacts import (
-    MANIFEST,
     StageFolder,
-    read_json,
+    read_manifest,
     stage_folder,
     write_json,
 )
 from lean_align.errors import StageError
 from lean_align.pipeline.data_stage import prepare
-from lean_align.pipeline.environment import lock, made_by, set_threads
+from lean_align.pipeline.environment import made_by, set_threads
 from lean_align.pipeline.evaluation import BASE, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
+from lean_align.pipeline.locks import stage_lock
 from lean_align.pipeline.problem_sets import load_benchmarks, run_sets
 from lean_align.pipeline.results import write_results
 from lean_align.pipeline.rollout_stage import sample_rollouts
@@ -64,18 +65,18 @@ def run_stage(command: str, run_dir: Path, rows: tuple[int | None, int | None] |
             f"warmup.steps {recipe.warmup.steps}); nothing to do."
         )
     if is_finished(stage, recipe, run_dir):
-        say(f"{stage.folder}: finished before; delete {run_dir / stage.folder} to have it made again")
-        return dict(read_json(run_dir / stage.folder / "manifest.json")["counts"])
+        say(f"{stage.folder}: finished before; to have it made again: {removal(run_dir / stage.folder)}")
+        return dict((read_manifest(run_dir / stage.folder) or {})["counts"])
     if command not in ("score", "select", "report"):
         set_threads(recipe)
     if rows is not None:
         return run_rows(stage, recipe, run_dir, rows)
     inputs = stage_inputs(stage, recipe, run_dir)
-    with lock(run_dir):
-        if (run_dir / stage.folder / MANIFEST).exists():  # a worker finished it while this process waited
-            return dict(read_json(run_dir / stage.folder / MANIFEST)["counts"])
+    with stage_lock(run_dir):
+        if (finished := read_manifest(run_dir / stage.folder)) is not None:  # by a worker, while this process waited
+            return dict(finished["counts"])
         with stage_folder(run_dir, stage.folder, inputs, stage.resumable) as folder:
-            folder.made_by = made_by()
+            folder.made_by, folder.beside = made_by(), stage.beside
             _STAGES[command](recipe, run_dir, folder)
             add_workers(folder)
     return folder.counts

@@ -9,6 +9,7 @@ from lean_align.artifacts import StageFolder, read_jsonl, write_jsonl
 from lean_align.data import prompts_from_rows
 from lean_align.memory import Shortage, release_memory
 from lean_align.pipeline.backends import policy_to_train, training_backend
+from lean_align.pipeline.engines import keep_share
 from lean_align.pipeline.halving import recorder, smaller_trainer
 from lean_align.pipeline.inputs import read_prompts, reward
 from lean_align.pipeline.rounds import train_in_rounds
@@ -88,6 +89,7 @@ def train_policy(
 
         while True:
             policy = policy_to_train(recipe, trainer, run_dir, start, prompts, backend)
+            keep_share(policy, folder)
             found = train_grpo(policy, prompts, trainer, recipe.rollouts, reward, folder.path, recipe.seed, stage)
             if not isinstance(found, Shortage):
                 return found

@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.artifacts import (
-    MANIFEST,
     StageFolder,
     disk_errors,
     open_stage_folder,
     read_json,
+    read_manifest,
     write_json,
 )
 from lean_align.errors import RowsHeldError
-from lean_align.pipeline.environment import lock, made_by, turn
+from lean_align.pipeline.environment import made_by
 from lean_align.pipeline.gradient_stage import fill_rows, groups_to_learn, open_rows
 from lean_align.pipeline.graph import Stage, stage_inputs
+from lean_align.pipeline.locks import stage_lock, turn
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.types import Group
@@ -57,10 +58,10 @@ def run_rows(stage: Stage, recipe: Recipe, run_dir: Path, rows: tuple[int | None
         When another worker holds rows of the range.
     """
     inputs, groups = stage_inputs(stage, recipe, run_dir), groups_to_learn(run_dir)
-    with lock(run_dir, shared=True), disk_errors(run_dir):
+    with stage_lock(run_dir, shared=True), disk_errors(run_dir):
         with turn(run_dir):  # the store is opened in turn too: who finishes sees every worker's rows
-            if (run_dir / stage.folder / MANIFEST).exists():  # another worker finished it just now
-                return dict(read_json(run_dir / stage.folder / MANIFEST)["counts"])
+            if (finished := read_manifest(run_dir / stage.folder)) is not None:  # by another worker, just now
+                return dict(finished["counts"])
             folder = open_stage_folder(run_dir, stage.folder, inputs, stage.resumable)
             store = open_rows(recipe, groups, folder.path, rows)
         started = replace(folder, earlier_seconds=0.0)  # of this worker: the others have records of their own
@@ -70,8 +71,8 @@ def run_rows(stage: Stage, recipe: Recipe, run_dir: Path, rows: tuple[int | None
             finally:
                 _keep_record(started)
         with turn(run_dir):
-            if (run_dir / stage.folder / MANIFEST).exists():
-                return dict(read_json(run_dir / stage.folder / MANIFEST)["counts"])
+            if (finished := read_manifest(run_dir / stage.folder)) is not None:
+                return dict(finished["counts"])
             n_open = _open_everywhere(recipe, groups, folder.path)
             if n_open == 0:
                 folder.started = time.monotonic()  # what came before is in the record

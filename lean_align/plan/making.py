@@ -15,6 +15,8 @@ from lean_align.plan.pool import Pool, pool_of
 from lean_align.plan.process import process_bytes
 from lean_align.plan.records import Plan, StagePlan
 from lean_align.plan.speed import CARD, Speed, measured_speed
+from lean_align.policy import Policy
+from lean_align.policy.four_bits import share_4bit, shortfall
 from lean_align.policy.shapes import is_local, loading_bytes, shape_policy, weight_bytes
 from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
@@ -65,8 +67,15 @@ def plan_run(
         sum(p.numel() for p in policy.lora_parameters.values()),
         0 if is_local(recipe.model) else download,
         stages,
-        _assumptions(recipe, pool, place),
+        _assumptions(recipe, pool, place) + _not_in_4_bits(recipe, policy),
     )
+
+
+def _not_in_4_bits(recipe: Recipe, policy: Policy) -> tuple[str, ...]:
+    if recipe.model.quantization != "nf4":
+        return ()
+    line = shortfall(recipe.model.name, *share_4bit(policy.causal_lm))
+    return () if line is None else (line,)
 
 
 def _place(recipe: Recipe, vram_bytes: int | None, speed: Speed | None) -> Place:

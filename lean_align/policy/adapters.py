@@ -10,7 +10,11 @@ from typing import Any
 
 import torch
 
-from lean_align.errors import ModelError
+from lean_align.errors import LeanAlignError, ModelError
+from lean_align.memory import shortage_of
+from lean_align.policy.adapter_files import CONFIG, read_config
+from lean_align.policy.saving import like_other_files, writing_tensors
+from lean_align.policy.sources import first_line
 from lean_align.recipe import LoraRecipe
 from lean_align.rng import seed_for
 
@@ -27,14 +31,22 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter as plain peft files; equal adapters give equal bytes."""
-    model.save_pretrained(folder, selected_adapters=["default"])
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text())
-    for key, value in config.items():
-        if isinstance(value, list):
-            config[key] = sorted(value, key=str)
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    """Write the adapter as plain peft files; equal adapters give equal bytes.
+
+    Raises
+    ------
+    DiskFullError
+    """
+    with writing_tensors(folder):
+        model.save_pretrained(folder, selected_adapters=["default"])
+        path = folder / CONFIG
+        config = json.loads(path.read_text())
+        for key, value in config.items():
+            if isinstance(value, list):
+                config[key] = sorted(value, key=str)
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        for weights in folder.glob("*.safetensors"):
+            like_other_files(weights)
 
 
 @contextmanager
@@ -64,14 +76,20 @@ def add_adapter(base: Any, lora: LoraRecipe | None, adapter: Path | None, seed: 
 
     if adapter is not None:
         try:
-            return PeftModel.from_pretrained(base, adapter, is_trainable=True)
-        except RuntimeError as error:  # torch's, with a line for each weight
-            if "size mismatch" not in str(error):
+            return PeftModel.from_pretrained(base, adapter, is_trainable=True, config=read_config(adapter))
+        except (
+            AttributeError,
+            ImportError,
+            LookupError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            if shortage_of(error) is not None or isinstance(error, LeanAlignError):
                 raise
-            trained_on = json.loads((adapter / "adapter_config.json").read_text()).get("base_model_name_or_path")
             raise ModelError(
-                f"the adapter {adapter} has weights of other sizes than {base.config.name_or_path} needs; expected an "
-                f"adapter of that model, this one names {trained_on}."
+                f"the adapter {adapter} cannot be put on {base.config.name_or_path} ({first_line(error)})."
             ) from error
     if lora is None:
         return base

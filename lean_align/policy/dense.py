@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.integrations.bitsandbytes import Bnb4bitDeserialize
 
+from lean_align.errors import ModelError
+from lean_align.policy.export_check import check_export
 from lean_align.policy.loading import Policy
+from lean_align.policy.merging import Weight, merged_weights
+from lean_align.policy.saving import like_other_files, writing_tensors
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 2 * 2**30
+_LAYER = re.compile(r"^.*?\.\d+\.")
 
 
 def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: int = SHARD_BYTES) -> None:
     """Write the policy with its 4-bit weights decoded and its adapter merged, as transformers reads a model.
 
     Decoding is exact: the numbers are those that bitsandbytes multiplies with.  W + (alpha / r) B A is summed in
-    float32, then rounded to `dtype`.
+    float32, then rounded to `dtype`.  Names and layout are those of the model's own checkpoints: experts that
+    transformers holds in one tensor are written one by one where the family's files have them so.  Matrices that the
+    model ties and an adapter sets apart are both written, and the configuration says that they are not tied.
 
     Parameters
     ----------
@@ -33,54 +45,92 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
         Of the weights on disk.  In bfloat16 an entry moves only where its update is larger than about W / 512: after
         a short training most of an adapter is lost, so merge in float32.
     shard_bytes : int
-        Size of a file; so many bytes are held in memory beside the policy.
+        Size of a file; so many bytes, or a decoder layer's where those are more, are held twice in memory beside
+        the policy.
+
+    Raises
+    ------
+    ModelError
+        When the adapter is of a kind that cannot be merged, or the folder does not read back as the policy: see
+        `export_check.check_export`, which runs here.
+    DiskFullError
     """
     folder.mkdir(parents=True, exist_ok=True)
+    model = policy.causal_lm
+    weights, untied = _written(list(merged_weights(model)), set(model._keys_to_ignore_on_save or ()))
     names: dict[str, str] = {}
     total = 0
-    for count, shard in enumerate(_shards(_weights(policy.causal_lm, dtype), shard_bytes), start=1):
+    for count, shard in enumerate(_shards(_parts(model, weights, dtype), shard_bytes), start=1):
         file = f"model-{count:05}.safetensors"
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        with writing_tensors(folder):
+            save_file(shard, folder / file, metadata={"format": "pt"})
+        like_other_files(folder / file)
         names |= dict.fromkeys(shard, file)
         total += sum(tensor.nbytes for tensor in shard.values())
     (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": names}))
-    config = policy.causal_lm.config.to_dict()
-    config.pop("quantization_config", None)
-    config["dtype"] = str(dtype).removeprefix("torch.")
+    config = _config(model, dtype, untied)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=str))
     policy.encoder.tokenizer.save_pretrained(folder)
+    check_export(policy, folder, dtype)
 
 
-def _weights(model: Any, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and value of every weight of the base, adapters merged; those that the model ties to another left out."""
-    from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn.modules import Linear4bit
-
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        if ".lora_" in name or name.endswith(".base_layer"):
-            continue
-        layer = module.base_layer if isinstance(module, BaseTunerLayer) else module
-        parameter: Any  # of bitsandbytes, where it is 4-bit
-        for key, parameter in layer.named_parameters(recurse=False):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            value = parameter.data
-            if isinstance(layer, Linear4bit) and key == "weight":
-                value = dequantize_4bit(value, parameter.quant_state)
-            if isinstance(module, BaseTunerLayer) and key == "weight":
-                deltas = [module.get_delta_weight(adapter) for adapter in module.active_adapters]
-                value = value.float() + sum(delta.float() for delta in deltas)
-            yield f"{name}.{key}", value.to(device="cpu", dtype=dtype).contiguous()
+def _written(weights: list[Weight], ignored: set[str]) -> tuple[list[Weight], bool]:
+    """Those that a checkpoint holds, tied ones once, and whether an adapter set apart what the model ties."""
+    tied: dict[int, list[Weight]] = defaultdict(list)
+    for weight in weights:
+        if weight.name not in ignored:
+            tied[weight.base].append(weight)
+    apart = {base for base, group in tied.items() if len({weight.source for weight in group}) > 1}
+    first = {id(group[0]) for group in tied.values()}
+    return [w for w in weights if id(w) in first or (w.base in apart and w.name not in ignored)], bool(apart)
 
 
-def _shards(weights: Iterator[tuple[str, torch.Tensor]], shard_bytes: int) -> Iterator[dict[str, torch.Tensor]]:
+def _config(model: Any, dtype: torch.dtype, untied: bool) -> dict[str, Any]:
+    found: dict[str, Any] = model.config.to_dict()
+    for key in ("quantization_config", "auto_map"):
+        found.pop(key, None)
+    found["dtype"] = str(dtype).removeprefix("torch.")
+    if untied:
+        for part in (found, *(value for value in found.values() if isinstance(value, dict))):
+            if part is found or "tie_word_embeddings" in part:
+                part["tie_word_embeddings"] = False
+    return found
+
+
+def _parts(model: Any, weights: list[Weight], dtype: torch.dtype) -> Iterator[dict[str, torch.Tensor]]:
+    """Weights on the CPU under their names in checkpoints, a decoder layer at a time."""
+    # what decodes blocks that lay in the checkpoint has no part in a folder of whole weights
+    conversions = [
+        conversion
+        for conversion in getattr(model, "_weight_conversions", None) or ()
+        if not any(isinstance(operation, Bnb4bitDeserialize) for operation in getattr(conversion, "operations", ()))
+    ]
+    names = SimpleNamespace(
+        _weight_conversions=conversions or None, config=model.config, base_model_prefix=model.base_model_prefix
+    )
+    for _, group in groupby(weights, key=lambda weight: (found := _LAYER.match(weight.name)) and found[0]):
+        part = {}
+        for weight in group:
+            value = weight.value()
+            if not (weight.is_buffer or value.is_floating_point()):
+                raise ModelError(
+                    f"{weight.name} is held as {str(value.dtype).removeprefix('torch.')}, in a quantisation other than "
+                    "NF4; expected plain numbers or NF4. Sample with rollouts.engine=transformers."
+                )
+            part[weight.name] = value.to(device="cpu", dtype=None if weight.is_buffer else dtype)
+        if conversions:
+            part = revert_weight_conversion(names, part)
+        yield {name: tensor.contiguous() for name, tensor in part.items()}
+
+
+def _shards(parts: Iterable[dict[str, torch.Tensor]], shard_bytes: int) -> Iterator[dict[str, torch.Tensor]]:
     shard: dict[str, torch.Tensor] = {}
-    for name, tensor in weights:
-        if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > shard_bytes:
-            yield shard
-            shard = {}
-        shard[name] = tensor
+    for part in parts:
+        for name, tensor in part.items():
+            if shard and sum(t.nbytes for t in shard.values()) + tensor.nbytes > shard_bytes:
+                yield shard
+                shard = {}
+            # experts cut out of one tensor would be views of it, which safetensors refuses
+            shard[name] = tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
     if shard:
         yield shard

@@ -1,14 +1,18 @@
-"""The tokenizer, and how a prompt is put to the model."""
+"""The tokenizer, and how a prompt is put to the model: the same in rollouts, gradients, training and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from lean_align.errors import ModelError
+from lean_align.errors import DataError, ModelError, RecipeError
+from lean_align.policy.chat_template import THOUGHT, ChatTemplate, put, read_template
+from lean_align.policy.control_tokens import ControlTokens, control_tokens
+from lean_align.policy.ends import settle_ends, vocabulary_size
 from lean_align.policy.sources import load_part
 from lean_align.recipe import DataRecipe, ModelRecipe
 from lean_align.types import Prompt
@@ -16,47 +20,194 @@ from lean_align.types import Prompt
 
 @dataclass(frozen=True)
 class PromptEncoder:
-    """Tokenizer and the way a prompt is put to the model."""
+    """Tokenizer and the way a prompt is put to the model; made by `load_encoder`.
+
+    Attributes
+    ----------
+    tokenizer : PreTrainedTokenizerBase
+    prompt_format, system_prompt, prompt_template
+        As in the recipe.
+    chat_template_kwargs : mapping
+        Variables for the chat template.
+    takes_system : bool
+        Whether the chat template has a place for a system message; where not, its text goes in front of the user's.
+    eos_token_ids : tuple of int
+        Any of them ends a completion.
+    controls : ControlTokens
+    vocabulary : int
+        Rows of the model's embedding.
+    opening : str
+        What of a thought the chat template writes itself; the text of a completion begins with it.
+    remarks : tuple of str
+        What was settled for the model as it was loaded.
+    """
 
     tokenizer: Any
     prompt_format: str
     system_prompt: str | None
     prompt_template: str
+    chat_template_kwargs: Mapping[str, Any]
+    takes_system: bool
+    eos_token_ids: tuple[int, ...]
+    controls: ControlTokens = field(compare=False, repr=False)
+    vocabulary: int
+    opening: str = ""
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def end_names(self) -> list[str]:
+        """The tokens that end a completion, as the tokenizer writes them."""
+        return [str(name) for name in self.tokenizer.convert_ids_to_tokens(list(self.eos_token_ids))]
 
     def request(self, prompt: Prompt) -> str | list[dict[str, str]]:
-        """The prompt as trl takes it: a text, or chat messages."""
+        """The prompt as a text, or as chat messages."""
         text = self.prompt_template.replace("{prompt}", prompt.prompt)
         if self.prompt_format == "plain":
             return text
-        text_of_system = prompt.system if self.system_prompt is None else self.system_prompt
-        system = [{"role": "system", "content": text_of_system}] if text_of_system is not None else []
-        return [*system, {"role": "user", "content": text}]
+        system = prompt.system if self.system_prompt is None else self.system_prompt
+        if system is None:
+            return [{"role": "user", "content": text}]
+        if not self.takes_system:
+            return [{"role": "user", "content": f"{system}\n\n{text}"}]
+        return [{"role": "system", "content": system}, {"role": "user", "content": text}]
+
+    def text(self, prompt: Prompt) -> str:
+        """The whole text that is put to the model, up to where the completion begins."""
+        request = self.request(prompt)
+        return request if isinstance(request, str) else str(put(self.tokenizer, request, self.chat_template_kwargs))
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """Token ids of the prompt, up to where the completion begins."""
+        """Token ids of the prompt, up to where the completion begins.
+
+        Raises
+        ------
+        DataError
+            When the prompt is no text that can be written in UTF-8.
+        ModelError
+            When the template cannot be rendered with it, or the tokenizer gives a token that the model does not know.
+        """
+        self._check_text(prompt)
+        name = prompt.prompt_id or "a prompt"
+        try:
+            ids = self._encode_as_text(prompt) if self.within(prompt) else self._encode(prompt)
+        except ModelError as error:
+            raise ModelError(f"{name}: {error}") from error
+        if max(ids, default=0) >= self.vocabulary:
+            raise ModelError(
+                f"{name} has token {max(ids)} "
+                f"({self.tokenizer.convert_ids_to_tokens(max(ids))!r}), but the model has rows for {self.vocabulary} "
+                "tokens: tokens were added to the tokenizer and not to the model. Take the tokenizer that the model "
+                "was trained with, or a model whose embedding was resized."
+            )
+        return ids
+
+    def within(self, prompt: Prompt) -> list[str]:
+        """Names of control tokens in the prompt's own text, which are encoded as text."""
+        return self.controls.within(prompt.prompt)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of a completion, without special tokens and without the end token.
+
+        What marks a thought stays, whether it is a special token or the chat template wrote it: a thought that was not
+        ended could not be told from an answer.
+        """
+        ids = list(token_ids)
+        if ids and ids[-1] in self.eos_token_ids:
+            ids.pop()
+        text, start = self.opening, 0
+        for end, token in enumerate(ids):
+            if token in self._thought_marks:
+                text += self._plain_text(ids[start:end]) + self._thought_marks[token]
+                start = end + 1
+        return text + self._plain_text(ids[start:])
+
+    @cached_property
+    def _thought_marks(self) -> dict[int, str]:
+        return {number: name for name, number in self.controls.ids.items() if name in THOUGHT}
+
+    def _plain_text(self, ids: list[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def notes(self) -> list[str]:
+        """What a user should hear of the way prompts are put to this model, a sentence each."""
+        folded = self.prompt_format == "chat" and self.system_prompt is not None and not self.takes_system
+        note = "the chat template has no place for a system message: its text is put in front of the user's"
+        return [*self.remarks, *([note] if folded else [])]
+
+    def _encode(self, prompt: Prompt) -> list[int]:
         request = self.request(prompt)
         if isinstance(request, str):
             return list(self.tokenizer(request)["input_ids"])
-        return list(
-            self.tokenizer.apply_chat_template(request, add_generation_prompt=True, tokenize=True, return_dict=True)[
-                "input_ids"
-            ]
+        return list(put(self.tokenizer, request, self.chat_template_kwargs, tokenize=True))
+
+    def _encode_as_text(self, prompt: Prompt) -> list[int]:
+        def asked(text: str) -> Prompt:
+            return replace(prompt, prompt=text)
+
+        return self.controls.encode(
+            prompt.prompt,
+            lambda text: self.text(asked(text)),
+            lambda text: self._encode(asked(text)),
+            self.prompt_format == "plain",
         )
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of a completion, without special tokens."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    def _check_text(self, prompt: Prompt) -> None:
+        own = {"data.prompt_template": self.prompt_template, "data.system_prompt": self.system_prompt or ""}
+        for name, text in {"its text": prompt.prompt, "its system message": prompt.system or "", **own}.items():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{prompt.prompt_id or 'a prompt'}: {name} holds {text[error.start]!r} at character "
+                    f"{error.start}, half of a character; expected text that can be written in UTF-8. Mend or leave it "
+                    "out."
+                ) from error
 
 
 def load_encoder(model: ModelRecipe, data: DataRecipe) -> PromptEncoder:
-    """Load the tokenizer.
+    """Load the tokenizer, and settle how prompts are put to the model and what ends a completion.
 
     Raises
     ------
     ModelError
-        When it cannot be loaded, or has no chat template and the recipe asks for one.
+        When it cannot be loaded, has no chat template and the recipe asks for one, or one that cannot be rendered; when
+        nothing ends a completion.
+    RecipeError
+        When data.chat_template_kwargs are none that a template can read.
     """
-    tokenizer = load_part(AutoTokenizer, model)
-    if data.prompt_format == "chat" and not tokenizer.chat_template:
+    if data.chat_template_kwargs and data.prompt_format == "plain":
+        raise RecipeError("data.chat_template_kwargs needs data.prompt_format: chat; a plain prompt has no template.")
+    tokenizer, config = load_part(AutoTokenizer, model), load_part(AutoConfig, model)
+    template = _chat_template(tokenizer, model, data) if data.prompt_format == "chat" else None
+    ends, remarks = settle_ends(tokenizer, model, config, template.turn_end if template else None)
+    return PromptEncoder(
+        tokenizer,
+        data.prompt_format,
+        data.system_prompt,
+        data.prompt_template,
+        data.chat_template_kwargs,
+        template is not None and template.takes_system,
+        ends,
+        control_tokens(tokenizer, ends),
+        vocabulary_size(config),
+        template.opening if template else "",
+        (*remarks, *(_template_remarks(template, model.name) if template else ())),
+    )
+
+
+def _chat_template(tokenizer: Any, model: ModelRecipe, data: DataRecipe) -> ChatTemplate:
+    if not tokenizer.chat_template:
         raise ModelError(f"the tokenizer of {model.name} has no chat template. Set data.prompt_format=plain.")
-    return PromptEncoder(tokenizer, data.prompt_format, data.system_prompt, data.prompt_template)
+    return read_template(tokenizer, data.chat_template_kwargs, model.name)
+
+
+def _template_remarks(template: ChatTemplate, name: str) -> list[str]:
+    remarks = []
+    if template.dated:
+        remarks.append(
+            f"{name}: the chat template may write today's date, and prompts then change with the day; set "
+            "data.chat_template_kwargs.date_string to hold it fast where the template reads that"
+        )
+    if template.unread:
+        remarks.append(f"{name}: the chat template does not read {', '.join(template.unread)}: no effect")
+    return remarks

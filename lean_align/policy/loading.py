@@ -12,9 +12,13 @@ from transformers.utils import logging as transformers_logging
 
 from lean_align.errors import ModelError
 from lean_align.memory import forget_mapped_files
+from lean_align.policy.adapter_files import check_adapter, some
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.encoding import PromptEncoder, load_encoder
+from lean_align.policy.families import family_of
+from lean_align.policy.four_bits import share_4bit, shortfall
 from lean_align.policy.sources import load_part
+from lean_align.progress import say
 from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
 
 _BLOCK = 64  # weights that share a scale in NF4
@@ -31,12 +35,15 @@ class Policy:
     device : torch.device
     eos_token_ids : tuple of int
         Any of them ends a completion.
+    share_4bit : float or None
+        Of the numbers in the base's matrices, see `four_bits.share_4bit`; None where 4 bits were not asked for.
     """
 
     model: Any
     encoder: PromptEncoder
     device: torch.device
     eos_token_ids: tuple[int, ...]
+    share_4bit: float | None = None
 
     @property
     def lora_parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -95,14 +102,26 @@ def load_policy(
     Raises
     ------
     ModelError
-        When the model cannot be loaded, or its widths do not suit 4-bit blocks.
+        When the model cannot be loaded, its widths do not suit 4-bit blocks, its checkpoint lacks weights, or the
+        adapter does not fit it; the last is found before the model is loaded.
     """
+    if adapter is not None:
+        check_adapter(model, adapter)
     encoder = load_encoder(model, data)
     device = resolve_device(model.device)
     base = _load_base(model, device)
     base.requires_grad_(False)
+    share = _share_4bit(model, base) if model.quantization == "nf4" else None
     policy_model = add_adapter(base, lora, adapter, seed)
-    return Policy(policy_model.eval(), encoder, device, end_tokens(base, encoder.tokenizer))
+    return Policy(policy_model.eval(), encoder, device, encoder.eos_token_ids, share)
+
+
+def _share_4bit(model: ModelRecipe, base: Any) -> float:
+    share, other_bytes = share_4bit(base)
+    line = shortfall(model.name, share, other_bytes)
+    if line is not None:
+        say(line)
+    return share
 
 
 def _load_base(model: ModelRecipe, device: torch.device) -> Any:
@@ -117,9 +136,20 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
             bnb_4bit_compute_dtype=dtype,
         )
     transformers_logging.disable_progress_bar()
-    base = load_part(
-        AutoModelForCausalLM, model, dtype=dtype, quantization_config=quantization, device_map={"": device.type}
+    base, found = load_part(
+        AutoModelForCausalLM,
+        model,
+        dtype=dtype,
+        quantization_config=quantization,
+        device_map={"": device.type},
+        output_loading_info=True,
+        **attention_options(load_part(AutoConfig, model)),
     )
+    if found["missing_keys"]:  # transformers would fill them with random numbers
+        raise ModelError(
+            f"model.name is {model.name!r}: its files lack {len(found['missing_keys'])} weights that its config.json "
+            f"asks for ({some(found['missing_keys'])}). Copy or download them again, or mend the configuration."
+        )
     if quantization is not None and device.type == "cpu":
         forget_mapped_files(".safetensors")
     for module in base.modules():
@@ -127,6 +157,12 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
             module.support_avx512bf16_for_cpu = False
     keep_head_contiguous(base)
     return base
+
+
+def attention_options(config: Any) -> dict[str, str]:
+    """What to tell transformers of a model's attention, so that it computes what the model was trained with."""
+    attention = family_of(config).attention
+    return {} if attention is None else {"attn_implementation": attention}
 
 
 def keep_head_contiguous(base: Any) -> None:
@@ -153,14 +189,3 @@ def _check_widths(model: ModelRecipe) -> None:
                 f"{model.name} has {key} {width}, no multiple of {_BLOCK}: 4-bit blocks do not fit. "
                 "Set model.quantization=none."
             )
-
-
-def end_tokens(base: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end a completion: the tokenizer's, then those that the model declares."""
-    declared = base.generation_config.eos_token_id
-    declared = [declared] if isinstance(declared, int) else list(declared or [])
-    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    ids = tuple(dict.fromkeys([*own, *declared]))
-    if not ids:
-        raise ModelError("neither the tokenizer nor the model names an end token; completions could not end.")
-    return ids

@@ -11,11 +11,14 @@ from typing import Any, ClassVar
 import torch
 from bitsandbytes.nn.modules import Linear4bit, Params4bit
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from lean_align.errors import ModelError
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.known_models import KNOWN_MODELS
-from lean_align.policy.loading import Policy, keep_head_contiguous
+from lean_align.policy.loading import Policy, attention_options, keep_head_contiguous
 from lean_align.policy.sources import load_part, model_path
 from lean_align.recipe import LoraRecipe, ModelRecipe
 from lean_align.types import Prompt
@@ -78,9 +81,10 @@ def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int
         When the model is no causal language model, or its configuration cannot be found.
     """
     config, dtype = model_config(model), getattr(torch, model.dtype)
+    options = attention_options(config)
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False, **options)
             if model.quantization == "nf4":
                 _quantise(base, dtype)
             keep_head_contiguous(base)
@@ -118,12 +122,11 @@ def loading_bytes(policy: Policy) -> int:
 
 
 def _quantise(base: Any, dtype: torch.dtype) -> None:
-    """Put a stand-in in the place of every linear layer but the output layer, as transformers does."""
-    head = base.get_output_embeddings()
-    for parent in list(base.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is torch.nn.Linear and child is not head:
-                setattr(parent, name, _ShapeLinear4bit(child, dtype))
+    """Put a stand-in in the place of each layer that transformers has bitsandbytes pack, by transformers' own rule."""
+    kept = Bnb4BitHfQuantizer.get_modules_to_not_convert(base, None, base._keep_in_fp32_modules)
+    for name, layer in list(base.named_modules()):
+        if (type(layer) is torch.nn.Linear or isinstance(layer, Conv1D)) and should_convert_module(name, kept):
+            base.set_submodule(name, _ShapeLinear4bit(layer, dtype))
     base.is_loaded_in_4bit = True  # peft asks, and then wraps each as it wraps bitsandbytes' own
 
 
@@ -133,9 +136,10 @@ class _ShapeLinear4bit(Linear4bit):
     scales: torch.Tensor
     outer_scales: torch.Tensor
 
-    def __init__(self, linear: torch.nn.Linear, dtype: torch.dtype) -> None:
+    def __init__(self, linear: torch.nn.Linear | Conv1D, dtype: torch.dtype) -> None:
         torch.nn.Module.__init__(self)
-        self.in_features, self.out_features, self.compute_dtype = linear.in_features, linear.out_features, dtype
+        out_features, in_features = linear.weight.T.shape if isinstance(linear, Conv1D) else linear.weight.shape
+        self.in_features, self.out_features, self.compute_dtype = in_features, out_features, dtype
         n = linear.weight.numel()
         self.weight = Params4bit(
             torch.empty((n + 1) // 2, 1, dtype=torch.uint8, device="meta"),

@@ -7,18 +7,17 @@ the very numbers that `load_policy` draws.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file
 
+from lean_align.policy.adapter_files import check_adapter, read_config, read_weights
 from lean_align.policy.adapters import adapter_shape, seeded
 from lean_align.policy.encoding import load_encoder
-from lean_align.policy.loading import Policy, end_tokens, resolve_device
+from lean_align.policy.loading import Policy, resolve_device
 from lean_align.policy.sources import model_path
 from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
 from lean_align.rng import seed_for
@@ -60,6 +59,8 @@ def load_unsloth_policy(
     """
     from unsloth import FastLanguageModel
 
+    if adapter is not None:
+        check_adapter(model, adapter)
     encoder, device = load_encoder(model, data), resolve_device(model.device)
     checkpointing = "unsloth" if gradient_checkpointing else False
     faster = {"fast_inference": True, "gpu_memory_utilization": FAST_INFERENCE_SHARE} if fast_inference else {}
@@ -70,6 +71,7 @@ def load_unsloth_policy(
         dtype=getattr(torch, model.dtype),
         load_in_4bit=model.quantization == "nf4",
         use_exact_model_name=True,
+        trust_remote_code=False,
         use_gradient_checkpointing=checkpointing,
         max_lora_rank=max(8, lora.r),
         random_state=seed_for(seed, "lora") % 2**31,
@@ -86,13 +88,13 @@ def load_unsloth_policy(
         random_state=seed_for(seed, "lora") % 2**31,
     )
     if adapter is not None:
-        set_peft_model_state_dict(policy_model, load_file(adapter / "adapter_model.safetensors"))
+        set_peft_model_state_dict(policy_model, dict(read_weights(adapter)))
     else:
         draw_adapter(policy_model, seed)
     for parameter in policy_model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return Policy(policy_model, encoder, device, end_tokens(base, encoder.tokenizer))
+    return Policy(policy_model, encoder, device, encoder.eos_token_ids)
 
 
 def draw_adapter(model: Any, seed: int) -> None:
@@ -111,6 +113,8 @@ def draw_adapter(model: Any, seed: int) -> None:
 
 def _shape(lora: LoraRecipe, adapter: Path | None) -> dict[str, Any]:
     if adapter is not None:
-        config = json.loads((adapter / "adapter_config.json").read_text())
-        return {"r": config["r"], "lora_alpha": config["lora_alpha"], "target_modules": config["target_modules"]}
+        config = read_config(adapter)
+        targets = config.target_modules
+        shape = targets if isinstance(targets, str) else sorted(targets)
+        return {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": shape}
     return adapter_shape(lora)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from lean_align.recipe.ranges import choice, number
 from lean_align.recipe.trainers import RolloutRecipe, TrainingRecipe, WarmupRecipe
@@ -66,6 +67,8 @@ class DataRecipe:
     """System message before each prompt; chat format only."""
     prompt_template: str = "{prompt}"
     """Text put to the model; `{prompt}` stands for the question."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Variables for the chat template by name, such as `enable_thinking: false`; chat format only."""
     max_prompt_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
     """Longest training prompt, with template and system prompt; one that leaves no room for a completion in the model's
     context is left out in any case."""

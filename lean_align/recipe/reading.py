@@ -5,11 +5,12 @@ An unknown key, a value of the wrong type or out of its range is refused with th
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
@@ -98,7 +99,10 @@ def _type_of(key: str) -> Any:
     """Type of the value of a dotted key; an unknown key is refused later, with the nearest."""
     kind: Any = Recipe
     for name in key.split("."):
-        kind = get_type_hints(kind).get(name, str) if dataclasses.is_dataclass(kind) else str
+        if dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind).get(name, str)
+        else:  # what lies in a mapping has no type of its own
+            kind = Any if kind is Any or get_origin(kind) is dict else str
     return kind
 
 
@@ -115,6 +119,8 @@ def dump_recipe(recipe: Recipe) -> str:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return copy.deepcopy(value)  # an override is put into the tree, never into the recipe
     return list(value) if isinstance(value, tuple) else value
 
 

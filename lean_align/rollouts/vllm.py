@@ -146,7 +146,7 @@ def vllm_engine(
         When they do not fit with one completion at a time.
     """
     _set_environment(threads)
-    config = AutoConfig.from_pretrained(model)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     while True:
         held = kv_cache_bytes(config, batch_size, longest, dtype)
         options = _options(model, batch_size, longest, dtype, device, held, adapter)

@@ -18,7 +18,7 @@ from typing import Any
 
 from lean_align.artifacts import read_json
 from lean_align.errors import StageError
-from lean_align.memory import allocator_environment, human_bytes
+from lean_align.memory import human_bytes, process_environment
 from lean_align.pipeline import run
 from lean_align.progress import say
 from lean_align.recipe import Recipe, load_recipe
@@ -194,7 +194,7 @@ def _row(work: str, way: str, folder: Path, steps: int) -> dict[str, Any]:
     say(f"bench: {work} {way}".rstrip())
     arguments = {"run_dir": str(folder), "way": way} | ({"steps": steps} if work == "training" else {})
     command = [sys.executable, "-m", "lean_align.throughput.pieces", work, json.dumps(arguments)]
-    environment = allocator_environment(os.environ)
+    environment = process_environment(os.environ)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         return row | {"note": f"failed: {_last_line(done.stderr.splitlines())}", "stderr": done.stderr[-4000:]}
