@@ -36,6 +36,8 @@ SEAL = "seal"
 """Key of a manifest: SHA-256 of all else that it says.  Manifests of earlier versions have none."""
 _COST = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")
 _KEYS = {"format_version": int, "inputs": dict, "outputs": dict, "counts": dict}
+_LONGEST_NAME = 200
+"""Bytes of a file's name; most file systems take 255."""
 
 
 def canonical_json(value: Any) -> str:
@@ -46,6 +48,13 @@ def canonical_json(value: Any) -> str:
 def text_hash(text: str) -> str:
     """SHA-256 of a text, as hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of one file or folder: it leads nowhere else and is not hidden; ordinary names stay."""
+    plain = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in text).strip()
+    cut = plain.encode("utf-8", "replace")[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return f"_{cut.lstrip('.')}" if cut.startswith(".") or not cut else cut
 
 
 def file_hash(path: Path) -> str:

@@ -99,6 +99,8 @@ def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
     chosen = read_jsonl(run_dir / "selection" / "selected.jsonl")
     helped = np.mean([int(row["prompt_id"].split("-")[1]) % 2 for row in chosen])
     for model, rate in (("base", 0.4), ("trained", 0.4 + 0.3 * helped)):
+        if (folder / model).exists():  # lent
+            continue
         rng = rng_for(recipe.seed if model == "trained" else 0, f"fake evaluation of {model}")
         (folder / model).mkdir()
         rows = [

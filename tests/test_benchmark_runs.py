@@ -156,6 +156,8 @@ def test_models_are_told_apart_by_their_run(tmp_path: Path) -> None:
     assert _label("a/Model", None) == "Model"
     assert _label("a/Model", tmp_path / "run-7/training/adapter") == "Model+run-7"
     assert _label("a/Model", tmp_path / "mine") == "Model+mine"
+    names = {_label(model, None) for model in ("..", "../..", ".", "/", "a/..", "problems", ".hidden", "a\nb")}
+    assert all(len(Path(name).parts) == 1 and name not in ("..", "problems", ".hidden") for name in names)
 
 
 def test_a_subset_of_the_problems_gives_the_same_completions(done, data_dir: Path, tmp_path: Path) -> None:

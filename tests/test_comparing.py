@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_stages as module
 import numpy as np
 import pytest
 
-from lean_align.artifacts import file_hash, read_json, read_jsonl, write_json, write_jsonl
+from lean_align.artifacts import StageFolder, file_hash, read_json, read_jsonl, write_json, write_jsonl
 from lean_align.comparing import Variant, compare, read_variant, read_variants, running
+from lean_align.comparing.base import base_key
 from lean_align.comparing.cells import in_one_line, shared_key
+from lean_align.comparing.pace import Pace
 from lean_align.comparing.results import Comparison
 from lean_align.errors import RecipeError, StageError, StaleStageError
 from lean_align.pipeline import run, run_stage
+from lean_align.pipeline.evaluation import sample_sets
 from lean_align.pipeline.graph import BY_FOLDER
+from lean_align.pipeline.problem_sets import _held_out
 from lean_align.pipeline.rounds import round_recipe, stretches
 from lean_align.pipeline.run import _run_in_child
 from lean_align.pipeline.tables import read_scores, read_table
 from lean_align.recipe import Recipe, changed_recipe, load_recipe
 from lean_align.scoring import rank_scores
+from lean_align.types import Prompt
 
 METHODS = ("learnalign", "random", "full")
 Ran = list[tuple[str, str]]
@@ -151,6 +159,87 @@ def test_the_table_fills_in(recipe: Recipe, tmp_path: Path, fake_stages: Ran) ->
     compare(recipe, tmp_path, METHODS, 1, show=seen.append)
     assert len(seen) == 3
     assert all("random@10" in text for text in seen)
+
+
+def test_the_base_is_evaluated_once(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Greedy answers do not depend on the seed; the files are those of a comparison in which each cell makes them."""
+    lent, write, methods = [], module.WRITERS["evaluation"], ("learnalign", "random")
+
+    def evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+        lent.append((folder / "base").exists())
+        write(recipe, run_dir, folder)
+
+    monkeypatch.setitem(module.WRITERS, "evaluation", evaluation)
+    found = compare(recipe, tmp_path / "lent", methods, 2)
+    assert lent == [False, True, True, True]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compare: ")]
+    assert len(lines) == 8  # and no table
+    assert lines[0] == "compare: learnalign@10, seed 0 (0 of 4 done)"
+    assert re.fullmatch(r"compare: learnalign@10, seed 0: \d+\.\d % right, the base \d+\.\d %", lines[1])
+    assert re.fullmatch(r"compare: random@10, seed 1 \(3 of 4 done, about \d+ s to go\)", lines[6])
+    monkeypatch.setattr("lean_align.comparing.cells.lend_base", lambda *given: None)
+    apart = compare(recipe, tmp_path / "apart", methods, 2)
+    assert lent[4:] == [False] * 4
+    assert without_seconds(found) == without_seconds(apart)
+    names = sorted(p.relative_to(tmp_path / "apart") for p in (tmp_path / "apart").glob("seed-*/*/evaluation/*/*"))
+    assert len(names) == 8
+    assert all(file_hash(tmp_path / "lent" / name) == file_hash(tmp_path / "apart" / name) for name in names)
+
+
+def without_seconds(found: dict[str, Any]) -> dict[str, Any]:
+    methods = [{key: value for key, value in row.items() if key != "cost"} for row in found["methods"]]
+    return found | {"methods": methods}
+
+
+def test_answers_of_other_problems_or_another_model_are_not_lent(recipe: Recipe, tmp_path: Path) -> None:
+    """Of a sampled benchmark those of another seed neither."""
+    test = tmp_path / "data" / "test.jsonl"
+    test.parent.mkdir()
+    test.write_text("three\n")
+    inputs = {"recipe": {"seed": 0, "evaluation": {}}, "model_files": "a", "stages": {"training": "b"}}
+    key = base_key(recipe, tmp_path, inputs)
+    other_seed = inputs | {"recipe": {"seed": 5, "evaluation": {}}, "stages": {"training": "c"}}
+    assert base_key(recipe, tmp_path, other_seed) == key
+    sampled = changed_recipe(recipe, {"evaluation.benchmarks": ["amc2023"]})
+    assert base_key(sampled, tmp_path, other_seed) != base_key(sampled, tmp_path, inputs)
+    assert base_key(recipe, tmp_path, inputs | {"model_files": "others"}) != key
+    test.write_text("four\n")
+    assert base_key(recipe, tmp_path, inputs) != key
+
+
+def test_a_model_whose_answers_are_all_there_is_not_loaded(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 2 problems the base has both, or one and a torn line."""
+    loaded, prompts = [], tuple(Prompt(f"p-{i}", "1+1?", "2") for i in range(2))
+    problems = _held_out(recipe, "demo", list(prompts))
+    folder = StageFolder(tmp_path, tmp_path / "final", {}, 0.0)
+
+    @contextmanager
+    def engine(recipe: Recipe, folder: StageFolder, adapter: Path | None, *given: Any) -> Any:
+        loaded.append(adapter)
+        yield SimpleNamespace(with_encoder=lambda encoder: None, encoder=None)
+
+    monkeypatch.setattr("lean_align.pipeline.evaluation.sampling_engine", engine)
+    monkeypatch.setattr("lean_align.rollouts.complete", lambda *given: None)
+    (tmp_path / "base").mkdir()
+    path, rows = tmp_path / "base" / "demo.jsonl", [{"prompt_id": p.prompt_id} for p in prompts]
+    write_jsonl(path, rows)
+    models = {"base": None, "trained": tmp_path / "adapter"}
+    sample_sets(recipe, [problems], models, folder)
+    assert loaded == [tmp_path / "adapter"]
+    path.write_text(path.read_text()[:-5])
+    sample_sets(recipe, [problems], models, folder)
+    assert loaded[1:] == [None, tmp_path / "adapter"]
+
+
+def test_the_time_to_go_counts_the_first_cell_of_a_seed_apart() -> None:
+    """10 min for a first one, 2 and 4 for others: 10 + 3 + 3 min are left."""
+    pace = Pace([600.0], [120.0, 240.0])
+    assert pace.to_go([True, False, False]) == ", about 16 min to go"
+    assert Pace().to_go([True]) == ""
 
 
 def rewrite_manifest(folder: Path) -> None:

@@ -23,6 +23,7 @@ from lean_align.grpo import (
     trainer_fields,
     training_order,
 )
+from lean_align.grpo.training import what_moves
 from lean_align.memory import Shortage
 from lean_align.pipeline.halving import smaller_trainer
 from lean_align.recipe import RolloutRecipe, TrainerRecipe
@@ -289,3 +290,17 @@ def test_completions_that_do_not_stand_in_groups_are_refused(tmp_path, ids):
     asked = recorded(lambda gold, text: 1.0, lambda tokens: "x", RewardLog(tmp_path / REWARDS, 2, 0))
     with pytest.raises(StageError, match="expected those of one prompt"):
         asked(answer=["1"] * len(ids), prompt_id=ids, completion_ids=[[1]] * len(ids))
+
+
+@pytest.mark.parametrize(
+    ("logs", "line"),
+    [
+        (
+            {"reward": 0.304, "loss": -1e-9, "frac_reward_zero_std": 0.25, "completions/mean_length": 41.6},
+            "reward 0.30, with signal 75%, tokens 42",
+        ),
+        ({"reward": 0.5, "loss": 0.0, "kl": 0.00123}, "reward 0.50, KL 0.0012"),
+    ],
+)
+def test_a_training_line_shows_what_moves(logs, line):
+    assert what_moves(logs) == line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -246,6 +247,15 @@ def test_the_command_prints_a_table_or_json():
     found = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert found["limit_bytes"] == 24 * GIB
     assert {stage["stage"] for stage in found["stages"]} >= {"rollouts", "gradients", "training"}
+
+
+@pytest.mark.parametrize(("fits", "status"), [(True, 0), (False, 1)])
+def test_a_plan_that_does_not_fit_has_status_1(fits, status, monkeypatch):
+    found = SimpleNamespace(fits=fits, lines=lambda: ["the plan"], as_json=lambda: {"fits": fits})
+    monkeypatch.setattr("lean_align.plan.plan_run", lambda *given: found)
+    done = CliRunner().invoke(main, ["plan", "demo"])
+    assert (done.stdout, done.exit_code) == ("the plan\n", status)
+    assert CliRunner().invoke(main, ["plan", "demo", "--json"]).exit_code == 0
 
 
 @pytest.mark.parametrize("size", ["24", "0GiB", "many", "-3GiB"])

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lean_align.artifacts import disk_errors
+from lean_align.disk import disk_errors
 from lean_align.errors import DiskFullError, LeanAlignError, StoreError
 from lean_align.pipeline.gradient_stage import check_projection
 from lean_align.store import GradientStore, StoreWriter, open_store

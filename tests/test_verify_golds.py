@@ -75,7 +75,7 @@ def test_left_alone(written: str) -> None:
 @pytest.mark.parametrize("gold", NOTHING_MEETS, ids=repr)
 def test_nothing_meets(gold: str) -> None:
     assert NOTHING_MEETS[gold] in str(unanswerable(mend_gold(gold)))
-    with pytest.raises(DataError, match="which no completion could meet|the empty gold"):
+    with pytest.raises(DataError, match=r"which no completion could meet|the empty gold"):
         parse_gold(gold)
 
 

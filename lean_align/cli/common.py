@@ -5,60 +5,45 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from lean_align import __version__
-from lean_align.errors import REASON_FILE, LeanAlignError, RecipeError
+from lean_align.artifacts import safe_name
+from lean_align.cli.groups import DEBUG, Group
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
-
-
-class Group(click.Group):
-    """Turns a lean_align error into one message and exit status 1; wrong usage is 2, as click has it."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except LeanAlignError as error:
-            if ctx.params.get("debug"):
-                raise
-            _tell(str(error))
-            ctx.exit(2 if isinstance(error, RecipeError) else 1)
-        except OSError as error:
-            if ctx.params.get("debug"):
-                raise
-            _tell(f"{error.strerror or error}: {error.filename or ''}")
-            ctx.exit(1)
-        except KeyboardInterrupt:
-            click.echo("Interrupted. What is finished is kept: the same command continues.", err=True)
-            ctx.exit(130)
-
-
-def _tell(message: str) -> None:
-    """The error, to the user and to the process that waits for this one."""
-    click.echo(f"Error: {message}", err=True)
-    if REASON_FILE in os.environ:
-        with suppress(OSError):  # a full disk
-            Path(os.environ[REASON_FILE]).write_text(message, encoding="utf-8")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lean-align")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error; goes before the command.")
-def main(debug: bool) -> None:
+@click.option("--debug", is_flag=True, envvar=DEBUG, help="Show the traceback of an error, of a stage's too.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
     """Choose the reasoning prompts worth training on (LearnAlign), then train on them with GRPO.
 
     Example:
 
         lean-align run demo
     """
+    if debug:
+        ctx.with_resource(_in_environment(DEBUG, "1"))
+
+
+def words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """A list with commas; nothing where the option is not given."""
+    if value is None:
+        return ()
+    found = tuple(word.strip() for word in value.split(",") if word.strip())
+    if not found:
+        raise click.BadParameter(f"{value!r} names nothing; expected one or more, with commas between them.")
+    return found
 
 
 def overrides(settings: tuple[str, ...]) -> dict[str, str]:
@@ -70,6 +55,20 @@ def overrides(settings: tuple[str, ...]) -> dict[str, str]:
                 f"{key!r} has no '='; expected KEY=VALUE, such as data.limit=64", param_hint="--set"
             )
     return {key.strip(): value for key, _, value in pairs}
+
+
+@contextmanager
+def _in_environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable for the processes that a command starts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager
@@ -85,3 +84,21 @@ def quiet_stdout() -> Iterator[None]:
 def show(value: Any) -> None:
     """Print as JSON to stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def on_terminal() -> bool:
+    """Whether a person reads stdout; a program gets JSON."""
+    return sys.stdout.isatty()
+
+
+def show_lines(value: Any, lines: Iterable[str], as_json: bool) -> None:
+    """Print lines for a person on a terminal, JSON for everything else and where it is asked for."""
+    if as_json or not on_terminal():
+        show(value)
+    else:
+        click.echo("\n".join(lines))
+
+
+def folder_named(name: str, parent: Path) -> Path:
+    """A folder of its own below `parent`, whatever the name."""
+    return parent / safe_name(name)

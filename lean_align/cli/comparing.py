@@ -7,34 +7,29 @@ from pathlib import Path
 
 import click
 
-from lean_align.cli.common import FOLDER, SET, main, overrides, show
-
-
-def _words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """A list with commas."""
-    return tuple(word.strip() for word in value.split(",") if word.strip()) if value else ()
+from lean_align.cli.common import FOLDER, JSON, SET, main, overrides, show, words
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    words = _words(context, parameter, value)
-    wrong = [word for word in words if not (word.isascii() and word.isdigit() and int(word) > 0)]
+    texts = words(context, parameter, value)
+    wrong = [word for word in texts if not (word.isascii() and word.isdigit() and int(word) > 0)]
     if wrong:
         raise click.BadParameter(f"{wrong[0]!r} is no size; expected whole numbers above 0, such as 50,130,270.")
-    return tuple(int(word) for word in words)
+    return tuple(int(word) for word in texts)
 
 
 @main.command()
 @click.argument("recipe")
 @click.option(
     "--methods",
-    callback=_words,
+    callback=words,
     help="Methods, with commas: METHOD, METHOD@N, METHOD+KEY=VALUE; compare.methods of the recipe when not given.",
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds, from the recipe's own on.")
 @click.option("--sizes", callback=_numbers, help="Subset sizes, with commas; selection.n when not given.")
 @click.option("--run-dir", type=FOLDER, help="Folder of the comparison; runs/compare-<recipe> when not given.")
 @SET
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def compare(
     recipe: str,
     methods: tuple[str, ...],
@@ -47,8 +42,8 @@ def compare(
     """Train on the choice of several selection methods with several seeds, and test their differences.
 
     Warm-up, rollouts and gradients run once a seed; every training has the same steps, start and problems.
-    The table fills in on stderr and in DIR/compare/; the same command continues.  Exit status 1 when a
-    training failed or was refused.
+    The base model is evaluated once. The table fills in in DIR/compare/ and is printed at the end; the same command
+    continues. Exit status 1 when a training failed or was refused.
 
     Example:
 

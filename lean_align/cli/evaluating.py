@@ -6,36 +6,41 @@ from pathlib import Path
 
 import click
 
-from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, show
+from lean_align.cli.common import FOLDER, JSON, SET, main, overrides, quiet_stdout, show, show_lines, words
 
 
 @main.command()
 @click.argument("target", metavar="MODEL|RUN_DIR")
 @click.option("--adapter", type=FOLDER, help="Folder of a PEFT adapter to put on the model.")
-@click.option("--benchmarks", metavar="A,B,...", help="gsm8k,math500,amc2023,aime2024,crux when not given.")
+@click.option(
+    "--benchmarks", metavar="A,B,...", callback=words, help="gsm8k,math500,amc2023,aime2024,crux when not given."
+)
 @click.option("--data-dir", type=FOLDER, help="Folder with the benchmarks' files; from the hub when not given.")
 @click.option("--limit", type=click.IntRange(1), help="Problems of each benchmark; the same ones for every model.")
 @click.option("-o", "output", type=FOLDER, help="Where to write; evaluations/<model> when not given.")
 @click.option("--against", type=FOLDER, help="Output of another evaluation, or a run, to compare with.")
 @SET
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object in the place of the table.")
+@click.option("--markdown", is_flag=True, help="Print the table in Markdown, with its notes and sources.")
+@JSON
 @click.pass_context
 def evaluate(
     ctx: click.Context,
     target: str,
     adapter: Path | None,
-    benchmarks: str | None,
+    benchmarks: tuple[str, ...],
     data_dir: Path | None,
     limit: int | None,
     output: Path | None,
     against: Path | None,
     settings: tuple[str, ...],
+    markdown: bool,
     as_json: bool,
 ) -> None:
     """Solve benchmarks with MODEL (hub id or folder); of a RUN_DIR, the stage that solves its held-out problems.
 
-    Prints a table with 95 % intervals; the same command continues. --set takes model.quantization,
-    evaluation.num_samples and others; the weights are taken in bfloat16.
+    Ends with a table with 95 % intervals on a terminal, and with JSON where stdout goes elsewhere; results.md and
+    results.tex have it too. The same command continues. --set takes model.quantization, evaluation.num_samples and
+    others; the weights are taken in bfloat16.
 
     Example:
 
@@ -50,15 +55,17 @@ def evaluate(
         show(counts)
         return
     from lean_align.pipeline import evaluate_model
+    from lean_align.report import evaluation_lines
 
-    names = None if benchmarks is None else [name.strip() for name in benchmarks.split(",") if name.strip()]
+    if markdown and as_json:
+        raise click.UsageError("got --markdown and --json; expected one of them.")
     own = {"evaluation.data_dir": None if data_dir is None else str(data_dir), "evaluation.limit": limit}
     with quiet_stdout():
-        found = evaluate_model(target, adapter, names, output, against, {**own, **overrides(settings)})
-    if as_json:
-        show(found.summary)
-    else:
+        found = evaluate_model(target, adapter, benchmarks, output, against, {**own, **overrides(settings)})
+    if markdown:
         click.echo(found.table.markdown())
+    else:
+        show_lines(found.summary, evaluation_lines(found.summary), as_json)
 
 
 def _refuse_options(ctx: click.Context, run_dir: str) -> None:
@@ -77,6 +84,8 @@ def _refuse_options(ctx: click.Context, run_dir: str) -> None:
 @click.option("--paper/--no-paper", default=True, show_default=True, help="The paper's figures beside ours.")
 def results(folders: tuple[Path, ...], latex: bool, paper: bool) -> None:
     """Put the benchmarks of several runs and evaluations into one table: a row a model.
+
+    A run without benchmarks has its held-out set there.
 
     Example:
 

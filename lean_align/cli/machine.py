@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
-from lean_align.cli.common import SET, main, overrides, show
+from lean_align.cli.common import JSON, SET, main, overrides, show
 
 
 class Bytes(click.ParamType[Any]):
@@ -32,11 +32,12 @@ class Bytes(click.ParamType[Any]):
     "--vram", type=Bytes(), help="Memory of the card to plan for, such as 24GiB; that of this machine when not given."
 )
 @SET
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool) -> None:
     """Say what each stage of RECIPE will take, before anything is downloaded or run.
 
-    Peak memory, tokens, hours and disk, and the keys to change where it does not fit.
+    Peak memory, tokens, hours and disk, and the keys to change where it does not fit. Exit status 1 when it does not
+    fit as it is; with --json the object's `fits` says so, and the status is 0.
 
     Example:
 
@@ -50,10 +51,12 @@ def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool
         show(found.as_json())
     else:
         click.echo("\n".join(found.lines()))
+        if not found.fits:
+            sys.exit(1)
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def doctor(as_json: bool) -> None:
     """Say what this machine can do, and the command that mends what it cannot.
 
@@ -94,7 +97,7 @@ def doctor(as_json: bool) -> None:
     show_default=True,
     help="Where to write the figures, to paste into an issue.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@JSON
 def bench(
     recipe: str, n_prompts: int, steps: int, turns: int, settings: tuple[str, ...], output: Path, as_json: bool
 ) -> None:

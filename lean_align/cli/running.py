@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, show
+from lean_align.cli.common import FOLDER, JSON, SET, folder_named, main, overrides, quiet_stdout, show, show_lines
 
 
 @main.command()
@@ -15,8 +15,11 @@ from lean_align.cli.common import FOLDER, SET, main, overrides, quiet_stdout, sh
 @click.option("--run-dir", type=FOLDER, help="Folder of the run; runs/<recipe> when not given.")
 @SET
 @click.option("--stop-after", metavar="STAGE", help="Last stage to run, such as rollout or select.")
-def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None) -> None:
+@JSON
+def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None, as_json: bool) -> None:
     """Run every stage of RECIPE, a shipped name or a YAML file; the same command continues a run.
+
+    Ends with a table on a terminal, and with RUN/summary.json where stdout goes elsewhere.
 
     Example:
 
@@ -24,16 +27,29 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
     """
     from lean_align.pipeline import run as run_recipe
     from lean_align.recipe import load_recipe
+    from lean_align.report import run_lines
 
     loaded = load_recipe(recipe, overrides(settings))
-    show(run_recipe(loaded, run_dir or Path("runs") / loaded.name, stop_after))
+    folder = run_dir or folder_named(loaded.name, Path("runs"))
+    found = run_recipe(loaded, folder, stop_after)
+    if "finished" in found:
+        lines = [f"finished: {', '.join(found['finished'])}", f"run folder: {folder}"]
+    else:
+        lines = [*run_lines(found), f"report: {folder / 'report' / 'index.html'}"]
+    show_lines(found, lines, as_json)
 
 
 @main.command("select-from")
 @click.argument("prompts", type=click.Path(path_type=Path))
 @click.option("--model", required=True, help="Hub id, local folder, or demo.")
 @click.option("-n", "count", type=click.IntRange(1), required=True, help="How many prompts to choose.")
-@click.option("-o", "output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write.")
+@click.option(
+    "-o",
+    "output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="Where to write: .jsonl, .json, .parquet, .csv or .tsv.",
+)
 @click.option("--run-dir", type=FOLDER, help="Folder of the run; OUTPUT.run when not given.")
 @SET
 def select_from(
@@ -42,7 +58,8 @@ def select_from(
     """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
 
     PROMPTS is .jsonl, .json or .parquet, a row a prompt, with prompt (or question, or problem) and answer.
-    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them.
+    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them. Another -n with the same
+    OUTPUT uses the rollouts and gradients that are there.
 
     Example:
 
@@ -54,7 +71,8 @@ def select_from(
 
 
 @main.command()
-def recipes() -> None:
+@JSON
+def recipes(as_json: bool) -> None:
     """List the recipes that ship with the package.
 
     Example:
@@ -63,8 +81,12 @@ def recipes() -> None:
     """
     from lean_align.recipe import load_recipe, shipped_recipes
 
-    show(
-        {name: {"description": load_recipe(name).description, "path": str(p)} for name, p in shipped_recipes().items()}
+    found = {name: load_recipe(name).description for name in shipped_recipes()}
+    paths = {name: str(path) for name, path in shipped_recipes().items()}
+    tree = {name: {"description": description, "path": paths[name]} for name, description in found.items()}
+    width = max(map(len, found))
+    show_lines(
+        tree, (f"{name:<{width}}  {description.partition('. ')[0]}" for name, description in found.items()), as_json
     )
 
 

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
+from lean_align.comparing.base import lend_base
 from lean_align.comparing.variants import Variant
 from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline import run, run_stage
@@ -33,11 +35,13 @@ def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
     return folder / f"seed-{seed}" / variant.label.replace("/", "_")
 
 
-def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int, failed: dict[Path, str]) -> Path:
+def run_cell(
+    folder: Path, variant: Variant, base: Recipe, seed: int, failed: dict[Path, str], finished: Iterable[Path] = ()
+) -> Path:
     """Run a cell up to its evaluation, or continue it; returns its run folder.
 
-    `failed` has the shared stages that did not end before, with the reason, and gets those that do not now: other cells
-    that need them do not begin them anew.
+    `finished` are cells whose evaluation of the base this one may take.  `failed` has the shared stages that did not
+    end before, with the reason, and gets those that do not now: other cells that need them do not begin them anew.
 
     Raises
     ------
@@ -52,6 +56,9 @@ def run_cell(folder: Path, variant: Variant, base: Recipe, seed: int, failed: di
     write_text(cell / "recipe.yaml", dump_recipe(recipe))  # the selection runs in this process and reads it
     with withholding(folder):
         run_stage("select", cell)
+    if not is_done(cell):
+        run(recipe, cell, stop_after="train")
+        lend_base(recipe, cell, finished)
     run(recipe, cell, stop_after="evaluate")
     return cell
 

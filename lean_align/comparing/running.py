@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from lean_align.artifacts import changes, write_json, write_text
 from lean_align.comparing.audit import cell_faults, cell_flags, pair_faults, problems_hash
 from lean_align.comparing.cells import cell_folder, in_one_line, is_done, run_cell
 from lean_align.comparing.facts import CellFacts, read_cell
+from lean_align.comparing.pace import Pace, outcome
 from lean_align.comparing.results import Comparison, comparison_results
 from lean_align.comparing.variants import Variant, read_variants
 from lean_align.errors import LeanAlignError, StaleStageError
 from lean_align.pipeline.graph import COMPARISON
 from lean_align.pipeline.locks import lock
-from lean_align.progress import say
+from lean_align.progress import part_of_more, say
 from lean_align.recipe import Recipe, dump_recipe, load_recipe, recipe_tree
 from lean_align.report import comparison_lines, write_comparison
 
@@ -32,7 +34,7 @@ def compare(
     methods: Sequence[str] = (),
     seeds: int = 3,
     sizes: Sequence[int] = (),
-    show: Callable[[str], None] = say,
+    show: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train on the choice of every method with every seed, and compare what came of it.
 
@@ -47,8 +49,8 @@ def compare(
         How many, from the recipe's seed on.
     sizes : sequence of int
         Sizes at which methods without one of their own are taken; selection.n when empty.
-    show : callable
-        Told the table, as one text, whenever a cell has ended.
+    show : callable, optional
+        Told the table, as one text, whenever a cell has ended; nothing is when not given.
 
     Returns
     -------
@@ -65,13 +67,15 @@ def compare(
     if base.reference not in variants:
         say(f"compare: {base.reference.label} is trained too, as the reference (--set compare.reference=METHOD)")
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder):
+    with lock(folder), part_of_more():
         _keep_recipe(folder / COMPARISON, recipe)
         progress = _Progress(base, folder)
         for seed in base.seeds:
             for variant in base.variants:
                 if progress.take(variant, seed):
-                    show("\n".join(comparison_lines(progress.publish(page=False))))
+                    results = progress.publish(page=False)
+                    if show is not None:
+                        show("\n".join(comparison_lines(results)))
             if seed != base.seeds[-1]:
                 progress.publish(page=True)
         return progress.publish(page=True)
@@ -105,6 +109,7 @@ class _Progress:
     flags: list[tuple[str, int, str]] = field(default_factory=list)
     known: dict[Any, Any] = field(default_factory=dict)
     failed: dict[Path, str] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
 
     def take(self, variant: Variant, seed: int) -> bool:
         """Run a cell where it is not done, audit it, and keep its facts; whether anything was run."""
@@ -112,18 +117,29 @@ class _Progress:
         try:
             done = is_done(cell)
             if not done:
-                say(f"compare: {variant.label}, seed {seed} ({len(self.cells)} of {self.plan.n_cells} cells done)")
-            run_cell(self.folder, variant, self.plan.recipe, seed, self.failed)
+                to_go = self.pace.to_go(self._still_to_come(variant, seed))
+                say(f"compare: {variant.label}, seed {seed} ({len(self.cells)} of {self.plan.n_cells} done{to_go})")
+            with self.pace.timed(variant == self.plan.variants[0]) if not done else nullcontext():
+                finished = [cell_folder(self.folder, *key) for key in self.cells]
+                run_cell(self.folder, variant, self.plan.recipe, seed, self.failed, finished)
             found = [*cell_faults(cell), *self._against_reference(cell, seed)]
             if not found:
-                self.cells[variant, seed] = read_cell(cell)
+                self.cells[variant, seed] = facts = read_cell(cell)
                 self.flags += [(variant.label, seed, text) for text in cell_flags(cell)]
+                if not done:
+                    say(f"compare: {variant.label}, seed {seed}: {outcome(facts)}")
         except (LeanAlignError, OSError) as error:
             found = [in_one_line(error)]
         for text in found:
             say(f"compare: {variant.label}, seed {seed} does not count: {text}")
         self.faults += [(variant.label, seed, text) for text in found]
         return not done
+
+    def _still_to_come(self, variant: Variant, seed: int) -> list[bool]:
+        """Of each cell that has not ended, this one first, whether it is the first of its seed."""
+        order = [(s, v) for s in self.plan.seeds for v in self.plan.variants]
+        later = order[order.index((seed, variant)) :]
+        return [v == self.plan.variants[0] for s, v in later if not is_done(cell_folder(self.folder, v, s))]
 
     def publish(self, page: bool) -> dict[str, Any]:
         """Write the results as far as they are there; the page too, which takes seconds, where it is asked for."""

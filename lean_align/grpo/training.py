@@ -174,6 +174,18 @@ def log_rows(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     ]
 
 
+def what_moves(logs: Mapping[str, float]) -> str:
+    """What a step's line shows: its loss is 0 but for rounding where each prompt is sampled and used once."""
+    parts = [f"reward {float(logs['reward']):.2f}"]
+    if "frac_reward_zero_std" in logs:
+        parts.append(f"with signal {1 - float(logs['frac_reward_zero_std']):.0%}")
+    if "completions/mean_length" in logs:
+        parts.append(f"tokens {float(logs['completions/mean_length']):.0f}")
+    if "kl" in logs:
+        parts.append(f"KL {float(logs['kl']):.4f}")
+    return ", ".join(parts)
+
+
 class _StepCallback(TrainerCallback):  # type: ignore[misc]
     """Seeds each step, writes its rewards, shows progress, and marks whole checkpoints."""
 
@@ -201,7 +213,7 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Show one line a step."""
         if logs and "reward" in logs:
-            self.progress.advance(1, f"reward {float(logs['reward']):.2f} loss {float(logs.get('loss', 0)):.3f}")
+            self.progress.advance(1, what_moves(logs))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Mark the checkpoint: everything of it is on disk."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lean_align.artifacts import StageFolder, disk_errors, read_json, write_json, write_jsonl
+from lean_align.artifacts import StageFolder, read_json, write_json, write_jsonl
 from lean_align.data import prompt_rows
+from lean_align.disk import disk_errors
 from lean_align.pipeline.diagnosis import cut_lines
 from lean_align.pipeline.engines import sampling_engine
 from lean_align.pipeline.halving import recorder
@@ -43,7 +46,10 @@ def sample_sets(
     cut: dict[str, float] = {}
     end_names: list[str] = []
     record, slots = recorder(folder, "evaluation"), max(s.sampling(recipe).slots for s in sets)
+    *_, last = adapters
     for model, adapter in adapters.items():
+        if model != last and all(_is_whole(folder.path / model / f"{s.name}.jsonl", s) for s in sets):
+            continue  # the model need not be loaded; the last one gives the stage its engine
         say(f"evaluation of {model}")
         (folder.path / model).mkdir(exist_ok=True)
         with sampling_engine(
@@ -61,6 +67,18 @@ def sample_sets(
     for line in cut_lines("evaluation", cut, "evaluation.max_new_tokens", end_names):
         say(line)
     folder.counts[SECONDS] = read_json(folder.path / _CLOCK)
+
+
+def _is_whole(path: Path, problems: ProblemSet) -> bool:
+    """Whether a file holds every completion of a set, as a finished or a lent evaluation has them."""
+    text = path.read_bytes() if path.exists() else b""
+    if not text.endswith(b"\n"):
+        return False
+    try:
+        found = Counter(json.loads(line)["prompt_id"] for line in text.splitlines())
+    except (ValueError, KeyError, TypeError):
+        return False
+    return found == {prompt.prompt_id: problems.num_samples for prompt in problems.prompts}
 
 
 def drop_clock(folder: StageFolder) -> None:

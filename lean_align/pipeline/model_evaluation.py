@@ -12,19 +12,20 @@ from lean_align.artifacts import (
     canonical_json,
     check_inputs,
     check_outputs,
-    disk_errors,
     folder_hash,
     read_json,
     read_manifest,
+    safe_name,
     stage_folder,
     text_hash,
     write_json,
 )
 from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
+from lean_align.disk import disk_errors
 from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline.environment import describe, set_threads
-from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
+from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import add_seconds, evaluation_summary
 from lean_align.pipeline.graph import model_hash
 from lean_align.pipeline.locks import lock
@@ -116,13 +117,14 @@ def evaluate_model(
 
 
 def _label(model: str, adapter: Path | None) -> str:
-    """The model's name in tables and folders."""
-    own = Path(model).name or "model"
-    if adapter is None:
-        return own
-    folder = adapter.resolve()
-    in_run = folder.name == "adapter" and folder.parent.name in ("training", "warmup")
-    return f"{own}+{folder.parents[1].name if in_run else folder.name}"
+    """The model's name in tables and folders: one part of a path, and none that an evaluation has for itself."""
+    path = Path(model)
+    own = (path.resolve().name if path.name in ("", "..") else path.name) or "model"
+    if adapter is not None:
+        folder = adapter.resolve()
+        in_run = folder.name == "adapter" and folder.parent.name in ("training", "warmup")
+        own = f"{own}+{folder.parents[1].name if in_run else folder.name}"
+    return f"{own}-model" if own == PROBLEMS else safe_name(own)
 
 
 def _check_keys(overrides: Mapping[str, Any]) -> None:

@@ -78,8 +78,9 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
 
 
 def _what_ran(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The backend that trained, or the engine that sampled, of a stage that did."""
-    return {key: manifest["counts"][key] for key in ("backend", "engine") if key in manifest["counts"]}
+    """The backend that trained, or the engine that sampled, of a stage that did, and the tokens that it sampled."""
+    keys = ("backend", "engine", "generated_tokens")
+    return {key: manifest["counts"][key] for key in keys if key in manifest["counts"]}
 
 
 def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import StageFolder, disk_errors
+from lean_align.artifacts import StageFolder
+from lean_align.disk import disk_errors
 from lean_align.pipeline.diagnosis import cut_lines, rollout_facts, rollout_lines
 from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.halving import recorder

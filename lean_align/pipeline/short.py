@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import read_json, write_jsonl
+from lean_align.artifacts import read_json
 from lean_align.data import FORMATS
 from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline.chosen_rows import chosen_rows
+from lean_align.pipeline.remaking import forget_old_choice
 from lean_align.pipeline.run import run
+from lean_align.pipeline.selected_files import check_output, write_rows
 from lean_align.pipeline.selection_stage import SELECTED
 from lean_align.recipe import load_recipe
 
@@ -38,9 +40,11 @@ def select_from_file(
         Hub id, local folder, or `demo`.
     n : int
     output : Path
-        Where the chosen prompts go, best first, with all columns of their rows (`chosen_rows`).
+        Where the chosen prompts go, best first, with all columns of their rows (`chosen_rows`); .jsonl, .json,
+        .parquet, .csv or .tsv, which says the format.
     run_dir : Path, optional
-        `<output>.run` when not given; the same call continues it.
+        `<output>.run` when not given; the same call continues it, and one with another n or selection.method uses its
+        rollouts and gradients again.
     overrides : mapping, optional
         Recipe keys and values, as for `run`.
 
@@ -53,6 +57,7 @@ def select_from_file(
         raise DataError(f"there is no file {prompts}; expected {FORMATS} with one prompt a row, or a folder of them.")
     if output.resolve() == prompts.resolve():
         raise RecipeError(f"-o is {output}, the file that is read; it would be lost. Give another name.")
+    check_output(output)
     path = str(prompts.resolve())
     base = {
         "name": f"select-from {_NO_NAME.sub('-', prompts.name)[:100].strip()}",
@@ -65,7 +70,8 @@ def select_from_file(
     }
     run_dir = run_dir or output.with_name(output.name + ".run")
     recipe = load_recipe(DEMO if model == DEMO else BASE_RECIPE, {**base, **(overrides or {})})
+    forget_old_choice(recipe, run_dir)
     run(recipe, run_dir, "select")
-    write_jsonl(output, chosen_rows(recipe, run_dir / "selection" / SELECTED))
+    write_rows(output, chosen_rows(recipe, run_dir / "selection" / SELECTED))
     counts = read_json(run_dir / "selection" / "manifest.json")["counts"]
     return {"output": str(output), "run_dir": str(run_dir), **counts}

@@ -9,7 +9,9 @@ from typing import Any
 
 from lean_align.artifacts import read_json, write_text
 from lean_align.errors import DataError
-from lean_align.report.methods import methods_from_summary
+from lean_align.pipeline.graph import refuse_comparison
+from lean_align.pipeline.held_out import with_held_out
+from lean_align.report.methods import MethodResults, methods_from_summary
 from lean_align.report.paper import PaperTable, table_for
 from lean_align.report.results_table import ResultsTable, results_table
 
@@ -33,21 +35,38 @@ def write_table(table: ResultsTable, folder: Path) -> None:
 def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
     """The benchmarks of several runs and evaluations in one table, with the paper's figures or without.
 
+    A run without benchmarks has its held-out set there.  Rows that only their folders tell apart are named by them.
+
     Raises
     ------
     DataError
-        When a folder has no summary.json, a run was evaluated on no benchmark, or two in different ways.
+        When a folder is no finished run or evaluation, or two were evaluated in different ways.
     """
-    methods = []
-    for folder in folders:
-        if not (folder / "summary.json").is_file():
-            raise DataError(f"{folder} has no summary.json; expected the folder of a finished run or evaluation.")
-        found = read_json(folder / "summary.json")
-        if not found.get("benchmarks"):
-            raise DataError(f"{folder} was evaluated on no benchmark; expected evaluation.benchmarks in its recipe.")
-        methods += methods_from_summary(found)
+    rows = [(folder, method) for folder in folders for method in methods_from_summary(_finished(folder))]
+    methods = [_told_apart(folder, method, rows) for folder, method in rows]
     benchmarks = list(dict.fromkeys(name for method in methods for name in method.scores))
     return results_table(methods, table_for(benchmarks, None) if paper else None)
+
+
+def _finished(folder: Path) -> Mapping[str, Any]:
+    """summary.json of a run or an evaluation."""
+    refuse_comparison(folder)
+    if not (folder / "summary.json").is_file():
+        raise DataError(f"{folder} has no summary.json; expected the folder of a finished run or evaluation.")
+    found = read_json(folder / "summary.json")
+    if not isinstance(found, dict):
+        raise DataError(f"{folder / 'summary.json'} is not that of a run or an evaluation.")
+    return found if found.get("benchmarks") else with_held_out(found, folder)
+
+
+def _told_apart(folder: Path, method: MethodResults, rows: Sequence[tuple[Path, MethodResults]]) -> MethodResults:
+    """The row with its folder's name, where another differs from it in the figures alone."""
+    alike = [
+        other
+        for _, other in rows
+        if (other.label, other.model, other.seed) == (method.label, method.model, method.seed) and other != method
+    ]
+    return replace(method, label=f"{method.label}, {folder.resolve().name}") if alike else method
 
 
 def _differences(summary: Mapping[str, Any]) -> Iterator[str]:

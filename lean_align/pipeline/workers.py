@@ -15,14 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import (
-    StageFolder,
-    disk_errors,
-    open_stage_folder,
-    read_json,
-    read_manifest,
-    write_json,
-)
+from lean_align.artifacts import StageFolder, open_stage_folder, read_json, read_manifest, write_json
+from lean_align.disk import disk_errors
 from lean_align.errors import RowsHeldError
 from lean_align.pipeline.environment import made_by
 from lean_align.pipeline.gradient_stage import fill_rows, groups_to_learn, open_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lean_align.artifacts import disk_errors
+from lean_align.disk import disk_errors
 
 _TORCH_SAYS = ("PytorchStreamWriter failed writing", "unexpected pos")  # torch.save, of a file cut short
 

@@ -9,5 +9,6 @@ matplotlib and jinja2 are imported on the first call, not with this package.
 from lean_align.report.comparison import comparison_lines, write_comparison
 from lean_align.report.page import write_report
 from lean_align.report.records import ReportScores
+from lean_align.report.terminal import evaluation_lines, run_lines
 
-__all__ = ["ReportScores", "comparison_lines", "write_comparison", "write_report"]
+__all__ = ["ReportScores", "comparison_lines", "evaluation_lines", "run_lines", "write_comparison", "write_report"]

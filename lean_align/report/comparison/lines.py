@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lean_align.report.comparison.cells import bare_p, difference, difference_interval, score, share, share_interval
 from lean_align.report.comparison.records import Comparison, Tree, n_seeds, read_comparison
 from lean_align.report.comparison.wording import progress, warnings
+from lean_align.report.text_tables import aligned, printable
 
 _HEADS = ("method", "seeds", "acc. %", "interval", "diff.", "interval", "p", "Holm", "w:l", "")
 
@@ -29,10 +30,10 @@ def comparison_lines(results: Mapping[str, Any]) -> list[str]:
     found = read_comparison(results)
     rows = [_row(found, method) for method in found.methods]
     return [
-        *(f"FAULT: {_printable(str(fault))}" for fault in found.tree.get("faults") or []),
-        f"{_printable(str(found.tree.get('recipe') or 'comparison'))}: {progress(found)}",
-        *(_aligned([_HEADS, *rows]) if rows else []),
-        *(f"FLAG: {_printable(warning)}" for warning in warnings(found)),
+        *(f"FAULT: {printable(str(fault))}" for fault in found.tree.get("faults") or []),
+        f"{printable(str(found.tree.get('recipe') or 'comparison'))}: {progress(found)}",
+        *(aligned([_HEADS, *rows]) if rows else []),
+        *(f"FLAG: {printable(warning)}" for warning in warnings(found)),
     ]
 
 
@@ -40,7 +41,7 @@ def _row(found: Comparison, method: Tree) -> tuple[str, ...]:
     label = method["label"]
     gap, paired_gap, row = found.gap(label), found.gap(label, found.reference_of(label)), found.paired.get(label) or {}
     start = (
-        _printable(label),
+        printable(label),
         f"{n_seeds(method)}/{len(found.seeds)}",
         share(method.get("accuracy"), gap),
         share_interval(method.get("interval")) or gap,
@@ -56,18 +57,3 @@ def _row(found: Comparison, method: Tree) -> tuple[str, ...]:
         score(row.get("seed_wins"), row.get("seed_losses"), paired_gap).replace(" ", ""),
         found.against(label),
     )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their longest cell, the first to the left and the numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (zip(row, widths, strict=True) for row in rows)
-    ]
-    return [line.rstrip() for line in (lines[0], "-" * len(lines[0]), *lines[1:])]
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which could move the terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
