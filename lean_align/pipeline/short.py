@@ -60,7 +60,7 @@ def select_from_file(
     check_output(output)
     path = str(prompts.resolve())
     base = {
-        "name": f"select-from {_NO_NAME.sub('-', prompts.name)[:100].strip()}",
+        "name": f"select-from {_NO_NAME.sub('-', prompts.resolve().name)[:100].strip()}",
         "model.name": model,
         "data.train_path": path,
         "data.config": None,

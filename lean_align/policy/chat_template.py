@@ -147,7 +147,8 @@ def _turn_end(tokenizer: Any, text: str) -> str | None:
     """The token that begins what stands behind the answer."""
     _, found, behind = text.rpartition(_ANSWER)
     behind = behind.lstrip()
-    names = [token.content for token in tokenizer.added_tokens_decoder.values()] + list(tokenizer.all_special_tokens)
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = [token.content for token in added] + list(tokenizer.all_special_tokens)
     fitting = [name for name in names if name.strip() and behind.startswith(name)]
     return max(fitting, key=len) if found and fitting else None
 

@@ -196,7 +196,7 @@ def load_encoder(model: ModelRecipe, data: DataRecipe) -> PromptEncoder:
 
 
 def _chat_template(tokenizer: Any, model: ModelRecipe, data: DataRecipe) -> ChatTemplate:
-    if not tokenizer.chat_template:
+    if not getattr(tokenizer, "chat_template", None):
         raise ModelError(f"the tokenizer of {model.name} has no chat template. Set data.prompt_format=plain.")
     return read_template(tokenizer, data.chat_template_kwargs, model.name)
 

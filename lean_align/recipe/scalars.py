@@ -82,7 +82,9 @@ def read_setting(key: str, hint: Any, text: str) -> Any:
     if str in options:
         # an empty text is a null where there can be one, as in a recipe file
         return Plain(text) if type(None) in options and text in _NULL else _without_quotes(text)
-    text = _without_quotes(text.strip())
+    given, text = text.strip(), _without_quotes(text.strip())
+    if Any in options and text != given:
+        return text
     if not text.startswith(("[", "{")):
         return Plain(text) if text or not any(get_origin(option) is tuple for option in options) else []
     try:
@@ -124,7 +126,7 @@ def converted(hint: Any, value: Any, key: str) -> Any:
 
 
 def untyped(value: Any) -> Any:
-    """A value whose key has no type of its own: numbers, true, false and null by YAML 1.2, anything else a text."""
+    """A value whose key has no type of its own: without quotes a number, a boolean or null where it reads as one."""
     if isinstance(value, dict):
         return {str(name): untyped(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -133,9 +135,7 @@ def untyped(value: Any) -> Any:
         return value
     if value in _NULL:
         return None
-    if value in ("true", "false"):
-        return value == "true"
-    for kind in (int, float):
+    for kind in (bool, int, float):
         read = _number(kind, value)
         if read is not None:
             return read
