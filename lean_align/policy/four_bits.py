@@ -34,6 +34,8 @@ def share_4bit(base: torch.nn.Module) -> tuple[float, int]:
     ends = {id(end.weight) for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None}
     packed = other = other_bytes = 0
     for module in base.modules():
+        if isinstance(module, torch.nn.Embedding):
+            continue
         if isinstance(module, Linear4bit):
             packed += module.in_features * module.out_features
             continue

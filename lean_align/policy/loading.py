@@ -126,10 +126,10 @@ def _share_4bit(model: ModelRecipe, base: Any) -> float:
 
 def _load_base(model: ModelRecipe, device: torch.device) -> Any:
     dtype = getattr(torch, model.dtype)
-    quantization = None
+    packing = {}  # given as None, it would hide the one of a checkpoint that lies in 4 bits
     if model.quantization == "nf4":
         _check_widths(model)
-        quantization = BitsAndBytesConfig(
+        packing["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -140,17 +140,17 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
         AutoModelForCausalLM,
         model,
         dtype=dtype,
-        quantization_config=quantization,
         device_map={"": device.type},
         output_loading_info=True,
         **attention_options(load_part(AutoConfig, model)),
+        **packing,
     )
     if found["missing_keys"]:  # transformers would fill them with random numbers
         raise ModelError(
             f"model.name is {model.name!r}: its files lack {len(found['missing_keys'])} weights that its config.json "
             f"asks for ({some(found['missing_keys'])}). Copy or download them again, or mend the configuration."
         )
-    if quantization is not None and device.type == "cpu":
+    if packing and device.type == "cpu":
         forget_mapped_files(".safetensors")
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -73,6 +73,8 @@ def _refusal(loader: Any, name: str, folder: Path, error: Exception) -> str:
         reason = f"{damaged.name} is damaged or cut off, {damaged.stat().st_size} bytes"
     elif "weights_only" in text or "UnpicklingError" in type(error).__name__:
         reason = "its weights are a pickle that holds more than tensors, which can run code and is not opened"
+    elif "ignore_mismatched_sizes" in text:
+        reason = "weights have other sizes than its config.json asks for, or are packed in a way that it does not name"
     else:
         reason = first_line(error)
     return (
