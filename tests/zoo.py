@@ -82,6 +82,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """By name: transformers' model type, and what its configuration has beside the common sizes."""
+NOT_RUN = ("mamba", "llama4")
+"""Decoded in tests, but not run as a whole."""
 
 
 def make_config(name: str, **settings: Any) -> Any:
