@@ -13,9 +13,11 @@ from lean_align.gradients import (
     check_log_probs,
     completion_log_probs,
     micro_batches,
+    path_of,
     prompt_gradients,
 )
 from lean_align.gradients.budget import smaller_budget
+from lean_align.policy.output_layer import OutputLayer
 from lean_align.projection import SjltProjector, make_projector
 from lean_align.types import Group
 
@@ -310,14 +312,16 @@ class Blocks:
         return gradients @ self.matrix
 
 
-def test_a_window_shorter_than_the_row_is_refused(make_policy, groups):
+def test_a_window_that_the_mask_does_not_have_is_not_shared(make_policy, groups, capsys):
     policy = make_policy()
+    expected = gradient_of(policy, groups[0], share_prompt=False)
     for module in policy.model.modules():
         if type(module).__name__ == "LlamaAttention":
             forward = module.forward
             module.forward = lambda *a, forward=forward, **kw: forward(*a, **{**kw, "sliding_window": 8})
-    with pytest.raises(ModelError, match="last 8 tokens only"):
-        gradient_of(policy, groups[0])
+    assert torch.equal(gradient_of(policy, groups[0]), expected)
+    assert "computed anew for each completion" in capsys.readouterr().err
+    assert path_of(policy).reason == "the model tells its attention of a window of 8 tokens, its mask has none"
 
 
 def test_the_model_attends_in_its_own_way_again_afterwards(make_policy, groups):
@@ -423,9 +427,8 @@ def test_nan_is_named_with_parameter_and_prompt(make_policy, groups):
         gradient_of(policy, groups[2])
 
 
-def test_a_head_that_is_more_than_linear_is_refused(make_policy, groups, monkeypatch):
-    policy = make_policy()
-    check_log_probs(policy, groups[0])
+def with_capped_logits(policy) -> None:
+    """Have the model's own forward cap its logits, as Gemma 2 does."""
     model = policy.causal_lm
     plain = type(model).forward
 
@@ -434,8 +437,26 @@ def test_a_head_that_is_more_than_linear_is_refused(make_policy, groups, monkeyp
         output.logits = 3 * torch.tanh(output.logits / 3)
         return output
 
-    monkeypatch.setattr(model, "forward", capped.__get__(model))
-    with pytest.raises(ModelError, match="more than a linear map"):
+    model.forward = capped.__get__(model)
+
+
+@pytest.mark.parametrize("share_prompt", [True, False])
+def test_a_head_that_is_more_than_linear_is_taken_as_it_is(make_policy, groups, share_prompt):
+    policy = make_policy(double=True)
+    before = literal_gradient(policy, groups[0])
+    with_capped_logits(policy)
+    check_log_probs(policy, groups[0], share_prompt)
+    expected = literal_gradient(policy, groups[0])
+    assert relative_error(before, expected) > 0.1
+    assert relative_error(gradient_of(policy, groups[0], share_prompt=share_prompt), expected) < 1e-12
+
+
+def test_logits_that_the_parts_do_not_give_are_refused(make_policy, groups, monkeypatch):
+    policy = make_policy()
+    assert check_log_probs(policy, groups[0]).name == "shared"
+    with_capped_logits(policy)
+    monkeypatch.setattr(OutputLayer, "__call__", lambda self, states: self.head(states))  # the cap left out
+    with pytest.raises(ModelError, match="LlamaForCausalLM does something between its layers and its logits"):
         check_log_probs(policy, groups[0])
 
 

@@ -24,21 +24,28 @@ import torch
 
 from lean_align.errors import ModelError
 from lean_align.gradients.budget import BudgetedBackward
-from lean_align.gradients.group import backward_group, check_log_probs, completion_log_probs, micro_batches
+from lean_align.gradients.checking import check_log_probs, check_model
+from lean_align.gradients.group import backward_group, completion_log_probs, micro_batches
+from lean_align.gradients.paths import GradientPath, gradient_path, path_of
 from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.weights import advantages, completion_weights
 from lean_align.memory import Halving
 from lean_align.policy import Policy
+from lean_align.progress import say
 from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Group
 
 __all__ = [
+    "GradientPath",
     "advantages",
     "backward_group",
     "check_log_probs",
+    "check_model",
     "completion_log_probs",
     "completion_weights",
+    "gradient_path",
     "micro_batches",
+    "path_of",
     "prompt_gradients",
 ]
 
@@ -81,7 +88,7 @@ def prompt_gradients(
     max_new_tokens : int, optional
         The length that `dr_grpo` divides by.
     share_prompt : bool
-        Compute the prompt once for all its completions; False pads and repeats it.
+        Compute the prompt once for all its completions, where the model can (see `path_of`); False pads and repeats it.
     second_moments : mapping of str to tensor, optional
         Of Adam, for each LoRA parameter by name: gradients are divided by their square root plus 1e-8.
     ordinals : sequence of int, optional
@@ -103,7 +110,7 @@ def prompt_gradients(
     GradientError
         When a LoRA parameter got no gradient, or NaN or Inf; parameter and prompt are named.
     ModelError
-        When the policy has no trainable parameters, or the model cannot share a prompt.
+        When the policy has no trainable parameters, or its model is no decoder.
     OutOfMemoryError
         When a single completion does not fit into memory.
 
@@ -118,18 +125,14 @@ def prompt_gradients(
     streams = isinstance(project, StreamingProjector) and project.batch_rows == 1
     row = GradientRow(parameters, project if streams else None, second_moments)  # type: ignore[arg-type]
     batch = _Batch(project, row) if project is not None and not streams else None
-    backward = BudgetedBackward(
-        policy,
-        row,
-        token_budget,
-        on_halving,
-        temperature=temperature,
-        logprob_chunk=logprob_chunk,
-        loss=loss,
-        rollouts=rollouts,
-        max_new_tokens=max_new_tokens,
-        share_prompt=share_prompt,
-    )
+    options = {
+        "temperature": temperature,
+        "logprob_chunk": logprob_chunk,
+        "loss": loss,
+        "rollouts": rollouts,
+        "max_new_tokens": max_new_tokens,
+    }
+    backward: BudgetedBackward | None = None
     place = iter(ordinals) if ordinals is not None else iter(range(2**62))
     for group in groups:
         if group.learnability == 0:
@@ -143,6 +146,9 @@ def prompt_gradients(
             raise ValueError(f"got {len(ordinals or ())} ordinals; expected one for each group with spread.")
         if batch is not None and not batch.takes(ordinal):
             yield from batch.empty()
+        if backward is None:
+            options["share_prompt"] = _shares_prompt(policy, share_prompt)
+            backward = BudgetedBackward(policy, row, token_budget, on_halving, **options)
         backward.run(group)
         row.check(group.prompt.prompt_id)
         if batch is None:
@@ -151,6 +157,13 @@ def prompt_gradients(
             batch.put(ordinal, group.prompt.prompt_id, row.row)
     if batch is not None:
         yield from batch.empty()
+
+
+def _shares_prompt(policy: Policy, wanted: bool) -> bool:
+    path = path_of(policy, wanted)
+    if wanted and not path.shares_prompt:
+        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
+    return path.shares_prompt
 
 
 class _Batch:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 
-from lean_align.errors import ModelError
 from lean_align.gradients.log_probs import (
     TokenStates,
     backward_tokens,
@@ -16,12 +14,12 @@ from lean_align.gradients.log_probs import (
     run_prompt,
     token_log_probs,
 )
+from lean_align.gradients.paths import beyond_rope
 from lean_align.gradients.shared_prompt import shared_prompt_attention, wide_leaf
 from lean_align.gradients.weights import completion_weights
 from lean_align.policy import Policy
+from lean_align.policy.output_layer import OutputLayer
 from lean_align.types import Completion, Group
-
-CHECKED_TOKENS = 64
 
 
 def micro_batches(lengths: Sequence[int], token_budget: int, padded: bool = True) -> list[range]:
@@ -74,14 +72,16 @@ def backward_group(
     weights = completion_weights(group, loss, rollouts, max_new_tokens)
     chosen = [group.completions[i] for i in weights]
     per_completion = torch.tensor(list(weights.values()), dtype=torch.float64, device=policy.device)
-    prompt_ids, head = policy.encoder.encode(group.prompt), policy.causal_lm.get_output_embeddings()
+    prompt_ids, head = policy.encoder.encode(group.prompt), OutputLayer(policy.causal_lm)
 
     def backward(tokens: TokenStates, run: range) -> None:
         per_token = per_completion[run.start : run.stop][tokens.completion]
         backward_tokens(head, tokens, per_token, temperature, logprob_chunk)
 
-    if not share_prompt:
-        for run in micro_batches([len(prompt_ids) + c.n_tokens for c in chosen], token_budget):
+    whole = [len(prompt_ids) + c.n_tokens for c in chosen]
+    alone = beyond_rope(policy, whole)
+    if alone or not share_prompt:
+        for run in micro_batches(whole, 0 if alone else token_budget):
             backward(plain_states(policy, prompt_ids, chosen[run.start : run.stop]), run)
         return
     runs = micro_batches([c.n_tokens for c in chosen], token_budget, padded=False)
@@ -125,50 +125,18 @@ def completion_log_probs(
     completion : (total completion tokens,) int64
         Which completion each token belongs to.
     """
+    head, alone = (
+        OutputLayer(policy.causal_lm),
+        beyond_rope(policy, [len(prompt_ids) + c.n_tokens for c in completions]),
+    )
     with torch.no_grad():
-        if share_prompt:
+        if share_prompt and not alone:
             with shared_prompt_attention(policy):
-                tokens = packed_states(policy, *run_prompt(policy, prompt_ids), completions)
+                runs = [packed_states(policy, *run_prompt(policy, prompt_ids), completions)]
         else:
-            tokens = plain_states(policy, prompt_ids, completions)
-        head = policy.causal_lm.get_output_embeddings()
-        chunks = zip(torch.split(tokens.states, logprob_chunk), torch.split(tokens.targets, logprob_chunk))
-        return torch.cat([token_log_probs(head, *chunk, temperature) for chunk in chunks]), tokens.completion
-
-
-def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True) -> None:
-    """Refuse a model for which the parts, as used here, do not give the model's own log-probabilities.
-
-    An output layer that does more than a linear map (soft-capping, scaling) is found, and an attention
-    that a shared prompt does not reproduce.
-
-    Raises
-    ------
-    ModelError
-        When the mean difference over the first 64 tokens of two completions is above 0.01 nats, or above 0.2
-        for a model that computes in 16 bits: there, rounding alone gave SmolLM2-135M 0.04 to 0.06 (and less than
-        0.0001 in float32).
-    """
-    prompt_ids = policy.encoder.encode(group.prompt)
-    completions = [_first_tokens(completion, CHECKED_TOKENS) for completion in group.completions[:2]]
-    ours, row = completion_log_probs(policy, prompt_ids, completions, share_prompt=share_prompt)
-    gap = 0.0
-    with torch.no_grad():
-        for i, completion in enumerate(completions):
-            ids = torch.tensor([[*prompt_ids, *completion.token_ids]], device=policy.device)
-            output = policy.model(input_ids=ids, use_cache=False, logits_to_keep=completion.n_tokens + 1)
-            logits = output.logits[0, -completion.n_tokens - 1 : -1].float()
-            theirs = logits.log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])[:, 0]
-            gap = max(gap, (ours[row == i] - theirs).abs().mean().item())
-    tolerance = 0.2 if policy.causal_lm.dtype.itemsize == 2 else 0.01
-    if not gap <= tolerance:
-        way_out = "Set gradients.share_prompt=false." if share_prompt else "This architecture is not supported."
-        raise ModelError(
-            f"log-probabilities as the gradient stage computes them differ from the model's own by {gap:.3g} on "
-            f"average (expected at most {tolerance}): its output layer does more than a linear map, or its attention "
-            f"cannot share a prompt. {way_out}"
-        )
-
-
-def _first_tokens(completion: Completion, n: int) -> Completion:
-    return replace(completion, token_ids=completion.token_ids[:n], n_tokens=min(n, completion.n_tokens))
+            batches = [[c] for c in completions] if alone else [completions]
+            runs = [plain_states(policy, prompt_ids, batch) for batch in batches]
+        states, targets = torch.cat([run.states for run in runs]), torch.cat([run.targets for run in runs])
+        row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
+        chunks = zip(torch.split(states, logprob_chunk), torch.split(targets, logprob_chunk))
+        return torch.cat([token_log_probs(head, *chunk, temperature) for chunk in chunks]), row

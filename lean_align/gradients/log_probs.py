@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from lean_align.gradients.shared_prompt import SharedPrompt
 from lean_align.memory import return_freed_blocks
 from lean_align.policy import Policy
+from lean_align.policy.output_layer import OutputLayer, backbone_of
 from lean_align.types import Completion
 
 
@@ -39,9 +40,7 @@ class TokenStates:
     completion: torch.Tensor
 
 
-def token_log_probs(
-    head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor, temperature: float
-) -> torch.Tensor:
+def token_log_probs(head: OutputLayer, states: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
     """Log-probabilities of `targets`, (tokens,) float32 (float64 for a float64 model), at a temperature."""
     logits = head(states)
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -49,20 +48,20 @@ def token_log_probs(
 
 
 def backward_tokens(
-    head: torch.nn.Module, tokens: TokenStates, weights: torch.Tensor, temperature: float, logprob_chunk: int
+    head: OutputLayer, tokens: TokenStates, weights: torch.Tensor, temperature: float, logprob_chunk: int
 ) -> None:
     """Add the gradient of  - sum over tokens of weight * log-probability  to `.grad` of every leaf.
 
     Parameters
     ----------
-    head : Module
-        The model's output layer.
+    head : OutputLayer
+        The model's own.
     tokens : TokenStates
     weights : (tokens,) float
     temperature : float
     logprob_chunk : int
         Tokens whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes for a
-        bfloat16 model.
+        bfloat16 model, and up to twice that where the model scales or caps them.
     """
     if tokens.states.device.type == "cpu":
         return_freed_blocks()  # of the layers' forward pass: logits are far larger, and would lie beside them
@@ -85,7 +84,7 @@ def plain_states(policy: Policy, prompt_ids: Sequence[int], completions: Sequenc
     width, start = max(map(len, rows)), len(prompt_ids)
     ids = torch.tensor([row + [policy.pad_token_id] * (width - len(row)) for row in rows], device=policy.device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=policy.device)
-    hidden = policy.causal_lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden = backbone_of(policy.causal_lm)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
     place = torch.tensor([start + t for c in completions for t in range(len(c.token_ids))], device=policy.device)
     return TokenStates(hidden[row, place - 1], ids[row, place], row)  # position t of a row predicts token t + 1
@@ -99,7 +98,9 @@ def run_prompt(policy: Policy, prompt_ids: Sequence[int]) -> tuple[SharedPrompt,
     """
     prompt = SharedPrompt(len(prompt_ids))
     ids = torch.tensor([list(prompt_ids)], device=policy.device)
-    hidden = policy.causal_lm.base_model(input_ids=ids, use_cache=False, shared_prompt=prompt).last_hidden_state
+    hidden = backbone_of(policy.causal_lm)(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, shared_prompt=prompt
+    ).last_hidden_state
     return prompt, hidden[0, -1:]
 
 
@@ -120,8 +121,10 @@ def packed_states(
     if not packed:  # one token each: the prompt alone predicts them all
         return TokenStates(torch.cat([last_state.to(dtype) for _ in completions]), targets, row)
     positions = [prompt.n_tokens + i for tokens in inputs for i in range(len(tokens))]
-    hidden = policy.causal_lm.base_model(
-        input_ids=torch.tensor([packed], device=policy.device),
+    ids = torch.tensor([packed], device=policy.device)
+    hidden = backbone_of(policy.causal_lm)(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),  # so that transformers looks for no packed rows of its own kind
         position_ids=torch.tensor([positions], device=policy.device),
         use_cache=False,
         shared_prompt=replace(prompt, bounds=tuple(bound for bound in bounds if bound[0] < bound[1])),

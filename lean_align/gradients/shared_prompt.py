@@ -18,28 +18,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from lean_align.errors import ModelError
+from lean_align.gradients.attention import LayerMask, Sees, explicit_attention, scaled_attention
 from lean_align.policy import Policy
 
-NAME = "lean_align_shared_prompt"
+SDPA, EAGER = "lean_align_shared_prompt", "lean_align_shared_prompt_eager"
+_NAMES = {"sdpa": SDPA, "eager": EAGER}
 
 
 @dataclass(frozen=True)
 class SharedPrompt:
-    """Keys and values of one prompt by layer, (1, kv_heads, prompt tokens, head_dim) each.
+    """Keys and values of one prompt by layer, (1, kv_heads, prompt tokens, head_dim) each, and the layer's mask.
 
     `bounds` is None for the run of the prompt itself, and holds the first and last + 1 token of each
-    completion for a run of completions, which shares the two tables.
+    completion for a run of completions, which shares the tables.
     """
 
     n_tokens: int
     keys: dict[int, torch.Tensor] = field(default_factory=dict)
     values: dict[int, torch.Tensor] = field(default_factory=dict)
+    masks: dict[int, LayerMask] = field(default_factory=dict)
     bounds: Sequence[tuple[int, int]] | None = None
 
     def cut(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -73,8 +77,9 @@ def shared_prompt_attention(policy: Policy) -> Iterator[None]:
     """
     model = policy.causal_lm
     before = model.config._attn_implementation
-    model.set_attn_implementation(NAME)
-    if model.config._attn_implementation != NAME:
+    name = _NAMES.get(before, SDPA)
+    model.set_attn_implementation(name)
+    if model.config._attn_implementation != name:
         raise ModelError(
             f"{type(model).__name__} does not let its attention be chosen, so a prompt cannot be shared by its "
             "completions. Set gradients.share_prompt=false."
@@ -90,57 +95,55 @@ def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: LayerMask | None,
     scaling: float | None = None,
     shared_prompt: SharedPrompt | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers calls it: query (1, heads, T, head_dim) -> ((1, T, heads, head_dim), None)."""
-    if shared_prompt is None:
+    if shared_prompt is None or not isinstance(attention_mask, LayerMask) or options.get("position_bias") is not None:
+        lacks = "arguments" if shared_prompt is None else "mask"
         raise ModelError(
-            "the model does not hand its keyword arguments to attention. Set gradients.share_prompt=false."
+            f"the model does not hand its attention the {lacks} that a shared prompt needs. Set "
+            "gradients.share_prompt=false."
+        )
+    window = options.get("sliding_window")
+    if window is not None and window != attention_mask.reach:
+        raise ModelError(
+            f"the model tells its attention of a window of {window} tokens, its mask has "
+            f"{attention_mask.reach or 'none'}. Set gradients.share_prompt=false."
         )
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    _refuse_unknown(options, shared_prompt)
+    scores = partial(scaled_attention, scaling=scaling)
+    if module.config._attn_implementation == EAGER and (options.get("softcap") or options.get("s_aux") is not None):
+        scores = partial(  # transformers' sdpa leaves both out
+            explicit_attention, scaling=scaling, softcap=options.get("softcap"), sinks=options.get("s_aux")
+        )
     if shared_prompt.bounds is None:
         shared_prompt.keys.setdefault(layer, key)  # a checkpointed layer runs again in the backward pass
         shared_prompt.values.setdefault(layer, value)
-        return _sdpa(query, key, value, scaling, causal=True).transpose(1, 2), None
+        shared_prompt.masks[layer] = attention_mask
+        mask = attention_mask.of_row(query.shape[2], query.device)
+        return scores(query, key, value, mask).transpose(1, 2), None
     before_k, before_v = shared_prompt.keys[layer], shared_prompt.values[layer]
     parts = []
     for start, stop in shared_prompt.bounds:
         k = torch.cat([before_k.to(key.dtype), key[:, :, start:stop]], 2)  # a cast a completion: sums in float32
         v = torch.cat([before_v.to(value.dtype), value[:, :, start:stop]], 2)
-        parts.append(_sdpa(query[:, :, start:stop], k, v, scaling, causal=False))
+        mask = shared_prompt.masks[layer].of_end(stop - start, k.shape[2], query.device)
+        parts.append(scores(query[:, :, start:stop], k, v, mask))
     return torch.cat(parts, 2).transpose(1, 2), None
 
 
-def _sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, causal: bool
-) -> torch.Tensor:
-    """Causal attention of the last queries of a row: query i sees keys up to n_keys - n_queries + i."""
-    repeats = query.shape[1] // key.shape[1]
-    if repeats > 1:  # a mask together with enable_gqa falls back to the kernel that holds the whole score matrix
-        key, value = (x.repeat_interleave(repeats, 1) for x in (key, value))
-    mask = None
-    if not causal:
-        ones = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
-        mask = ones.tril(key.shape[2] - query.shape[2])
-    attention = torch.nn.functional.scaled_dot_product_attention
-    return attention(query, key, value, attn_mask=mask, is_causal=causal, scale=scaling)
+def as_layer_mask(mask_function: Sees, local_size: int | None = None, use_vmap: bool = False, **options: Any) -> Any:
+    """What a model gets for a layer's mask when it asks transformers for one: the rule, in place of a tensor.
+
+    With `use_vmap` the rule is the model's own, which may not take tensors of positions: no mask then, which `attend`
+    refuses.
+    """
+    return None if use_vmap else LayerMask(mask_function, local_size)
 
 
-def _refuse_unknown(options: dict[str, Any], prompt: SharedPrompt) -> None:
-    window = options.get("sliding_window")
-    longest = prompt.n_tokens + max((stop - start for start, stop in prompt.bounds or [(0, 0)]), default=0)
-    if window is not None and window < longest:
-        raise ModelError(
-            f"the model attends to the last {window} tokens only, and the row has {longest}. "
-            "Set gradients.share_prompt=false."
-        )
-    for name in ("softcap", "position_bias", "s_aux"):
-        if options.get(name) is not None:
-            raise ModelError(f"the model's attention uses {name}. Set gradients.share_prompt=false.")
-
-
-AttentionInterface.register(NAME, attend)
+for _name in (SDPA, EAGER):
+    AttentionInterface.register(_name, attend)
+    AttentionMaskInterface.register(_name, as_layer_mask)

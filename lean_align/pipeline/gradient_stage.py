@@ -18,7 +18,7 @@ from lean_align.pipeline.diagnosis import rollout_facts, rollout_lines
 from lean_align.pipeline.environment import turn
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.inputs import read_groups, sampling_policy
-from lean_align.progress import Progress
+from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
 from lean_align.rng import seed_for
 from lean_align.store import PROJECTION, StoreWriter
@@ -136,12 +136,16 @@ def _write_open_rows(
     if settings.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
         policy.model.train()
-    check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
+    path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
+    folder.counts["path"] = str(path)
+    if settings.share_prompt and not path.shares_prompt:
+        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
     projector, fingerprints = make_projectors(recipe, policy)
     folder.counts |= fingerprints
     check_projection(run_dir, folder.path / PROJECTION, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
-    gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, recorder(folder, "gradients"))
+    record, shared = recorder(folder, "gradients"), path.shares_prompt
+    gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, shared, record)
     with Progress("gradients", writable, writable - len(open_rows)) as progress:
         for row, (_, projected) in zip(open_rows, gradients):
             store.write(row, projected.numpy())
@@ -198,6 +202,7 @@ def _gradients_of(
     groups: Sequence[Group],
     rows: Sequence[int],
     projector: Projector,
+    share_prompt: bool,
     on_halving: Callable[[Halving], None],
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Projected gradients of some rows, in their order; `groups` is the whole run, whatever the rows."""
@@ -216,7 +221,7 @@ def _gradients_of(
         loss=settings.loss,
         rollouts=settings.rollouts,
         max_new_tokens=recipe.rollouts.max_new_tokens,
-        share_prompt=settings.share_prompt,
+        share_prompt=share_prompt,
         second_moments=read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
         ordinals=[ordinals[row] for row in rows if row in ordinals],
         on_halving=on_halving,
