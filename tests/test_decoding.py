@@ -252,7 +252,7 @@ def test_every_family_decodes_as_generate_does(name):
     assert decoded.prefills > 1
 
 
-@pytest.mark.parametrize("name", ["mistral", "gemma2", "gpt_oss"])
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
 def test_a_window_that_is_passed_over_is_caught(name):
     policy, encoded = zoo_policy(name), zoo_prompts()
     expected = [by_generate(policy, ids, 24) for ids in encoded]
