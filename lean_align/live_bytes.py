@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,22 +17,36 @@ from torch.utils.flop_counter import flop_registry
 
 
 @contextmanager
-def fused_attention() -> Iterator[None]:
-    """Attention on the `meta` device by the kernel that real devices take, which holds no matrix of scores.
+def kernels_on_meta() -> Iterator[None]:
+    """Let the `meta` device do what real devices do, where torch has another way there or none.
 
-    torch's own choice there is the plain product of matrices, whose scores and their softmax autograd keeps: without
-    checkpointing a third too much.  A mode of torch functions would not do: it is off in a backward pass.
+    1. Attention by the kernel that holds no matrix of scores.  torch's own choice is the plain product of matrices,
+       whose scores and their softmax autograd keeps: without checkpointing a third too much.
+    2. The product of each expert with its tokens, which torch has for bfloat16 alone.
+    3. The end of mixed precision, which peft asks for and torch does not know of this device.
+
+    A mode of torch functions would not do: it is off in a backward pass.
     """
-    functional, plain = torch.nn.functional, torch.nn.functional.scaled_dot_product_attention
+    functional = torch.nn.functional
+    plain, grouped, autocast = functional.scaled_dot_product_attention, functional.grouped_mm, torch.autocast
 
     def attention(query: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         return (_fused if query.is_meta else plain)(query, *arguments, **options)
 
-    functional.scaled_dot_product_attention = attention
+    def experts(tokens: torch.Tensor, weights: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        # each token meets one expert, so the sizes are those of one product
+        return tokens @ weights[0] if tokens.is_meta else grouped(tokens, weights, *arguments, **options)
+
+    def precision(device_type: str, *arguments: Any, **options: Any) -> Any:
+        return nullcontext() if device_type == "meta" else autocast(device_type, *arguments, **options)
+
+    functional.scaled_dot_product_attention, functional.grouped_mm = attention, experts
+    torch.autocast = precision  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention = plain
+        functional.scaled_dot_product_attention, functional.grouped_mm = plain, grouped
+        torch.autocast = autocast  # type: ignore[misc]
 
 
 def _fused(

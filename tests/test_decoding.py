@@ -7,15 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
+import zoo
+from transformers import AutoConfig, DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
 from lean_align.data import load_rows
 from lean_align.errors import ModelError
 from lean_align.memory import shortage_of
 from lean_align.policy import Policy
+from lean_align.policy.families import family_of
 from lean_align.recipe import load_recipe
-from lean_align.rollouts import Sampling, attention, cache, decode, decoding
-from lean_align.rollouts.support import check_model, check_prefilled
+from lean_align.rollouts import Sampling, attention, cache, decode, drawing
+from lean_align.rollouts.support import EQUAL_LENGTHS, PLAIN, REFUSED, WINDOWED, check_prefilled, rollout_path
 
 GREEDY = Sampling(num_generations=1, temperature=0.0, max_new_tokens=24, batch_size=6, seed=0, stage="tests")
 SAMPLED = Sampling(num_generations=3, temperature=1.2, max_new_tokens=40, batch_size=12, seed=0, stage="tests")
@@ -115,7 +117,7 @@ def test_in_float32_rounding_changes_few_rows(policy):
     assert sum(a == b for a, b in rows) >= len(rows) - 1
 
 
-def largest_gap(policy, encoded: list[list[int]], sampling: Sampling, monkeypatch) -> float:
+def largest_gap(policy, encoded: list[list[int]], sampling: Sampling, monkeypatch, moves: bool = True) -> float:
     """Largest difference between the logits that drew a token and those of one plain forward pass."""
     used = {}
 
@@ -123,11 +125,12 @@ def largest_gap(policy, encoded: list[list[int]], sampling: Sampling, monkeypatc
         used.update(zip(uniforms.tolist(), logits))  # a row's uniform tells which token of which row it is
         return choose(logits, uniforms, *settings)
 
-    choose = decoding.choose_tokens
-    monkeypatch.setattr(decoding, "choose_tokens", spy)
+    choose = drawing.choose_tokens
+    monkeypatch.setattr(drawing, "choose_tokens", spy)
     decoded = decode(policy, encoded, noise, sampling)
-    assert decoded.shifts > 0
-    assert decoded.moves > 0
+    if moves:
+        assert decoded.shifts > 0
+        assert decoded.moves > 0
     gap = 0.0
     for p, ids in enumerate(encoded):
         for g, token_ids in enumerate(decoded.token_ids[p]):
@@ -227,32 +230,88 @@ def test_a_model_in_eager_attention_gives_the_same():
     assert decode(policy, encoded, noise, GREEDY).token_ids == expected
 
 
-SLIDING = {"use_sliding_window": True, "max_window_layers": 1}
+def zoo_policy(name: str, **settings) -> Policy:
+    tokenizer = zoo.make_tokenizer()
+    return Policy(zoo.make_model(name, **settings), SimpleNamespace(tokenizer=tokenizer), torch.device("cpu"), (4,))
 
 
-def test_a_sliding_window_shorter_than_a_row_is_refused():
-    policy = tiny_qwen2(**SLIDING, sliding_window=40)
-    with pytest.raises(ModelError, match=r"last 40 tokens .* takes up to 53\. Lower max_new_tokens"):
-        decode(policy, [[9] * 29], noise, GREEDY)
+def zoo_prompts() -> list[list[int]]:
+    """Some longer than the zoo's windows, some shorter, two of one length."""
+    generator = torch.Generator().manual_seed(2)
+    return [torch.randint(6, 70, (n,), generator=generator).tolist() for n in (33, 31, 20, 20, 9, 4)]
 
 
-def test_a_sliding_window_longer_than_every_row_is_taken():
-    policy, encoded = tiny_qwen2(**SLIDING, sliding_window=53), random_prompts(20)
-    ours = [group[0] for group in decode(policy, encoded, noise, GREEDY).token_ids]
-    assert ours == [by_generate(policy, ids, 24) for ids in encoded]
+@pytest.mark.parametrize("name", zoo.FAMILIES)
+def test_every_family_decodes_as_generate_does(name):
+    """Greedy completions of 30 tokens over windows of 24, with rows that join and leave."""
+    policy, encoded = zoo_policy(name), zoo_prompts()
+    longer = dataclasses.replace(GREEDY, max_new_tokens=30, batch_size=3)
+    decoded = decode(policy, encoded, noise, longer)
+    assert [group[0] for group in decoded.token_ids] == [by_generate(policy, ids, 30) for ids in encoded]
+    assert len(set(decoded.token_ids)) == len(encoded)
+    assert decoded.prefills > 1
 
 
-def test_layers_with_a_state_are_refused():
-    model = tiny_qwen2().model
-    model.config.layer_types = ["full_attention", "linear_attention", "full_attention"]
-    with pytest.raises(ModelError, match="layers of kind linear_attention"):
-        check_model(model, 10)
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_a_window_that_is_passed_over_is_caught(name):
+    policy, encoded = zoo_policy(name), zoo_prompts()
+    expected = [by_generate(policy, ids, 24) for ids in encoded]
+    wide = zoo_policy(name, sliding_window=4096)
+    assert [group[0] for group in decode(wide, encoded, noise, GREEDY).token_ids] != expected
 
 
-def test_a_model_without_the_arguments_is_refused():
-    config = Qwen2Config(hidden_size=64)
-    with pytest.raises(ModelError, match="takes no position_ids, logits_to_keep"):
-        check_model(SimpleNamespace(config=config, forward=lambda input_ids, attention_mask, past_key_values: None), 10)
+@pytest.mark.parametrize("name", ["mistral", "gemma3", "qwen3_5", "lfm2"])
+def test_logits_of_windows_and_states_are_those_of_a_plain_forward_pass(name, monkeypatch):
+    sampling = dataclasses.replace(SAMPLED, max_new_tokens=20)
+    assert largest_gap(zoo_policy(name), zoo_prompts(), sampling, monkeypatch, moves=False) < 2e-3
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen3_5", "lfm2"])
+def test_company_changes_few_rows_of_windows_and_states(name):
+    """In float32, whose rounding depends on the batch."""
+    policy, encoded = zoo_policy(name), zoo_prompts()
+    crowd = decode(policy, encoded, noise, SAMPLED).token_ids
+    alone = [
+        decode(policy, [ids], lambda _, g, p=p: noise(p, g), SAMPLED).token_ids[0] for p, ids in enumerate(encoded)
+    ]
+    rows = [(a, b) for one, other in zip(crowd, alone) for a, b in zip(one, other)]
+    assert sum(a == b for a, b in rows) >= len(rows) - 1
+
+
+def test_a_row_with_a_state_that_ends_leaves_its_batch():
+    policy = zoo_policy("lfm2")
+    encoded = [ids for ids in zoo_prompts() if len(ids) == 20]
+    decoded = decode(policy, encoded, noise, dataclasses.replace(SAMPLED, temperature=2.0))
+    rows = [row for group in decoded.token_ids for row in group]
+    assert decoded.prefills == 1
+    assert len({len(row) for row in rows}) > 1
+    assert decoded.row_steps == sum(len(row) - 1 for row in rows)
+
+
+def path_of(model_type: str, longest: int | None = None, **settings):
+    return rollout_path(family_of(AutoConfig.for_model(model_type, **settings)), longest)
+
+
+def test_the_configuration_tells_how_a_model_is_decoded():
+    assert path_of("llama").name == PLAIN
+    assert path_of("mistral", 64, sliding_window=64).name == PLAIN
+    assert path_of("mistral", 65, sliding_window=64).name == WINDOWED
+    assert path_of("qwen3_5_text").name == EQUAL_LENGTHS
+    assert path_of("gemma3n_text", num_hidden_layers=20, num_kv_shared_layers=10).name == EQUAL_LENGTHS
+
+
+@pytest.mark.parametrize(("model_type", "reason"), [("rwkv", "keeps its past in a way of its own")])
+def test_what_cannot_be_decoded_is_refused(model_type, reason):
+    path = path_of(model_type)
+    assert path.name == REFUSED
+    with pytest.raises(ModelError, match=reason):
+        path.or_refuse()
+
+
+def test_a_slower_way_is_told_once(capsys):
+    for _ in range(2):
+        path_of("bamba").or_refuse()
+    assert capsys.readouterr().err.count("BambaForCausalLM has layers of kind linear_attention") == 1
 
 
 def test_a_cache_that_the_model_left_empty_is_refused():

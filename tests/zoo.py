@@ -32,6 +32,7 @@ _SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
     "initializer_range": 0.2,
+    "tie_word_embeddings": False,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 4,
@@ -81,6 +82,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """By name: transformers' model type, and what its configuration has beside the common sizes."""
+NOT_RUN = ("mamba", "llama4")
+"""Decoded in tests, but not run as a whole."""
 
 
 def make_config(name: str, **settings: Any) -> Any:

@@ -15,6 +15,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from lean_align.policy import Policy
+from lean_align.policy.families import family_of
+from lean_align.rollouts.equal_lengths import cache_arguments, new_cache, skip_to
 
 
 def rehearse_sampling(
@@ -32,13 +34,11 @@ def rehearse_sampling(
     after_prompts : callable
         Called between the two.
     """
-    cache = DynamicCache()
+    cache = new_cache(policy.causal_lm)
     with torch.no_grad():
         _draw(_forward(policy, rows, prompt_tokens, prompt_tokens, cache))
         after_prompts()
-        for layer in cache.layers:  # what the steps between have left there
-            shape = (*layer.keys.shape[:2], prompt_tokens + max_new_tokens - 1, layer.keys.shape[3])
-            layer.keys, layer.values = layer.keys.new_empty(shape), layer.values.new_empty(shape)
+        skip_to(cache, prompt_tokens + max_new_tokens - 1)
         _draw(_forward(policy, rows, 1, prompt_tokens + max_new_tokens, cache))
 
 
@@ -93,9 +93,7 @@ def _forward(policy: Policy, rows: int, tokens: int, width: int, cache: DynamicC
     output: Any = policy.model(
         input_ids=torch.zeros(rows, tokens, dtype=torch.int64, device=policy.device),
         attention_mask=torch.ones(rows, width, dtype=torch.int64, device=policy.device),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
+        **cache_arguments(family_of(policy.causal_lm.config), cache),
     )
     logits: torch.Tensor = output.logits
     return logits

@@ -29,8 +29,10 @@ KINDS = "kinds.json"
 
 def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     """Write `train.jsonl`, `test.jsonl`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
+    from lean_align.plan import check_model_serves
     from lean_align.policy import context_length, load_encoder, resolve_device
 
+    check_model_serves(recipe)  # now, not after a warm-up
     write_json(run_dir / "run.json", describe(recipe.seed, str(resolve_device(recipe.model.device))))
     encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
     benchmarks, splits = load_benchmarks(recipe), []

@@ -12,6 +12,7 @@ from __future__ import annotations
 from lean_align.plan.making import plan_run
 from lean_align.plan.pool import EvaluationSet, Pool, pool_of
 from lean_align.plan.records import Plan, StagePlan
+from lean_align.plan.serving import check_model_serves
 from lean_align.plan.speed import Speed
 
-__all__ = ["EvaluationSet", "Plan", "Pool", "Speed", "StagePlan", "plan_run", "pool_of"]
+__all__ = ["EvaluationSet", "Plan", "Pool", "Speed", "StagePlan", "check_model_serves", "plan_run", "pool_of"]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from lean_align.choices import choose_engine
+from lean_align.errors import LeanAlignError, ModelError
 from lean_align.memory import human_bytes
 from lean_align.plan.changes import changes_that_fit
 from lean_align.plan.costs import ALLOCATOR_SHARE, CONTEXT_BYTES, COSTS, Cost, Place, vllm_weights, whole_weights
 from lean_align.plan.pool import Pool, pool_of
 from lean_align.plan.process import process_bytes
 from lean_align.plan.records import Plan, StagePlan
+from lean_align.plan.serving import check_model_serves
 from lean_align.plan.speed import CARD, Speed, measured_speed
 from lean_align.policy.shapes import is_local, loading_bytes, shape_policy, weight_bytes
 from lean_align.progress import say
@@ -46,11 +48,25 @@ def plan_run(
     Raises
     ------
     ModelError
-        When the model's configuration cannot be found.
+        When the model's configuration cannot be found, or a stage would refuse it, or its shapes cannot be computed.
     RecipeError
         When the data cannot be counted.
     """
-    pool, place = pool or pool_of(recipe), _place(recipe, vram_bytes, speed)
+    pool = pool or pool_of(recipe)
+    notes = check_model_serves(recipe, pool.longest_prompt + recipe.rollouts.max_new_tokens)
+    try:
+        return _plan(recipe, pool, _place(recipe, vram_bytes, speed), notes)
+    except LeanAlignError:
+        raise
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # whatever code of a model that is not known here does on shapes alone
+        reason = (str(error).splitlines() or [""])[0]
+        raise ModelError(
+            f"{recipe.model.name} cannot be planned: {type(error).__name__}: {reason}. A run does without a plan."
+        ) from error
+
+
+def _plan(recipe: Recipe, pool: Pool, place: Place, notes: Sequence[str]) -> Plan:
     policy = shape_policy(recipe.model, recipe.lora, pool.longest_prompt)
     loaded = weight_bytes(policy)
     download = whole_weights(recipe.model, torch.bfloat16)
@@ -65,7 +81,7 @@ def plan_run(
         sum(p.numel() for p in policy.lora_parameters.values()),
         0 if is_local(recipe.model) else download,
         stages,
-        _assumptions(recipe, pool, place),
+        (*_assumptions(recipe, pool, place), *notes),
     )
 
 

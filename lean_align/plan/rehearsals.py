@@ -8,7 +8,7 @@ from functools import cache
 
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.grpo.rehearsal import rehearse_loss, rehearse_sampling
-from lean_align.live_bytes import LiveBytes, fused_attention
+from lean_align.live_bytes import LiveBytes, kernels_on_meta
 from lean_align.policy import Policy
 from lean_align.policy.shapes import shape_policy
 from lean_align.projection import make_projector
@@ -37,7 +37,7 @@ class Work:
 
 def count(policy: Policy, work: Callable[[Policy], None]) -> Work:
     """Run some work on a policy of shapes, and count."""
-    with LiveBytes() as live, fused_attention():
+    with LiveBytes() as live, kernels_on_meta():
         work(policy)
     return _work(live)
 
@@ -50,7 +50,7 @@ def count_parts(policy: Policy, work: Callable[[Policy, Callable[[], None]], Non
         found.append(_work(live))
         live.peak = live.live
 
-    with LiveBytes() as live, fused_attention():
+    with LiveBytes() as live, kernels_on_meta():
         work(policy, between)
     whole, first = _work(live), found[0]
     second = Work(

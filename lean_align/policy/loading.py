@@ -14,6 +14,7 @@ from lean_align.errors import ModelError
 from lean_align.memory import forget_mapped_files
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.encoding import PromptEncoder, load_encoder
+from lean_align.policy.families import family_of
 from lean_align.policy.sources import load_part
 from lean_align.recipe import DataRecipe, LoraRecipe, ModelRecipe
 
@@ -118,7 +119,12 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
         )
     transformers_logging.disable_progress_bar()
     base = load_part(
-        AutoModelForCausalLM, model, dtype=dtype, quantization_config=quantization, device_map={"": device.type}
+        AutoModelForCausalLM,
+        model,
+        dtype=dtype,
+        quantization_config=quantization,
+        device_map={"": device.type},
+        **attention_options(load_part(AutoConfig, model)),
     )
     if quantization is not None and device.type == "cpu":
         forget_mapped_files(".safetensors")
@@ -127,6 +133,12 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
             module.support_avx512bf16_for_cpu = False
     keep_head_contiguous(base)
     return base
+
+
+def attention_options(config: Any) -> dict[str, str]:
+    """What to tell transformers of a model's attention, so that it computes what the model was trained with."""
+    attention = family_of(config).attention
+    return {} if attention is None else {"attn_implementation": attention}
 
 
 def keep_head_contiguous(base: Any) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lean_align.errors import ModelError
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.known_models import KNOWN_MODELS
-from lean_align.policy.loading import Policy, keep_head_contiguous
+from lean_align.policy.loading import Policy, attention_options, keep_head_contiguous
 from lean_align.policy.sources import load_part, model_path
 from lean_align.recipe import LoraRecipe, ModelRecipe
 from lean_align.types import Prompt
@@ -75,19 +75,27 @@ def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int
     Raises
     ------
     ModelError
-        When the model is no causal language model, or its configuration cannot be found.
+        When the model is no causal language model, its configuration cannot be found, or peft puts no adapter on it.
     """
     config, dtype = model_config(model), getattr(torch, model.dtype)
+    options = attention_options(config)
     try:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
             if model.quantization == "nf4":
                 _quantise(base, dtype)
             keep_head_contiguous(base)
             base.requires_grad_(False)
-            shaped = add_adapter(base, lora, None, 0)
     except ValueError as error:
         raise ModelError(f"{model.name} cannot be planned: {str(error).splitlines()[0]}") from error
+    try:
+        with torch.device("meta"):
+            shaped = add_adapter(base, lora, None, 0)
+    except ValueError as error:
+        raise ModelError(
+            f"{model.name} takes no adapter on lora.target_modules={lora and lora.target_modules}: "
+            f"{str(error).splitlines()[0]} Name other layers, separated by commas."
+        ) from error
     for parameter in shaped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

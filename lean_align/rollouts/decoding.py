@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers.cache_utils import Cache, DynamicCache
 
-from lean_align.errors import ModelError
 from lean_align.policy import Policy
+from lean_align.policy.families import family_of
 from lean_align.rollouts.attention import grouped_heads
 from lean_align.rollouts.cache import SlotCache
-from lean_align.rollouts.choosing import choose_tokens
-from lean_align.rollouts.support import check_model, check_prefilled
+from lean_align.rollouts.drawing import DecodeRow, Drawing, Noise
+from lean_align.rollouts.equal_lengths import EqualLengths
+from lean_align.rollouts.support import EQUAL_LENGTHS, check_prefilled, rollout_path
 from lean_align.rollouts.windows import Sampling
 
-Noise = Callable[[int, int], NDArray[np.float64]]
 REFILL = 0.25
 """Share of the slots that must be free before prompts join: fewer, larger prefills."""
 
@@ -82,30 +80,24 @@ def decode(
         When the model attends in a way that the cache cannot hold, or its logits are not finite.
     """
     longest = max(len(ids) for ids in encoded) + sampling.max_new_tokens
-    check_model(policy.causal_lm, longest)
+    path = rollout_path(family_of(policy.causal_lm.config), longest).or_refuse()
     policy.model.eval()
-    loop = DecodeLoop(policy, encoded, noise, sampling, longest, advance)
+    loop: EqualLengths | DecodeLoop
+    if path.name == EQUAL_LENGTHS:
+        loop = EqualLengths(policy, encoded, noise, sampling, advance)
+    else:
+        loop = DecodeLoop(policy, encoded, noise, sampling, advance)
     # not inference_mode: what a forward makes and keeps there could never be trained
     with torch.no_grad(), grouped_heads(policy.causal_lm):
         loop.run()
     ids = tuple(tuple(loop.ended[p, g] for g in sampling.indices) for p in range(len(encoded)))
-    cache = loop.cache
+    cache = loop.cache if isinstance(loop, DecodeLoop) else None
     return Decoded(
         ids, loop.steps, loop.row_steps, loop.prefills, cache.shifts if cache else 0, cache.moves if cache else 0
     )
 
 
-@dataclass
-class DecodeRow:
-    """A completion in the making."""
-
-    prompt: int
-    index: int
-    noise: NDArray[np.float64]
-    token_ids: list[int] = field(default_factory=list)
-
-
-class DecodeLoop:
+class DecodeLoop(Drawing):
     """State of one window: prompts that wait, rows in their slots, completions that ended."""
 
     def __init__(
@@ -114,17 +106,14 @@ class DecodeLoop:
         encoded: Sequence[Sequence[int]],
         noise: Noise,
         sampling: Sampling,
-        longest: int,
         advance: Callable[[int], None],
     ) -> None:
-        self.policy, self.encoded, self.noise, self.sampling = policy, encoded, noise, sampling
-        self.longest, self.advance = longest, advance
+        super().__init__(policy, encoded, noise, sampling, advance)
+        self.longest = max(len(ids) for ids in encoded) + sampling.max_new_tokens
         # longest first: the prompt of a row that joins is then no longer than any row's that is there
         self.waiting = deque(sorted(range(len(encoded)), key=lambda i: -len(encoded[i])))
         self.rows: list[DecodeRow] = []
-        self.ended: dict[tuple[int, int], tuple[int, ...]] = {}
         self.cache: SlotCache | None = None
-        self.steps = self.row_steps = self.prefills = 0
 
     def run(self) -> None:
         """Decode until no prompt waits and no row is left."""
@@ -142,10 +131,8 @@ class DecodeLoop:
 
     def _join(self, prompts: list[int]) -> None:
         logits, prefilled = self._prefill(prompts)
-        group = self.sampling.indices
-        joined = [DecodeRow(prompt, index, self.noise(prompt, index)) for prompt in prompts for index in group]
-        sources = [source for source in range(len(prompts)) for _ in group]
-        going_on = self._extend(joined, logits[sources])
+        joined, sources = self.begin(prompts)
+        going_on = self.extend(joined, logits[sources])
         if not going_on:
             return
         if self.cache is None:
@@ -160,7 +147,7 @@ class DecodeLoop:
         ids = [list(self.encoded[prompt]) for prompt in prompts]
         width = max(len(row) for row in ids)
         padded = [[self.policy.pad_token_id] * (width - len(row)) + row for row in ids]
-        starts = self._tensor([width - len(row) for row in ids])[:, None]
+        starts = self.tensor([width - len(row) for row in ids])[:, None]
         columns = torch.arange(width, device=self.policy.device)
         prefilled = DynamicCache()
         logits = self._forward(padded, columns >= starts, (columns - starts).clamp(min=0), prefilled)
@@ -175,13 +162,13 @@ class DecodeLoop:
         self.cache.end_step()
         self.steps += 1
         self.row_steps += len(self.rows)
-        going_on = self._extend(self.rows, logits)
+        going_on = self.extend(self.rows, logits)
         if len(going_on) < len(self.rows):
             self.rows = [self.rows[slot] for slot in self.cache.keep(going_on)]
 
     def _forward(self, ids: list[list[int]], mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
         output: Any = self.policy.model(
-            input_ids=self._tensor(ids),
+            input_ids=self.tensor(ids),
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
@@ -190,26 +177,3 @@ class DecodeLoop:
         )
         logits: torch.Tensor = output.logits[:, -1]
         return logits
-
-    def _extend(self, rows: list[DecodeRow], logits: torch.Tensor) -> list[int]:
-        """Draw a token for each row; return which rows have not ended."""
-        uniforms = self._tensor([row.noise[len(row.token_ids)] for row in rows], torch.float64)
-        chosen = choose_tokens(logits, uniforms, self.sampling.temperature, self.sampling.top_p)
-        going_on = []
-        for i, token in enumerate(chosen.tolist()):
-            if token >= logits.shape[-1]:
-                raise ModelError(
-                    f"the model's logits are NaN or infinite at token {len(rows[i].token_ids) + 1} of a completion. "
-                    "Try model.dtype=float32, and check the adapter's weights."
-                )
-            rows[i].token_ids.append(token)
-            if token in self.policy.eos_token_ids or len(rows[i].token_ids) == self.sampling.max_new_tokens:
-                self.ended[rows[i].prompt, rows[i].index] = tuple(rows[i].token_ids)
-            else:
-                going_on.append(i)
-        if len(going_on) < len(rows):
-            self.advance(len(rows) - len(going_on))
-        return going_on
-
-    def _tensor(self, values: Any, dtype: torch.dtype = torch.int64) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype, device=self.policy.device)

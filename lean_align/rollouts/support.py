@@ -1,50 +1,100 @@
-"""Which models the decode loop serves; any other is refused, never decoded wrongly."""
+"""Which way of decoding serves a model, from its configuration alone; a model that none serves is refused early."""
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import dataclass
+from functools import cache as once
 from typing import Any
 
 from transformers.cache_utils import Cache, DynamicLayer
 
 from lean_align.errors import ModelError
+from lean_align.policy.families import FULL, SLIDING, Family
+from lean_align.progress import say
 
+PLAIN, WINDOWED, EQUAL_LENGTHS, REFUSED = "plain", "windowed", "equal lengths", "refused"
+_CHUNKED = "chunked_attention"
 _ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
+# kept in modules of the model, or in a form that rows cannot be taken out of
+_OWN_STATE = ("recurrent_gemma", "rwkv", "xlstm", "reformer", "xlnet", "transfo-xl", "cpmant", "xlm", "prophetnet")
 
 
-def check_model(causal_lm: Any, longest: int) -> None:
-    """Check that every layer attends to its whole past.
+@dataclass(frozen=True)
+class RolloutPath:
+    """How a model's completions are decoded.
+
+    Attributes
+    ----------
+    name : str
+        `plain`: the decode loop, every layer sees its whole past; `windowed`: the same, where some layers see only the
+        last tokens of a row; `equal lengths`: fixed batches of prompts of one length, with the model's own cache;
+        `refused`.
+    reason : str
+        Why it is not `plain`.
+    """
+
+    name: str
+    reason: str = ""
+
+    def or_refuse(self) -> RolloutPath:
+        """The same path, told once a process where it is slower.
+
+        Raises
+        ------
+        ModelError
+            When the model is refused.
+        """
+        if self.name == REFUSED:
+            raise ModelError(self.reason)
+        if self.name == EQUAL_LENGTHS:
+            _say_once(f"rollouts: {self.reason}")
+        return self
+
+
+def rollout_path(family: Family, longest: int | None = None) -> RolloutPath:
+    """The way of decoding that serves a family of models.
 
     Parameters
     ----------
-    causal_lm : PreTrainedModel
-    longest : int
-        Tokens of the longest prompt and a completion.
+    family : Family
+    longest : int, optional
+        Tokens of the longest prompt with a completion; a window that is no shorter does not count.
 
-    Raises
-    ------
-    ModelError
-        When a layer keeps a state, or a window shorter than `longest`, or the model's forward lacks
-        an argument that the loop needs.
+    Returns
+    -------
+    RolloutPath
     """
-    config = causal_lm.config.get_text_config()
-    name = type(causal_lm).__name__
-    missing = [a for a in _ARGUMENTS if a not in inspect.signature(causal_lm.forward).parameters]
-    if missing:
-        raise ModelError(f"{name} takes no {', '.join(missing)}; rollouts need a decoder on transformers' Cache API.")
-    kinds = _layer_kinds(config)
-    odd = sorted(kinds - {"full_attention", "sliding_attention"})
-    if odd or getattr(causal_lm, "_is_stateful", False) or config.is_encoder_decoder:
-        raise ModelError(
-            f"{name} has layers of kind {', '.join(odd) or 'with a state'}; rollouts decode models with attention "
-            "over the whole past in every layer (Llama, Qwen2, Qwen3 and their like). Choose such a model."
+    name = family.class_name
+    if family.encoder_decoder:
+        return RolloutPath(
+            REFUSED, f"{name} is an encoder with a decoder. Rollouts need a decoder alone, such as a Qwen or a Llama."
         )
-    window = getattr(config, "sliding_window", None)
-    if "sliding_attention" in kinds and (window is None or window < longest):
-        raise ModelError(
-            f"{name} attends to the last {window} tokens and a prompt with its completion takes up to {longest}. "
-            "Lower max_new_tokens, leave out long prompts, or choose a model with full attention."
+    if family.model_type in _OWN_STATE or not family.arguments & {"past_key_values", "cache_params"}:
+        return RolloutPath(
+            REFUSED,
+            f"{name} keeps its past in a way of its own, not in a cache of transformers, so its completions cannot be "
+            "decoded here. Choose a model with attention, such as a Qwen or a Llama.",
         )
+    odd = sorted(family.kinds - {FULL, SLIDING, _CHUNKED})
+    missing = [argument for argument in _ARGUMENTS if argument not in family.arguments]
+    if odd or family.stateful or family.shared_layers or missing:
+        if odd or family.stateful:
+            what = f"layers of kind {', '.join(odd)}" if odd else "layers with a running state"
+        elif family.shared_layers:
+            what = f"{family.shared_layers} layers that share the keys and values of others"
+        else:
+            what = f"no argument {', '.join(missing)}"
+        return RolloutPath(
+            EQUAL_LENGTHS,
+            f"{name} has {what}: prompts of equal length are decoded in fixed batches, with the cache of transformers' "
+            "generate, which is slower than the decode loop",
+        )
+    window = family.window if longest is None else family.window_within(longest)
+    if window is not None:
+        return RolloutPath(WINDOWED, f"{name} has layers that see the last {window} tokens only")
+    if _CHUNKED in family.kinds:
+        return RolloutPath(WINDOWED, f"{name} has layers that see a part of the past only")
+    return RolloutPath(PLAIN)
 
 
 def check_prefilled(causal_lm: Any, cache: Cache, length: int) -> None:
@@ -64,9 +114,6 @@ def check_prefilled(causal_lm: Any, cache: Cache, length: int) -> None:
         )
 
 
-def _layer_kinds(config: Any) -> set[str]:
-    declared = getattr(config, "layer_types", None)
-    if declared:
-        return set(declared)
-    sliding = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    return {"sliding_attention" if sliding else "full_attention"}
+@once
+def _say_once(line: str) -> None:
+    say(line)
