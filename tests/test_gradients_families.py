@@ -15,18 +15,21 @@ from lean_align.gradients import (
     attention,
     check_log_probs,
     check_model,
+    checkpoint_layers,
     completion_weights,
     gradient_path,
     path_of,
     shared_prompt,
 )
 from lean_align.gradients import prompt_gradients as take
-from lean_align.gradients.paths import beyond_rope
 from lean_align.policy import Policy
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.families import family_of
 from lean_align.policy.output_layer import OutputLayer
+from lean_align.policy.positions import beyond_rope
 from lean_align.recipe import LoraRecipe
+from lean_align.signals import HiddenStates, check_output_layer
+from lean_align.signals.forward import token_losses
 from lean_align.types import Completion, Group, Prompt
 
 PROMPT = tuple(torch.randint(6, 60, (19,), generator=torch.Generator().manual_seed(7)).tolist())
@@ -144,6 +147,34 @@ def test_logits_without_their_scale_or_cap_are_caught(name, share_prompt, monkey
         check_log_probs(policy_of(name, **own), group(), share_prompt)
 
 
+@pytest.mark.parametrize("name", ["gemma2", "gpt_oss", "qwen3_5", "qwen3_moe"])
+def test_layers_that_run_again_change_nothing(name):
+    policy = make_policy_of(name)
+    checkpoint_layers(policy)
+    assert not policy.causal_lm.training
+    ((_, found),) = take(policy, [group()])
+    assert (found - literal_gradient(name)).norm() < 1e-5 * found.norm()
+
+
+def test_dropout_stays_off_where_layers_run_again():
+    policy = make_policy_of("qwen2", attention_dropout=0.5)
+    checkpoint_layers(policy)
+    ((_, found),) = take(policy, [group()], share_prompt=False)
+    assert (found - literal_gradient("qwen2")).norm() < 1e-5 * found.norm()
+
+
+@pytest.mark.parametrize("name", ["gemma2", "cohere", "mistral", "qwen3_5", "lfm2"])
+def test_likelihoods_are_those_of_the_models_own_logits(name):
+    policy, row = policy_of(name), [*PROMPT, *group().completions[1].token_ids]
+    states = next(HiddenStates(policy, 4096).of([row, PROMPT]))
+    found = token_losses(policy, states, row, range(1, len(row)), 8)
+    with torch.no_grad():
+        logits = policy.model(input_ids=torch.tensor([row]), use_cache=False).logits[0, :-1]
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(row[1:]), reduction="none").double()
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+    check_output_layer(policy, group())
+
+
 def test_sdpa_leaves_caps_out_in_both_ways():
     """A policy's gradient is that of the attention it samples with, whatever its config names beside."""
     policy = policy_of("gemma2", attn_logit_softcapping=1.0)
@@ -167,8 +198,8 @@ def test_rows_that_longrope_turns_otherwise_are_computed_alone():
     rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
     own = {"rope_parameters": rope, "original_max_position_embeddings": 40, "sliding_window": None}
     policy = make_policy_of("phi3", **own)
-    assert not beyond_rope(policy, [40])
-    assert beyond_rope(policy, [41])
+    assert not beyond_rope(policy.causal_lm, 40)
+    assert beyond_rope(policy.causal_lm, 41)
     (_, found), expected = next(take(policy, [group()])), literal_of(policy)
     assert (found - expected).norm() < 1e-5 * expected.norm()
     assert path_of(policy).name == "shared"
