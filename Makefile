@@ -57,8 +57,9 @@ bench-peers: setup  ## the environment of trak, dattri and bergson, in .venv-pee
 cross-check-env: setup  ## the environment of lm-eval, in .venv-lm-eval; bench.cross_check makes it when needed
 	$(BIN)/python -m bench.lm_eval_tasks.environment
 
-docs: setup  ## write docs/cli.md from the command line's own help
+docs: setup  ## write docs/cli.md from the command line's own help, and docs/models.md from the tests' models
 	$(BIN)/python -m docs.make_cli
+	$(BIN)/python -m docs.make_models
 
 demo-model: setup  ## train the embedded model again (about 25 minutes on 2 cores)
 	$(BIN)/python -m lean_align.demo.make_model lean_align/demo/model

@@ -22,6 +22,12 @@ def test_the_page_of_the_command_line_is_current():
     assert (ROOT / "docs" / "cli.md").read_text() == command_line(), "run `make docs`"
 
 
+def test_the_page_of_models_is_current():
+    from docs.make_models import models_page
+
+    assert (ROOT / "docs" / "models.md").read_text() == models_page(), "run `make docs`"
+
+
 def test_the_python_of_the_readme_prints_what_it_says(capsys):
     (block,) = blocks(ROOT / "README.md", "python")
     exec(compile(block, "README.md", "exec"), {})

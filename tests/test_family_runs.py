@@ -12,12 +12,14 @@ import zoo
 
 from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
+from lean_align.gradients.paths import SHARED, gradient_path, path_of
 from lean_align.pipeline import run_stage
 from lean_align.pipeline.graph import needed_stages
 from lean_align.plan import Pool, Speed, check_model_serves, plan_run
 from lean_align.plan import making as plan_making
 from lean_align.plan.process import ProcessBytes
 from lean_align.policy import load_policy
+from lean_align.policy.families import family_of
 from lean_align.recipe import Recipe, dump_recipe, load_recipe
 from lean_align.rollouts import Sampling, decode
 
@@ -52,7 +54,7 @@ RUN = [name for name in zoo.FAMILIES if name not in zoo.NOT_RUN]
 def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     zoo.write_questions(folder / "train.jsonl", 8)
-    zoo.write_questions(folder / "test.jsonl", 2, first=8)
+    zoo.write_questions(folder / "held_out.jsonl", 2, first=8)
     return folder
 
 
@@ -63,7 +65,7 @@ def recipe_of(name: str, models: Path, **more: object) -> Recipe:
         "name": name,
         "model.name": str(models / name),
         "data.train_path": str(models / "train.jsonl"),
-        "data.test_path": str(models / "test.jsonl"),
+        "data.test_path": str(models / "held_out.jsonl"),
     }
     return load_recipe("demo", {**SETTINGS, **own, **more})
 
@@ -85,13 +87,15 @@ def test_a_whole_run(name, models, tmp_path, monkeypatch):
     assert 0 < learnable == np.count_nonzero(norms)
     assert np.isfinite(norms).all()
     assert len(list(read_jsonl(tmp_path / "selection" / "selected.jsonl"))) == 2
-    assert len(list(read_jsonl(tmp_path / "evaluation" / "trained" / "test.jsonl"))) == 2
+    assert len(list(read_jsonl(tmp_path / "evaluation" / "trained" / "held_out.jsonl"))) == 2
     check_greedy(recipe, tmp_path / "training" / "adapter")
 
 
 def check_greedy(recipe: Recipe, adapter: Path) -> None:
     """The trained model's greedy completions are those of transformers' generate."""
     policy = load_policy(recipe.model, recipe.data, adapter=adapter)
+    family = family_of(policy.causal_lm.config)
+    assert path_of(policy).shares_prompt == (gradient_path(family) == SHARED)  # as docs/models.md says
     encoded = [policy.encoder.tokenizer(text)["input_ids"] for text in ("so so so what is 4 - 3?", "what is 5?", "1")]
     sampling = Sampling(1, 0.0, 16, 2, 0, "tests")
     ours = decode(policy, encoded, lambda p, g: np.zeros(16), sampling).token_ids

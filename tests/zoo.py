@@ -82,6 +82,25 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """By name: transformers' model type, and what its configuration has beside the common sizes."""
+LABELS = {
+    "llama": "Llama 2 and 3, SmolLM2",
+    "qwen2": "Qwen2, Qwen2.5",
+    "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3-MoE",
+    "mistral": "Mistral",
+    "gemma2": "Gemma 2",
+    "gemma3": "Gemma 3 (text)",
+    "phi3": "Phi-3",
+    "granite": "Granite",
+    "cohere": "Cohere",
+    "olmo2": "OLMo 2",
+    "gpt_neox": "GPT-NeoX, Pythia",
+    "gpt_oss": "gpt-oss",
+    "qwen3_5": "Qwen3.5 (text)",
+    "qwen3_next": "Qwen3-Next",
+    "lfm2": "LFM2",
+}
+VLLM_TESTED = ("llama",)
 NOT_RUN = ("mamba", "llama4")
 """Decoded in tests, but not run as a whole."""
 
@@ -155,7 +174,7 @@ def main(folder: str, names: Iterable[str]) -> None:
     into.mkdir(parents=True, exist_ok=True)
     for name in names or FAMILIES:
         print(write_model(name, into))
-    print(write_questions(into / "train.jsonl", 8), write_questions(into / "test.jsonl", 4, first=8))
+    print(write_questions(into / "train.jsonl", 8), write_questions(into / "held_out.jsonl", 4, first=8))
 
 
 if __name__ == "__main__":

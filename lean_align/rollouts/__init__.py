@@ -20,6 +20,10 @@ Differs from transformers' `generate` in:
 transformers' own continuous batching (`generate_batch`) is not used: it draws every row from one global
 generator, so that a completion depends on its neighbours and a resumed run would write others.
 
+Layers with a window are decoded with it, by the same loop.  Models whose layers keep a running state (linear attention,
+convolutions) are decoded in batches of prompts of one length (`equal_lengths`); `support.rollout_path` tells which way
+serves a model, from its configuration alone.
+
 Prompts are sorted by length and cut into windows (`windows.make_windows`), a function of the recipe and the
 prompts alone.  A window is decoded from an empty batch and written whole, so that the file of a resumed
 run is that of an uninterrupted one, byte for byte, rounding included.
