@@ -27,7 +27,7 @@ def kernels_on_meta() -> Iterator[None]:
 
     A mode of torch functions would not do: it is off in a backward pass.
     """
-    functional = torch.nn.functional
+    functional: Any = torch.nn.functional
     plain, grouped, autocast = functional.scaled_dot_product_attention, functional.grouped_mm, torch.autocast
 
     def attention(query: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:

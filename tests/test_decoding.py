@@ -288,6 +288,32 @@ def test_a_row_with_a_state_that_ends_leaves_its_batch():
     assert decoded.row_steps == sum(len(row) - 1 for row in rows)
 
 
+def by_forward_passes(policy, ids: list[int], max_new_tokens: int) -> tuple[int, ...]:
+    """A greedy completion whose every token comes from the whole row."""
+    row = list(ids)
+    with torch.no_grad():
+        while len(row) < len(ids) + max_new_tokens and row[-1] not in policy.eos_token_ids:
+            row.append(int(policy.model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1].argmax()))
+    return tuple(row[len(ids) :])
+
+
+def test_rows_that_outgrow_a_rope_are_those_of_forward_passes_without_a_cache():
+    """Phi-3 with 128k turns all positions at another pace beyond 40 tokens here.
+
+    `generate` is no reference: at that length it drops its cache and goes on from the last token alone.
+    """
+    factors = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 40}
+    rope = {"rope_type": "longrope", "rope_theta": 10_000.0, **factors}
+    policy = zoo_policy("phi3", sliding_window=None, rope_parameters=rope, original_max_position_embeddings=40)
+    encoded = zoo_prompts()
+    assert rollout_path(family_of(policy.model.config), 57).name == EQUAL_LENGTHS
+    assert rollout_path(family_of(policy.model.config), 40).name == PLAIN
+    ours = [group[0] for group in decode(policy, encoded, noise, GREEDY).token_ids]
+    assert ours == [by_forward_passes(policy, ids, 24) for ids in encoded]
+    plain = zoo_policy("phi3", sliding_window=None)
+    assert ours != [group[0] for group in decode(plain, encoded, noise, GREEDY).token_ids]
+
+
 def path_of(model_type: str, longest: int | None = None, **settings):
     return rollout_path(family_of(AutoConfig.for_model(model_type, **settings)), longest)
 

@@ -18,6 +18,7 @@ from lean_align.grpo import generated_tokens, reward_curves
 from lean_align.pipeline import signal_stages
 from lean_align.pipeline.signal_files import read_perplexity, read_ratings, read_reward_curves
 from lean_align.pipeline.signal_stages import take_features, take_perplexities, take_ratings, take_reward_curves
+from lean_align.policy.output_layer import OutputLayer
 from lean_align.recipe import load_recipe
 from lean_align.signals import (
     RATING_PROMPTS,
@@ -256,19 +257,18 @@ def forward_fails():
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
 
 
-def test_an_output_layer_that_does_more_than_a_linear_map_is_refused(policy, groups):
-    check_output_layer(policy, groups[0])
+def test_an_output_layer_is_taken_as_it_is_or_refused(make_policy, groups, monkeypatch):
+    policy = make_policy()
 
     def cap(module, inputs, output):
         output.logits = 5 * torch.tanh(output.logits / 5)
         return output
 
-    hook = policy.causal_lm.register_forward_hook(cap)
-    try:
-        with pytest.raises(ModelError, match="more than a linear map"):
-            check_output_layer(policy, groups[0])
-    finally:
-        hook.remove()
+    policy.causal_lm.register_forward_hook(cap)
+    check_output_layer(policy, groups[0])
+    monkeypatch.setattr(OutputLayer, "__call__", lambda self, states: self.head(states))
+    with pytest.raises(ModelError, match="between its layers and its logits"):
+        check_output_layer(policy, groups[0])
 
 
 @pytest.mark.parametrize("signal", [likelihoods, ratings, completion_features])

@@ -25,6 +25,7 @@ import torch
 from lean_align.errors import ModelError
 from lean_align.gradients.budget import BudgetedBackward
 from lean_align.gradients.checking import check_log_probs, check_model
+from lean_align.gradients.checkpointing import checkpoint_layers
 from lean_align.gradients.group import backward_group, completion_log_probs, micro_batches
 from lean_align.gradients.paths import GradientPath, gradient_path, path_of
 from lean_align.gradients.rows import GradientRow
@@ -41,6 +42,7 @@ __all__ = [
     "backward_group",
     "check_log_probs",
     "check_model",
+    "checkpoint_layers",
     "completion_log_probs",
     "completion_weights",
     "gradient_path",

@@ -14,11 +14,11 @@ from lean_align.gradients.log_probs import (
     run_prompt,
     token_log_probs,
 )
-from lean_align.gradients.paths import beyond_rope
 from lean_align.gradients.shared_prompt import shared_prompt_attention, wide_leaf
 from lean_align.gradients.weights import completion_weights
 from lean_align.policy import Policy
 from lean_align.policy.output_layer import OutputLayer
+from lean_align.policy.positions import beyond_rope
 from lean_align.types import Completion, Group
 
 
@@ -79,7 +79,7 @@ def backward_group(
         backward_tokens(head, tokens, per_token, temperature, logprob_chunk)
 
     whole = [len(prompt_ids) + c.n_tokens for c in chosen]
-    alone = beyond_rope(policy, whole)
+    alone = beyond_rope(policy.causal_lm, max(whole))
     if alone or not share_prompt:
         for run in micro_batches(whole, 0 if alone else token_budget):
             backward(plain_states(policy, prompt_ids, chosen[run.start : run.stop]), run)
@@ -125,10 +125,8 @@ def completion_log_probs(
     completion : (total completion tokens,) int64
         Which completion each token belongs to.
     """
-    head, alone = (
-        OutputLayer(policy.causal_lm),
-        beyond_rope(policy, [len(prompt_ids) + c.n_tokens for c in completions]),
-    )
+    head = OutputLayer(policy.causal_lm)
+    alone = beyond_rope(policy.causal_lm, len(prompt_ids) + max(c.n_tokens for c in completions))
     with torch.no_grad():
         if share_prompt and not alone:
             with shared_prompt_attention(policy):

@@ -7,7 +7,6 @@ Both ways give the same gradient.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,20 +96,3 @@ def path_of(policy: Policy, share_prompt: bool = True) -> GradientPath:
     except ModelError as error:
         return GradientPath(PLAIN, str(error).split(". ")[0])
     return GradientPath(SHARED)
-
-
-def beyond_rope(policy: Policy, lengths: Sequence[int]) -> bool:
-    """Whether a row is so long that the model turns its positions at another pace than in shorter ones.
-
-    `dynamic` and `longrope` do, by the length of what is computed together: such rows are computed whole and alone.
-    """
-    text = policy.causal_lm.config.get_text_config(decoder=True)
-    parameters = getattr(text, "rope_parameters", None) or {}
-    kinds = [part for part in parameters.values() if isinstance(part, dict)] or [parameters]
-    reaches = []
-    for kind in kinds:
-        if kind.get("rope_type") == "longrope":
-            reaches.append(kind.get("original_max_position_embeddings") or text.max_position_embeddings)
-        elif "dynamic" in str(kind.get("rope_type")):
-            reaches.append(text.max_position_embeddings)
-    return bool(reaches) and max(lengths) > min(reaches)

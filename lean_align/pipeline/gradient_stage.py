@@ -130,12 +130,11 @@ def _range_of(rows: tuple[int | None, int | None], n: int) -> range:
 def _write_open_rows(
     recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters
 ) -> None:
-    from lean_align.gradients import check_log_probs
+    from lean_align.gradients import check_log_probs, checkpoint_layers
 
     policy, settings = sampling_policy(recipe, run_dir), recipe.gradients
     if settings.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()
+        checkpoint_layers(policy)
     path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
     folder.counts["path"] = str(path)
     if settings.share_prompt and not path.shares_prompt:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
+from lean_align.gradients import GradientPath, checkpoint_layers, path_of
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.grpo.rehearsal import rehearse_loss, rehearse_sampling
 from lean_align.live_bytes import LiveBytes, kernels_on_meta
@@ -73,8 +74,9 @@ def gradient_work(
     """One group of the gradient stage, with every completion at its longest."""
     policy = shape_policy(model, lora, prompt_tokens)
     if settings.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()
+        checkpoint_layers(policy)
+    paths: list[GradientPath] = []
+    count(policy, lambda policy: paths.append(path_of(policy, settings.share_prompt)))
 
     def work(policy: Policy) -> None:
         sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
@@ -93,7 +95,7 @@ def gradient_work(
             loss=settings.loss,
             rollouts=settings.rollouts,
             max_new_tokens=rollouts.max_new_tokens,
-            share_prompt=settings.share_prompt,
+            share_prompt=paths[0].shares_prompt,
         )
 
     return count(policy, work)

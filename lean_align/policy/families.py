@@ -50,6 +50,9 @@ class Family:
     attention_interface : bool
         Whether attention goes through transformers' interface, where another function can be put.
     encoder_decoder : bool
+    rope_reach : int or None
+        Tokens up to which positions turn at the pace of short rows; a longer row is computed anew at another pace
+        (`longrope`: Phi-3 with 128k).  None for most.
     """
 
     model_type: str
@@ -65,6 +68,7 @@ class Family:
     stateful: bool = False
     attention_interface: bool = True
     encoder_decoder: bool = False
+    rope_reach: int | None = None
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -119,6 +123,7 @@ def family_of(config: Any) -> Family:
         not _STATES.isdisjoint(kinds) or bool(getattr(model_class, "_is_stateful", False)),
         bool(getattr(model_class, "_supports_attention_backend", False)),
         bool(config.is_encoder_decoder),
+        _rope_reach(text),
     )
 
 
@@ -147,6 +152,15 @@ def _logit_scale(text: Any) -> float:
     if value is None:
         return 1.0
     return 1.0 / float(value) if divides else float(value)
+
+
+def _rope_reach(text: Any) -> int | None:
+    parameters = getattr(text, "rope_parameters", None) or {}
+    if parameters.get("rope_type") != "longrope":
+        return None
+    own = getattr(text, "original_max_position_embeddings", None)
+    reach = parameters.get("original_max_position_embeddings") or own
+    return None if reach is None else int(reach)
 
 
 def _class_of(config: Any) -> Any:

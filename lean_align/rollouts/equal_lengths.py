@@ -39,7 +39,7 @@ class EqualLengths(Drawing):
         for prompts in self.batches():
             rows, cache = self.join(prompts)
             while rows:
-                rows = self.step(rows, cache)
+                rows, cache = self.step(rows, cache)
 
     def batches(self) -> Iterator[list[int]]:
         """Prompts of equal length, as many as `slots` hold with all their completions; the longest come first."""
@@ -62,15 +62,19 @@ class EqualLengths(Drawing):
             cache.reorder_cache(self.tensor([sources[i] for i in going_on]))
         return [rows[i] for i in going_on], cache
 
-    def step(self, rows: list[DecodeRow], cache: Cache) -> list[DecodeRow]:
-        """Draw one token for every row; the rows that go on."""
-        logits = self.forward([[row.token_ids[-1]] for row in rows], cache)
+    def step(self, rows: list[DecodeRow], cache: Cache) -> tuple[list[DecodeRow], Cache]:
+        """Draw one token for every row; the rows that go on, and their cache."""
+        fed = [[row.token_ids[-1]] for row in rows]
+        whole = [[*self.encoded[row.prompt], *row.token_ids] for row in rows]
+        if self.family.rope_reach is not None and len(whole[0]) == self.family.rope_reach + 1:
+            cache, fed = new_cache(self.policy.causal_lm), whole  # all positions change pace, those in the cache too
+        logits = self.forward(fed, cache)
         self.steps += 1
         self.row_steps += len(rows)
         going_on = self.extend(rows, logits)
         if 0 < len(going_on) < len(rows):
             cache.reorder_cache(self.tensor(going_on))
-        return [rows[i] for i in going_on]
+        return [rows[i] for i in going_on], cache
 
     def forward(self, ids: list[list[int]], cache: Cache) -> torch.Tensor:
         """Logits of the last token of each row, (rows, V)."""

@@ -16,7 +16,7 @@ PLAIN, WINDOWED, EQUAL_LENGTHS, REFUSED = "plain", "windowed", "equal lengths", 
 _CHUNKED = "chunked_attention"
 _ARGUMENTS = ("attention_mask", "position_ids", "past_key_values", "logits_to_keep")
 # kept in modules of the model, or in a form that rows cannot be taken out of
-_OWN_STATE = ("recurrent_gemma", "rwkv", "xlstm", "reformer", "xlnet", "transfo-xl", "cpmant", "xlm", "prophetnet")
+_OWN_STATE = ("recurrent_gemma", "rwkv", "xlstm")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,13 @@ def rollout_path(family: Family, longest: int | None = None) -> RolloutPath:
             EQUAL_LENGTHS,
             f"{name} has {what}: prompts of equal length are decoded in fixed batches, with the cache of transformers' "
             "generate, which is slower than the decode loop",
+        )
+    if family.rope_reach is not None and longest is not None and longest > family.rope_reach:
+        return RolloutPath(
+            EQUAL_LENGTHS,
+            f"{name} turns positions at another pace in rows of more than {family.rope_reach} tokens: prompts of equal "
+            "length are decoded in fixed batches, and computed anew at that length, which is slower than the decode "
+            "loop",
         )
     window = family.window if longest is None else family.window_within(longest)
     if window is not None:

@@ -13,7 +13,7 @@ CHECKED_TOKENS = 64
 
 
 def check_output_layer(policy: Policy, group: Group) -> None:
-    """Refuse a model whose own log-probabilities are others: its output layer does more than a linear map.
+    """Refuse a model whose own log-probabilities are others.
 
     Raises
     ------
@@ -37,6 +37,6 @@ def check_output_layer(policy: Policy, group: Group) -> None:
     if not gap <= tolerance:
         raise ModelError(
             f"log-probabilities from the last hidden states differ from the model's own by {gap:.3g} nats on average "
-            f"(expected at most {tolerance}): its output layer does more than a linear map. Choose a selection.method "
-            "that needs neither perplexity nor ratings."
+            f"(expected at most {tolerance}): {type(policy.causal_lm).__name__} does something between its layers and "
+            "its logits that is not reproduced. Choose a selection.method that needs neither perplexity nor ratings."
         )

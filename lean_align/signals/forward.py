@@ -13,6 +13,8 @@ from torch.nn.functional import cross_entropy
 from lean_align.errors import OutOfMemoryError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
+from lean_align.policy.output_layer import OutputLayer, backbone_of
+from lean_align.policy.positions import beyond_rope
 
 
 class HiddenStates:
@@ -63,7 +65,8 @@ class HiddenStates:
         count, longest = 0, 0
         for length in lengths:
             longest = max(longest, length)
-            if count and longest * (count + 1) > self.token_budget:
+            too_many = longest * (count + 1) > self.token_budget or beyond_rope(self.policy.causal_lm, longest)
+            if count and too_many:
                 break
             count += 1
         return count
@@ -73,7 +76,7 @@ class HiddenStates:
         ids = torch.tensor([[*row] + [policy.pad_token_id] * (width - len(row)) for row in batch], device=policy.device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=policy.device)
         with torch.no_grad():
-            output = policy.causal_lm.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+            output = backbone_of(policy.causal_lm)(input_ids=ids, attention_mask=mask, use_cache=False)
         states: torch.Tensor = output.last_hidden_state
         return states
 
@@ -108,7 +111,7 @@ def token_losses(
     (len(tokens),) float64
         On the CPU, in nats.
     """
-    head = policy.causal_lm.get_output_embeddings()
+    head = OutputLayer(policy.causal_lm)
     targets = torch.tensor(row[tokens.start : tokens.stop], device=states.device)
     losses = []
     with torch.no_grad():

@@ -25,6 +25,7 @@ import torch
 from lean_align.errors import ModelError
 from lean_align.memory import Halving
 from lean_align.policy import Policy
+from lean_align.policy.output_layer import OutputLayer
 from lean_align.signals.forward import HiddenStates
 from lean_align.types import Group, Prompt
 
@@ -86,7 +87,7 @@ def ratings(
     Memory beside that of `HiddenStates`: 4 * vocabulary bytes, the logits of one row's end.
     """
     backbone, digits = HiddenStates(policy, token_budget, on_halving), _digit_tokens(policy)
-    head = policy.causal_lm.get_output_embeddings()
+    head = OutputLayer(policy.causal_lm)
     for group in groups:
         rows, n_cut = _rating_rows(policy, group, rating_prompts)
         marks = []

@@ -100,7 +100,7 @@ def rollouts(run_dir: Path, way: str) -> dict[str, Any]:
 
 def gradients(run_dir: Path, way: str) -> dict[str, Any]:
     """Tokens a second of the gradient stage, prompts counted once, on the completions that the decode loop sampled."""
-    from lean_align.gradients import prompt_gradients
+    from lean_align.gradients import checkpoint_layers, prompt_gradients
     from lean_align.projection import make_projector
     from lean_align.rollouts import group_completions, read_completions
 
@@ -108,8 +108,7 @@ def gradients(run_dir: Path, way: str) -> dict[str, Any]:
     settings, began = recipe.gradients, time.perf_counter()
     policy = policy_at(recipe, run_dir, TRAINED)
     if settings.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-        policy.model.train()  # without dropout this turns on nothing else
+        checkpoint_layers(policy)
     loaded = time.perf_counter() - began
     found = (replace(c, reward=float(c.index % 2)) for c in read_completions(run_dir / SAMPLED / COMPLETIONS))
     groups = group_completions(prompts, found)
