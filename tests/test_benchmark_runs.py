@@ -197,8 +197,9 @@ def test_what_cannot_be_evaluated_is_refused_before_it_is_begun(data_dir: Path, 
         evaluated(data_dir, tmp_path / "d", names=("gsm8",))
     with pytest.raises(RecipeError, match=r"got 'selection\.n', which bears on no evaluation"):
         evaluated(data_dir, tmp_path / "e", selection__n=3)
-    with pytest.raises(RecipeError, match=r"data\.chat_template_kwargs holds 'tokenize'"):  # which reaches the template
-        evaluated(data_dir, tmp_path / "g", data__chat_template_kwargs={"tokenize": True})
+    to_the_template = {"data__prompt_format": "chat", "data__chat_template_kwargs": {"tokenize": True}}
+    with pytest.raises(RecipeError, match=r"data\.chat_template_kwargs holds 'tokenize'"):
+        evaluated(data_dir, tmp_path / "g", **to_the_template)
     with pytest.raises(DataError, match="holds no evaluation"):
         evaluated(data_dir, tmp_path / "f", against=tmp_path / "nothing")
     assert not any(tmp_path.iterdir())
