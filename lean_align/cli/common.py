@@ -13,7 +13,9 @@ from typing import Any
 import click
 
 from lean_align import __version__
+from lean_align.disk import is_disk_full
 from lean_align.errors import REASON_FILE, LeanAlignError, RecipeError
+from lean_align.memory import out_of_memory
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
@@ -26,19 +28,26 @@ class Group(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except LeanAlignError as error:
-            if ctx.params.get("debug"):
+        except Exception as error:
+            message = _sentence(error)
+            if message is None or ctx.params.get("debug"):
                 raise
-            _tell(str(error))
+            _tell(message)
             ctx.exit(2 if isinstance(error, RecipeError) else 1)
-        except OSError as error:
-            if ctx.params.get("debug"):
-                raise
-            _tell(f"{error.strerror or error}: {error.filename or ''}")
-            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Interrupted. What is finished is kept: the same command continues.", err=True)
             ctx.exit(130)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What went wrong, where it is no fault of the program: our own errors, memory, disk and files; None for others."""
+    if isinstance(error, LeanAlignError):
+        return str(error)
+    if (lack := out_of_memory(error)) is not None:
+        return str(lack)
+    if is_disk_full(error):
+        return f"the disk is full ({error}). What was finished is kept: make room, then run the same command again."
+    return f"{error.strerror or error}: {error.filename or ''}" if isinstance(error, OSError) else None
 
 
 def _tell(message: str) -> None:

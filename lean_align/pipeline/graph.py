@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lean_align.advice import quoted
+from lean_align.advice import made_anew, quoted
 from lean_align.artifacts import (
     check_inputs,
     check_outputs,
@@ -20,12 +20,13 @@ from lean_align.artifacts import (
     read_manifest,
 )
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
-from lean_align.errors import StageError
+from lean_align.errors import StageError, StaleStageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 from lean_align.selection import find_method, method_file
 
 COMPARISON = "comparison.yaml"
 """The recipe of a comparison, in its folder: a run has recipe.yaml."""
+SUMMARY = "summary.json"
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
 
@@ -84,7 +85,7 @@ STAGES = (
         (*_POLICY, "evaluation", "rollouts.max_new_tokens", "rollouts.engine", "rollouts.vllm_adapter"),
         ("data", "training"),
     ),
-    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False, ("summary.json",)),
+    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False, (SUMMARY,)),
 )
 BY_FOLDER = {stage.folder: stage for stage in STAGES}
 BY_COMMAND = {stage.command: stage for stage in STAGES}
@@ -172,6 +173,8 @@ def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
     check_seal(folder, manifest)
     check_inputs(folder, manifest["inputs"], stage_inputs(stage, recipe, run_dir), _made_from(stage, run_dir))
     check_outputs(folder, manifest)
+    if stage.folder == "report" and not (run_dir / SUMMARY).exists():  # of a version that did not write its hash
+        raise StaleStageError(f"{run_dir / SUMMARY} is missing. The stage report writes it. {made_anew(folder)}")
     return True
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import read_json, write_text
+from lean_align.artifacts import check_outputs, read_json, read_manifest, write_text
 from lean_align.errors import DataError
 from lean_align.report.methods import methods_from_summary
 from lean_align.report.paper import PaperTable, table_for
@@ -42,6 +42,9 @@ def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
     for folder in folders:
         if not (folder / "summary.json").is_file():
             raise DataError(f"{folder} has no summary.json; expected the folder of a finished run or evaluation.")
+        report = read_manifest(folder / "report")
+        if report is not None:  # of a run: figures that were changed are no result
+            check_outputs(folder / "report", report)
         found = read_json(folder / "summary.json")
         if not found.get("benchmarks"):
             raise DataError(f"{folder} was evaluated on no benchmark; expected evaluation.benchmarks in its recipe.")
