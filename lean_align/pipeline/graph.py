@@ -213,8 +213,8 @@ def refuse_comparison(run_dir: Path) -> None:
     """
     if (run_dir / COMPARISON).exists():
         raise StageError(
-            f"{run_dir} is a comparison and no run: its runs are {run_dir}/seed-S/METHOD. Continue it with lean-align "
-            "compare, or choose another --run-dir."
+            f"{run_dir} is a comparison and no run: its runs are in {run_dir / 'seed-S' / 'METHOD'}. Continue it with "
+            "lean-align compare, or choose another --run-dir."
         )
 
 
