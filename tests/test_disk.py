@@ -47,11 +47,8 @@ def test_a_shell_takes_advice_as_it_is_meant(name: str) -> None:
     program, option, word = shlex.split(removal(path))
     assert (program, option, Path(word)) == ("rm", "-r", path)
     assert not word.startswith("-")
-    assert shlex.split(made_anew(path / "data").split("\n", 1)[1]) == [
-        "rm",
-        "-r",
-        shlex.split(quoted(path / "data"))[0],
-    ]
+    last = made_anew(path / "data").split("\n", 1)[1]
+    assert shlex.split(last) == ["rm", "-r", *shlex.split(quoted(path / "data"))]
 
 
 def test_a_plain_path_stays_as_it_is() -> None:

@@ -45,19 +45,18 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_waiting")
 def test_a_second_run_is_refused_at_once_and_told_who_works_there(tmp_path: Path, fake_stages: list[Any]) -> None:
-    recipe = load_recipe("demo")
-    with held(tmp_path / "run", fcntl.LOCK_EX):
-        with pytest.raises(StageError, match=r"process 4711 on otherhost .* since 2026-11-29 05:40:12\. Wait for it"):
-            run(recipe, tmp_path / "run")
+    who = r"process 4711 on otherhost .* since 2026-11-29 05:40:12\. Wait for it"
+    with held(tmp_path / "run", fcntl.LOCK_EX), pytest.raises(StageError, match=who):
+        run(load_recipe("demo"), tmp_path / "run")
     assert fake_stages == []
     assert not (tmp_path / "run" / "recipe.yaml").exists()
 
 
 @pytest.mark.usefixtures("no_waiting")
 def test_a_run_of_this_process_keeps_out_another(tmp_path: Path) -> None:
-    with run_lock(tmp_path), pytest.raises(StageError, match=f"process {os.getpid()} on .* has been working"):
-        with run_lock(tmp_path):
-            pytest.fail("two runs in one folder")
+    who = f"process {os.getpid()} on .* has been working"
+    with run_lock(tmp_path), pytest.raises(StageError, match=who), run_lock(tmp_path):
+        pytest.fail("two runs in one folder")
     assert (tmp_path / RUN_LOCK).read_text() == ""
     with run_lock(tmp_path):
         pass
@@ -102,9 +101,13 @@ def test_workers_on_rows_of_their_own_work_side_by_side_and_no_other_stage_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
-    with stage_lock(tmp_path, shared=True), stage_lock(tmp_path, shared=True):
-        with pytest.raises(StageError, match="is working in"), stage_lock(tmp_path):
-            pass
+    with (
+        stage_lock(tmp_path, shared=True),
+        stage_lock(tmp_path, shared=True),
+        pytest.raises(StageError, match="is working in"),
+        stage_lock(tmp_path),
+    ):
+        pytest.fail("a stage beside workers")
 
 
 def test_the_lock_of_a_killed_run_is_gone(tmp_path: Path) -> None:
