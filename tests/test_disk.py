@@ -24,9 +24,9 @@ SAID = {
 
 @pytest.mark.parametrize("library", SAID)
 def test_a_full_disk_is_known_in_the_words_of_each_library(library: str, tmp_path: Path) -> None:
-    with pytest.raises(DiskFullError, match=r"is full \(.* free\)\. Everything written so far is kept"):
-        with disk_errors(tmp_path / "not there" / "adapter"):
-            raise SAID[library]
+    full = r"is full \(.* free\)\. Everything written so far is kept"
+    with pytest.raises(DiskFullError, match=full), disk_errors(tmp_path / "not there" / "adapter"):
+        raise SAID[library]
 
 
 def test_an_error_that_came_of_a_full_disk_is_one(tmp_path: Path) -> None:
