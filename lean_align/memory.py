@@ -113,9 +113,10 @@ def address_space_limit() -> int | None:
 def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment that our processes run in: `allocator_environment`, and threads that wait without spinning.
 
-    By default a thread of OpenMP that has nothing to do spins for a while.  Beside any other work each turn of the
-    loop then waits for a thread that the system has taken off its core: up to 25 times slower, at no gain on an idle
-    machine (docs/results.md).  Which thread adds what does not change, and so no result.
+    By default a thread of OpenMP that has nothing to do spins for a while.  Beside any other work each loop then waits
+    for a thread that the system has taken off its core.  The small operations of the embedded model are the worst
+    case: 5 to 25 times slower beside other work, for 1.5 times faster on two cores of its own (2 threads).  Which
+    thread adds what does not change, and so no result.
 
     Parameters
     ----------
