@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lean_align.advice import made_anew, removal
+from lean_align.advice import made_anew, quoted
 from lean_align.disk import disk_errors
 from lean_align.errors import DiskFullError, StageError, StaleStageError
 from lean_align.files import (
@@ -209,7 +209,7 @@ def check_inputs(
             f"{folder} was made from other inputs:\n  "
             + "\n  ".join(differences)
             + "\nChange them back, choose another folder, or delete what depends on them to have it made again:"
-            + f"\n  {removal(folder, *dependent)}"
+            + f"\n  rm -r {quoted(folder, *dependent)}"  # of a link the link alone: what it leads to is another run's
         )
 
 

@@ -164,6 +164,15 @@ def test_equal_inputs_are_accepted() -> None:
     check_inputs(Path("data"), json.loads(json.dumps(INPUTS)), INPUTS)
 
 
+def test_a_stale_link_is_to_be_deleted_without_what_it_leads_to(tmp_path: Path) -> None:
+    """The stage of another run, which another recipe wants as it is."""
+    fill(tmp_path / "other")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "data").symlink_to(tmp_path / "other" / "data")
+    with pytest.raises(StaleStageError, match=rf"\n  rm -r {tmp_path / 'mine' / 'data'}$"):
+        check_inputs(tmp_path / "mine" / "data", INPUTS, {"recipe": {"seed": 7}})
+
+
 def test_changes_are_listed_key_by_key() -> None:
     old = {"a": 1, "b": {"c": [1, 2], "d": "x"}, "e": None}
     new = {"a": 1, "b": {"c": [1, 3], "d": "x", "f": 2.5}, "e": {"g": 1}}

@@ -20,7 +20,7 @@ from lean_align.artifacts import (
     read_manifest,
 )
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
-from lean_align.errors import StageError, StaleStageError
+from lean_align.errors import RecipeError, StageError, StaleStageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 from lean_align.selection import find_method, method_file
 
@@ -195,13 +195,18 @@ def stored_recipe(run_dir: Path) -> Recipe:
     Raises
     ------
     StageError
-        When the folder is no run.
+        When the folder is no run, or its recipe was damaged.
     """
     refuse_comparison(run_dir)
     path = run_dir / "recipe.yaml"
     if not path.is_file():
         raise StageError(f"{run_dir} is no run folder: it has no recipe.yaml. Start one with: lean-align run RECIPE")
-    return load_recipe(path)
+    try:
+        return load_recipe(path)
+    except RecipeError as error:
+        raise StageError(
+            f"{path} was damaged: {error} The lean-align run command that made the folder writes it again."
+        ) from error
 
 
 def refuse_comparison(run_dir: Path) -> None:
