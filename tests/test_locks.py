@@ -166,3 +166,19 @@ def test_a_refused_start_leaves_no_empty_folder(
         with pytest.raises(MissingPackageError):
             run(load_recipe("demo"), run_dir)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_stage_of_a_run_is_told_whose_it_is_and_how_its_threads_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, str]] = []
+
+    def started(command: list[str], env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        seen.append(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr(subprocess, "run", started)
+    assert run(load_recipe("demo"), tmp_path / "run", "prepare")["finished"] == ["data"]
+    assert seen[0]["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert seen[0][RUN_PROCESS].startswith(f"{os.getpid()} ")
