@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from lean_align.errors import OutOfMemoryError
+
 T = TypeVar("T")
 
 _STATUS, _MEMINFO = Path("/proc/self/status"), Path("/proc/meminfo")
@@ -23,6 +25,8 @@ _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "PiB": 2**50}
 _ASKED = re.compile(r"(?:tried to|unable to) allocate ([\d.]+) (bytes|[KMGTP]iB)", re.IGNORECASE)
 _FREE = re.compile(r"of which ([\d.]+) (bytes|[KMGTP]iB) is free")
+# what loading a library, starting a thread or C++ says when the address space is used up
+_NO_ROOM = ("failed to map segment", "cannot allocate memory", "can't start new thread", "bad_alloc", "pthread_create")
 _PHRASES = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 
 
@@ -50,12 +54,17 @@ class Halving:
 
 def shortage_of(error: BaseException) -> Shortage | None:
     """What an out-of-memory error of torch, NumPy or Python says; None for any other error."""
-    text = str(error)
-    kind = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if not kind and not (isinstance(error, RuntimeError) and any(phrase in text for phrase in _PHRASES)):
+    if not _says_shortage(error):
         return None
+    text = str(error)
     free = _bytes_in(_FREE, text)
     return Shortage(_bytes_in(_ASKED, text), _available_bytes() if free is None and "CUDA" not in text else free)
+
+
+def _says_shortage(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
 
 
 def within_memory(work: Callable[[], T]) -> T | Shortage:
@@ -72,12 +81,42 @@ def within_memory(work: Callable[[], T]) -> T | Shortage:
         return shortage
 
 
+def out_of_memory(error: BaseException | None) -> OutOfMemoryError | None:
+    """The sentence for an error that means that memory, or the address space, ran out; None for any other error."""
+    limit, seen = address_space_limit(), error
+    while seen is not None:
+        if isinstance(seen, OutOfMemoryError):
+            return seen
+        if limit is not None and isinstance(seen, SystemError):  # of a library that forgot to say what it lacked
+            break
+        if _says_shortage(seen) or any(phrase in str(seen).lower() for phrase in _NO_ROOM):
+            break
+        seen = seen.__cause__ or seen.__context__
+    else:
+        return None
+    if limit is not None:  # what is free tells nothing then, and reading it takes memory
+        said = str(seen) or type(seen).__name__
+        advice = f"The address space is limited to {human_bytes(limit)} (ulimit -v): raise the limit"
+    else:
+        said, advice = str(shortage_of(seen) or seen), "End other programs or take smaller pieces"
+    return OutOfMemoryError(
+        f"out of memory: {said}. What was finished before is kept. {advice}, then run the same command again."
+    )
+
+
+def address_space_limit() -> int | None:
+    """Bytes of address space that this process may have; None without a limit."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment that our processes run in: `allocator_environment`, and threads that wait without spinning.
 
-    By default a thread of OpenMP that has nothing to do spins for a while.  Beside any other work each turn of the
-    loop then waits for a thread that the system has taken off its core: up to 25 times slower, at no gain on an idle
-    machine (docs/results.md).  Which thread adds what does not change, and so no result.
+    By default a thread of OpenMP that has nothing to do spins for a while.  Beside any other work each loop then waits
+    for a thread that the system has taken off its core.  The small operations of the embedded model are the worst
+    case: 5 to 25 times slower beside other work, for 1.5 times faster on two cores of its own (2 threads).  Which
+    thread adds what does not change, and so no result.
 
     Parameters
     ----------

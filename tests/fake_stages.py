@@ -14,7 +14,10 @@ import pytest
 
 from lean_align.artifacts import read_jsonl, stage_folder, write_json, write_jsonl
 from lean_align.pipeline import run_stage
+from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED
+from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.graph import Stage, stage_inputs, stored_recipe
+from lean_align.pipeline.problem_sets import run_sets
 from lean_align.pipeline.score_stage import score_stage
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
@@ -27,6 +30,7 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
     """Write one stage of a run."""
     recipe = stored_recipe(run_dir)
     with stage_folder(run_dir, stage.folder, stage_inputs(stage, recipe, run_dir)) as folder:
+        folder.beside = stage.beside
         if stage.folder == "scores":
             score_stage(recipe, run_dir, folder)
         else:
@@ -38,6 +42,10 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps}
         if stage.folder == "rollouts":
             folder.counts |= {"generated_tokens": 1000}
+        if stage.folder == "data":
+            folder.counts |= {"n_train": POOL, "n_dropped": 0, "dropped_by_reason": {}}
+        if stage.folder == "evaluation":
+            folder.counts |= {SECONDS: {}}
 
 
 def _data(recipe: Recipe, run_dir: Path, folder: Path) -> None:
@@ -107,7 +115,11 @@ def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
             {"prompt_id": problem["prompt_id"], "index": 0, "reward": float(rng.random() < rate), "n_tokens": 9}
             for problem in read_jsonl(run_dir / "data" / "test.jsonl")
         ]
+        rows = [row | {"completion": "The answer is 1.", "finished": True} for row in rows]
         write_jsonl(folder / model / "demo.jsonl", rows)
+    sets = run_sets(recipe, run_dir / "data" / "test.jsonl", {})
+    summary = evaluation_summary(sets, {model: folder / model for model in (BASE, TRAINED)}, recipe.seed)
+    write_json(folder / "summary.json", summary)
 
 
 WRITERS = {
@@ -125,8 +137,8 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     ran: list[tuple[str, str]] = []
 
     def in_child(stage: Stage, run_dir: Path) -> None:
-        if stage.folder == "selection":
-            run_stage("select", run_dir)
+        if stage.folder in ("selection", "report"):
+            run_stage(stage.command, run_dir)
         else:
             write_stage(stage, run_dir)
         ran.append((stage.folder, run_dir.name))

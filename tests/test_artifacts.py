@@ -164,6 +164,15 @@ def test_equal_inputs_are_accepted() -> None:
     check_inputs(Path("data"), json.loads(json.dumps(INPUTS)), INPUTS)
 
 
+def test_a_stale_link_is_to_be_deleted_without_what_it_leads_to(tmp_path: Path) -> None:
+    """The stage of another run, which another recipe wants as it is."""
+    fill(tmp_path / "other")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "data").symlink_to(tmp_path / "other" / "data")
+    with pytest.raises(StaleStageError, match=rf"\n  rm -r {tmp_path / 'mine' / 'data'}$"):
+        check_inputs(tmp_path / "mine" / "data", INPUTS, {"recipe": {"seed": 7}})
+
+
 def test_changes_are_listed_key_by_key() -> None:
     old = {"a": 1, "b": {"c": [1, 2], "d": "x"}, "e": None}
     new = {"a": 1, "b": {"c": [1, 3], "d": "x", "f": 2.5}, "e": {"g": 1}}
@@ -188,6 +197,37 @@ def test_a_missing_output_is_refused(tmp_path: Path) -> None:
     (folder / "rows.txt").unlink()
     with pytest.raises(StaleStageError, match=r"rows\.txt is missing\. Delete"):
         check_outputs(folder, read_manifest(folder) or {})
+
+
+def test_no_letter_or_digit_of_a_manifest_changes_unseen(tmp_path: Path) -> None:
+    folder = fill(tmp_path)
+    text = (folder / "manifest.json").read_text()
+    for i in (i for i, letter in enumerate(text) if letter.isalnum()):
+        (folder / "manifest.json").write_text(text[:i] + ("7" if text[i] != "7" else "8") + text[i + 1 :])
+        with pytest.raises(StaleStageError, match=rf"\n  rm -r {folder}$"):
+            check_outputs(folder, read_manifest(folder) or {})
+
+
+def test_a_manifest_of_the_version_before_has_no_seal(tmp_path: Path) -> None:
+    folder = fill(tmp_path)
+    old = {key: value for key, value in read_json(folder / "manifest.json").items() if key not in ("seal", "beside")}
+    check_outputs(folder, old)
+    with pytest.raises(StaleStageError, match="changed"):
+        check_outputs(folder, old | {"sea1": "0"})
+
+
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    """safetensors writes through a private temporary file."""
+    before = os.umask(0o027)
+    try:
+        with stage_folder(tmp_path, "training", INPUTS) as folder:
+            (folder.path / "adapter").mkdir()
+            for name in ("log.jsonl", "adapter/weights"):
+                (folder.path / name).touch(0o600)
+    finally:
+        os.umask(before)
+    files = [p for p in (tmp_path / "training").rglob("*") if p.is_file()]
+    assert [oct(p.stat().st_mode & 0o777) for p in files] == ["0o640"] * 3
 
 
 def test_fingerprint_of_outputs_follows_content_only(tmp_path: Path) -> None:

@@ -262,6 +262,12 @@ def test_the_recipe_of_a_run_is_read_back(tmp_path: Path) -> None:
     assert stored_recipe(tmp_path) == recipe
 
 
+def test_a_damaged_recipe_of_a_run_says_who_writes_it_again(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("seed: [")
+    with pytest.raises(StageError, match=r"(?s)recipe\.yaml was damaged.*lean-align run"):
+        stored_recipe(tmp_path)
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no recipe\.yaml\. Start one with: lean-align run RECIPE"):
         stored_recipe(tmp_path)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from bench.child import status_bytes
 from lean_align import memory
-from lean_align.errors import OutOfMemoryError
-from lean_align.memory import Shortage, allocator_environment, process_environment, shortage_of
+from lean_align.cli.common import Group
+from lean_align.errors import LeanAlignError, OutOfMemoryError
+from lean_align.memory import Shortage, allocator_environment, out_of_memory, process_environment, shortage_of
 
 CARD = (
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 23.64 GiB of which 15.50 MiB is "
@@ -51,6 +55,46 @@ def test_other_errors_are_none(error):
 
 def test_what_is_not_known_is_said():
     assert str(Shortage(None, 3 * 2**30)) == "unknown more needed, 3.0 GiB free"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("ft2font.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        SystemError("error return without exception set"),
+    ],
+)
+def test_an_address_space_that_is_used_up_is_said_in_a_sentence(error, monkeypatch):
+    monkeypatch.setattr(memory, "address_space_limit", lambda: 2**30)
+    found = out_of_memory(error)
+    assert isinstance(found, LeanAlignError)
+    assert "limited to 1.0 GiB (ulimit -v): raise the limit, then run the same command again" in str(found)
+    wrapped = ValueError("a plot failed")
+    wrapped.__cause__ = error
+    assert out_of_memory(wrapped) is not None
+
+
+def test_other_errors_are_no_lack_of_memory(monkeypatch):
+    assert out_of_memory(ValueError("3")) is None
+    assert out_of_memory(SystemError("a bug")) is None  # without a limit
+    assert "End other programs" in str(out_of_memory(MemoryError()))
+    own = OutOfMemoryError("no memory for the training")
+    assert out_of_memory(own) is own
+
+
+def test_a_command_that_runs_out_of_memory_ends_with_one_line(monkeypatch):
+    def lacking():
+        raise ImportError("libarrow.so: failed to map segment from shared object")
+
+    command = Group("lean-align", commands={"x": click.Command("x", callback=lacking)})
+    done = CliRunner().invoke(command, ["x"])
+    assert done.exit_code == 1
+    assert "Error: out of memory: " in done.output
+    assert "Traceback" not in done.output
 
 
 def test_the_allocator_is_told_to_keep_no_freed_blocks_apart(monkeypatch):

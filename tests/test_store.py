@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lean_align.artifacts import stage_folder, write_json
 from lean_align.disk import disk_errors
 from lean_align.errors import DiskFullError, LeanAlignError, StoreError
 from lean_align.pipeline.gradient_stage import check_projection
@@ -355,6 +356,23 @@ def test_what_is_damaged_is_named(tmp_path: Path) -> None:
     open_store(tmp_path)
     with pytest.raises(StoreError, match=r"projected\.npy or norms\.npy: row 1 \(b\) has checksum .* Delete .* again"):
         open_store(tmp_path, verify=True)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "projection.json", "second_seed/norms.npy"])
+def test_no_byte_of_what_lies_beside_the_rows_changes_unseen(tmp_path: Path, name: str) -> None:
+    """README: every byte."""
+    with stage_folder(tmp_path, "gradients", {}) as folder:
+        fill(folder.path, np.eye(3), IDS)
+        fill(folder.path / "second_seed", np.eye(3), IDS)
+        write_json(folder.path / "projection.json", {"projection": {"kind": "sjlt", "seed": 0}})
+    store = tmp_path / "gradients"
+    open_store(store, verify=True)
+    open_store(store / "second_seed", verify=True)
+    data = (store / name).read_bytes()
+    for i in range(0, len(data), 7):
+        (store / name).write_bytes(data[:i] + bytes([data[i] ^ 1]) + data[i + 1 :])
+        with pytest.raises(StoreError, match="rm -r"):
+            open_store(store, verify=True)
 
 
 def test_damaged_rows_are_said_and_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

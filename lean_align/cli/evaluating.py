@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from lean_align.advice import quoted
 from lean_align.cli.common import FOLDER, JSON, SET, main, overrides, quiet_stdout, show, show_lines, words
 
 
@@ -74,7 +75,7 @@ def _refuse_options(ctx: click.Context, run_dir: str) -> None:
     if given:
         raise click.UsageError(
             f"{run_dir} is a run, whose recipe says what is evaluated; got {given[0]} too. Leave it out, or evaluate "
-            f"the recipe's model with --adapter {run_dir}/training/adapter."
+            f"the recipe's model with --adapter {quoted(Path(run_dir) / 'training' / 'adapter')}."
         )
 
 

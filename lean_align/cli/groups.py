@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from lean_align.disk import is_disk_full
 from lean_align.errors import REASON_FILE, LeanAlignError, RecipeError
+from lean_align.memory import out_of_memory
 
 EVERYDAY = ("run", "plan", "doctor", "select-from", "evaluate", "compare", "results", "recipes", "bench")
 """Commands that `--help` lists first; the others are the stages of a run, in their order."""
@@ -68,6 +70,10 @@ class Group(click.Group):
 def _message(error: Exception) -> str:
     if isinstance(error, LeanAlignError):
         return str(error)
+    if (lack := out_of_memory(error)) is not None:
+        return str(lack)
+    if is_disk_full(error):
+        return f"the disk is full ({error}). What was finished is kept: make room, then run the same command again."
     if isinstance(error, OSError) and error.strerror:
         return ": ".join(str(part) for part in (error.strerror, error.filename) if part)
     own = [

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from lean_align.advice import removal
 from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
 from lean_align.comparing.base import lend_base
 from lean_align.comparing.variants import Variant
@@ -104,7 +105,9 @@ def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[
     try:
         is_finished(stage, recipe, cell)
     except StaleStageError as error:
-        raise StaleStageError(f"{error}\n{link} is a link to {home}, which other runs share: delete {home}.") from error
+        raise StaleStageError(
+            f"{error}\n{link} is a link to {home}, which other runs share: delete {home}.\n  {removal(link)}"
+        ) from error
 
 
 def _make(stage: Stage, recipe: Recipe, cell: Path, home: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.advice import removal
 from lean_align.artifacts import StageFolder, changes, read_json, write_json
 from lean_align.errors import NothingToLearnError, RecipeError, StoreError
 from lean_align.memory import Halving
@@ -190,7 +191,8 @@ def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str
         raise StoreError(
             f"{path.parent} holds rows of another projection:\n  "
             + "\n  ".join(differences)
-            + f"\nGo on with the device and packages it was begun with, or delete {path.parent} to begin anew."
+            + "\nGo on with the device and packages it was begun with, or delete it to begin anew:\n  "
+            + removal(path.parent)
         )
 
 

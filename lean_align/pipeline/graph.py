@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lean_align.advice import quoted
+from lean_align.advice import made_anew, quoted
 from lean_align.artifacts import (
     check_inputs,
     check_outputs,
@@ -21,12 +21,13 @@ from lean_align.artifacts import (
 )
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
 from lean_align.data import data_sources
-from lean_align.errors import StageError
+from lean_align.errors import RecipeError, StageError, StaleStageError
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 from lean_align.selection import find_method, method_file
 
 COMPARISON = "comparison.yaml"
 """The recipe of a comparison, in its folder: a run has recipe.yaml."""
+SUMMARY = "summary.json"
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 
 
@@ -86,7 +87,7 @@ STAGES = (
         (*_POLICY, "evaluation", "rollouts.max_new_tokens", "rollouts.engine", "rollouts.vllm_adapter"),
         ("data", "training"),
     ),
-    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False, ("summary.json",)),
+    Stage("report", "report", ("name", "seed"), ("selection", "evaluation"), False, (SUMMARY,)),
 )
 BY_FOLDER = {stage.folder: stage for stage in STAGES}
 BY_COMMAND = {stage.command: stage for stage in STAGES}
@@ -174,6 +175,8 @@ def is_finished(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:
     check_seal(folder, manifest)
     check_inputs(folder, manifest["inputs"], stage_inputs(stage, recipe, run_dir), _made_from(stage, run_dir))
     check_outputs(folder, manifest)
+    if stage.folder == "report" and not (run_dir / SUMMARY).exists():  # of a version that did not write its hash
+        raise StaleStageError(f"{run_dir / SUMMARY} is missing. The stage report writes it. {made_anew(folder)}")
     return True
 
 
@@ -194,13 +197,18 @@ def stored_recipe(run_dir: Path) -> Recipe:
     Raises
     ------
     StageError
-        When the folder is no run.
+        When the folder is no run, or its recipe was damaged.
     """
     refuse_comparison(run_dir)
     path = run_dir / "recipe.yaml"
     if not path.is_file():
         raise StageError(f"{run_dir} is no run folder: it has no recipe.yaml. Start one with: lean-align run RECIPE")
-    return load_recipe(path)
+    try:
+        return load_recipe(path)
+    except RecipeError as error:
+        raise StageError(
+            f"{path} was damaged: {error} The lean-align run command that made the folder writes it again."
+        ) from error
 
 
 def refuse_comparison(run_dir: Path) -> None:
@@ -212,8 +220,8 @@ def refuse_comparison(run_dir: Path) -> None:
     """
     if (run_dir / COMPARISON).exists():
         raise StageError(
-            f"{run_dir} is a comparison and no run: its runs are {run_dir}/seed-S/METHOD. Continue it with lean-align "
-            "compare, or choose another --run-dir."
+            f"{run_dir} is a comparison and no run: its runs are in {run_dir / 'seed-S' / 'METHOD'}. Continue it with "
+            "lean-align compare, or choose another --run-dir."
         )
 
 

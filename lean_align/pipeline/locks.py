@@ -9,7 +9,6 @@ A stage that a run started knows it by the environment, and leaves `.run.lock` t
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -21,12 +20,12 @@ from typing import IO
 
 from lean_align.errors import StageError
 from lean_align.progress import say
+from lean_align.store.locks import keeps_no_locks
 
 LOCK_SECONDS = 5.0
 RUN_LOCK, STAGE_LOCK, TURN = ".run.lock", ".lock", ".turn"
 RUN_PROCESS = "LEAN_ALIGN_RUN_PROCESS"
 """Environment variable of a stage's process: who it works for, as `.run.lock` says it."""
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _held: dict[Path, str] = {}  # run folders that this process holds, and what it wrote into them
 
 
@@ -154,7 +153,7 @@ def _try_lock(file: IO[str], kind: int, wait: bool = False) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if not keeps_no_locks(error):
             raise
         say(f"{file.name} cannot be locked ({error.strerror}): see to it that no other process works in its folder")
     return True

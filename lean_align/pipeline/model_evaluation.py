@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lean_align.advice import removal
 from lean_align.artifacts import (
     MANIFEST,
     canonical_json,
@@ -162,7 +163,7 @@ def _sampled(
     if finished is not None:
         check_inputs(output / STAGE, finished["inputs"], inputs)
         check_outputs(output / STAGE, finished)
-        say(f"evaluation: finished before; delete {output / STAGE} to have it made again")
+        say(f"evaluation: finished before; to have it made again: {removal(output / STAGE)}")
         return finished
     with stage_folder(output, STAGE, inputs) as folder:
         set_threads(recipe)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lean_align.advice import made_anew
 from lean_align.artifacts import StageFolder, file_hash, read_json, read_jsonl, read_manifest, stage_folder, write_jsonl
 from lean_align.errors import StaleStageError
 from lean_align.pipeline.graph import BY_FOLDER, STAGES, needed_stages, stage_inputs
@@ -80,7 +81,7 @@ def _begin(own: Recipe, round_dir: Path, before: Path, number: int) -> None:
     _copy_stage(own, round_dir, "warmup", before / "training")
     made, wanted = (file_hash(d / _ADAPTER) for d in (round_dir / "warmup", before / "training"))
     if made != wanted:
-        raise StaleStageError(f"{round_dir} was begun from another adapter than {before} left. Delete {round_dir}.")
+        raise StaleStageError(f"{round_dir} was begun from another adapter than {before} left. {made_anew(round_dir)}")
 
 
 def _copy_stage(own: Recipe, round_dir: Path, name: str, source: Path) -> None:

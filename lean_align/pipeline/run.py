@@ -19,7 +19,7 @@ from lean_align.artifacts import read_json, write_text
 from lean_align.choices import choose_backend, choose_engine
 from lean_align.disk import disk_errors
 from lean_align.errors import REASON_FILE, RecipeError, StageError
-from lean_align.memory import process_environment
+from lean_align.memory import address_space_limit, human_bytes, process_environment
 from lean_align.pipeline.graph import (
     BY_COMMAND,
     BY_FOLDER,
@@ -131,12 +131,18 @@ def _run_in_child(stage: Stage, run_dir: Path) -> None:
         raise StageError(
             f"the {stage.command} stage was ended by {name}"
             + (" (most often: out of memory)" if name == "SIGKILL" else "")
+            + _limit_note()
             + ". What it wrote is kept: the same command continues the run."
         )
     if done.returncode:
         error = StageError(f"the {stage.command} stage failed. What was finished before is kept in {run_dir}.")
         error.reason = reason
         raise error
+
+
+def _limit_note() -> str:
+    limit = address_space_limit()
+    return "" if limit is None else f" (the address space is limited to {human_bytes(limit)}, ulimit -v)"
 
 
 def _die_with_parent() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.advice import made_anew
 from lean_align.artifacts import read_json
 from lean_align.errors import DataError
 from lean_align.pipeline.inputs import read_prompts
@@ -50,7 +51,7 @@ def read_reward_curves(run_dir: Path) -> NDArray[np.float64]:
     if curves.ndim != 2 or len(curves) != len(ids):
         raise DataError(
             f"{run_dir / 'reward_curves' / CURVES} has shape {curves.shape}; expected {len(ids)} rows, one a prompt. "
-            f"Delete {run_dir / 'reward_curves'} and run the stage again."
+            + made_anew(run_dir / "reward_curves")
         )
     return np.asarray(curves, np.float64)
 
@@ -70,5 +71,5 @@ def check_pool(run_dir: Path, stage: str, prompt_ids: Sequence[str]) -> None:
     got, expected = (repr(ids[place]) if place < len(ids) else "nothing" for ids in (found, pool))
     raise DataError(
         f"{run_dir / stage} holds values of {len(found)} prompts, the pool has {len(pool)}; at place {place} it has "
-        f"{got}, expected {expected}. Delete {run_dir / stage} and run the stage again."
+        f"{got}, expected {expected}. {made_anew(run_dir / stage)}"
     )

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
+from lean_align.advice import made_anew
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
 from lean_align.errors import StageError
 from lean_align.pipeline.gradient_stage import groups_to_learn
@@ -148,8 +149,9 @@ def _whole_rows(path: Path, prompt_ids: Sequence[str]) -> list[Row]:
                 row = None
             if row is None:  # torn by a kill
                 break
-            if len(rows) == len(prompt_ids) or row["prompt_id"] != prompt_ids[len(rows)]:
-                raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. Delete {path}.")
+            found = row.get("prompt_id") if isinstance(row, dict) else None
+            if len(rows) == len(prompt_ids) or found != prompt_ids[len(rows)]:
+                raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. {made_anew(path)}")
             rows.append(row)
             end += len(line)
         file.truncate(end)

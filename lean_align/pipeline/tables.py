@@ -42,7 +42,8 @@ def write_scores(
 
 def read_table(path: Path) -> dict[str, Any]:
     """Columns of a parquet file by name, numbers as NumPy arrays, texts as lists."""
-    table = pyarrow.parquet.read_table(path)
+    with pyarrow.parquet.ParquetFile(path, pre_buffer=False) as file:
+        table = file.read(use_threads=False)  # its threads are waited for without end where none can be started
     return {
         name: column.to_pylist() if pyarrow.types.is_string(column.type) else column.to_numpy()
         for name, column in zip(table.column_names, table.columns)

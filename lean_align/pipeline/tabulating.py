@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import read_json, write_text
+from lean_align.artifacts import check_outputs, read_json, read_manifest, write_text
 from lean_align.errors import DataError
 from lean_align.pipeline.graph import refuse_comparison
 from lean_align.pipeline.held_out import with_held_out
@@ -53,6 +53,9 @@ def _finished(folder: Path) -> Mapping[str, Any]:
     refuse_comparison(folder)
     if not (folder / "summary.json").is_file():
         raise DataError(f"{folder} has no summary.json; expected the folder of a finished run or evaluation.")
+    report = read_manifest(folder / "report")
+    if report is not None:  # of a run: figures that were changed are no result
+        check_outputs(folder / "report", report)
     found = read_json(folder / "summary.json")
     if not isinstance(found, dict):
         raise DataError(f"{folder / 'summary.json'} is not that of a run or an evaluation.")

@@ -18,6 +18,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
+from lean_align.advice import made_anew
 from lean_align.errors import StageError
 from lean_align.memory import Halving
 from lean_align.rollouts.engines import Engine
@@ -100,7 +101,9 @@ def _merge(first: Path, more: Path, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     if waiting is not None:
-        raise StageError(f"{more} and {first} are not of the same prompts or order (at {waiting[0]}). Delete {more}.")
+        raise StageError(
+            f"{more} and {first} are not of the same prompts or order (at {waiting[0]}). {made_anew(more)}"
+        )
     partial.replace(path)
 
 

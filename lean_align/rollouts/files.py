@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from lean_align.advice import made_anew
 from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.progress import Progress
@@ -179,8 +180,9 @@ def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], indice
                 row = None
             if row is None:  # torn by a kill: this window is made again
                 break
-            if len(ends) >= len(expected) or (row["prompt_id"], row["index"]) != expected[len(ends)]:
-                raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. Delete {path}.")
+            found = (row.get("prompt_id"), row.get("index")) if isinstance(row, dict) else None
+            if len(ends) >= len(expected) or found != expected[len(ends)]:
+                raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. {made_anew(path)}")
             ends.append(file.tell())
     done, kept = 0, 0
     while done < len(windows) and kept + len(windows[done]) * len(indices) <= len(ends):

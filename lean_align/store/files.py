@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.advice import made_anew
+from lean_align.artifacts import stage_of
 from lean_align.errors import StoreError
 
 ROWS, NORMS, CHECKSUMS, WRITTEN = "projected.npy", "norms.npy", "checksums.npy", "written.npy"
@@ -70,9 +72,7 @@ def map_array(path: Path) -> Any:
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, TypeError, OverflowError, SyntaxError, TokenError) as error:  # of the header
-        raise StoreError(
-            f"{path} cannot be read as a NumPy array: {error}. Delete its folder and run again."
-        ) from error
+        raise StoreError(f"{path} cannot be read as a NumPy array: {error}. {made_anew(stage_of(path))}") from error
     expected = np.dtype(DTYPES[path.name])
     if array.dtype != expected:
         raise StoreError(f"{path} holds {array.dtype}; expected {expected.name}.")

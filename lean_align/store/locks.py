@@ -7,6 +7,7 @@ descriptor of the file.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lean_align.errors import RowsHeldError
+from lean_align.progress import say
 
 _CREATION = 1 << 62  # a byte no row has: held while the files are made
 _FLOCK = "hhqqi"  # struct flock of 64-bit Linux; the last field must be 0
@@ -25,17 +27,27 @@ _OFD = sys.platform == "linux" and hasattr(fcntl, "F_OFD_SETLK")
 @contextmanager
 def creation_lock(descriptor: int) -> Iterator[None]:
     """Wait for, and hold, the right to make the files of a store."""
-    if _OFD:
-        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(fcntl.F_WRLCK, _CREATION, 1))
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    _change_creation_lock(descriptor, fcntl.F_WRLCK, fcntl.LOCK_EX)
     try:
         yield
     finally:
+        _change_creation_lock(descriptor, fcntl.F_UNLCK, fcntl.LOCK_UN)
+
+
+def keeps_no_locks(error: OSError) -> bool:
+    """Whether an error says that the file system has no locks, as some network file systems."""
+    return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def _change_creation_lock(descriptor: int, kind: int, whole: int) -> None:
+    try:
         if _OFD:
-            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_UNLCK, _CREATION, 1))
+            fcntl.fcntl(descriptor, fcntl.F_OFD_SETLKW, _request(kind, _CREATION, 1))
         else:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            fcntl.flock(descriptor, whole)
+    except OSError as error:
+        if not keeps_no_locks(error):  # said by `lock_rows`, which follows
+            raise
 
 
 def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
@@ -53,7 +65,12 @@ def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _request(fcntl.F_WRLCK, rows.start, len(rows)))
         else:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
+    except OSError as error:
+        if keeps_no_locks(error):
+            say(f"{folder} cannot be locked ({error.strerror}): see to it that no other process writes there")
+            return
+        if not isinstance(error, BlockingIOError | PermissionError):
+            raise
         raise RowsHeldError(
             f"rows {rows.start}:{rows.stop} of {folder} overlap rows{_holder(descriptor, rows)} that another writer "
             "is filling. Wait for it, stop it, or give rows that no other writer has."

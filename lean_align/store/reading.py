@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.artifacts import MANIFEST, read_json
+from lean_align.advice import made_anew, quoted, removal
+from lean_align.artifacts import MANIFEST, check_outputs, json_text, read_json, read_manifest, stage_of
 from lean_align.errors import StageError, StoreError
 from lean_align.store.files import CHECKSUMS, IDS, NORMS, PROJECTION, ROWS, WRITTEN, checksum, header_of, map_array
 
@@ -42,7 +42,7 @@ class GradientStore:
         except StageError as error:
             raise StoreError(f"{folder / IDS} is damaged. {self._again()}") from error
         if not isinstance(ids, list) or not all(isinstance(prompt_id, str) for prompt_id in ids):
-            raise StoreError(f"{folder / IDS} is no list of texts. Delete {folder} and run again.")
+            raise StoreError(f"{folder / IDS} is no list of texts. {self._again()}")
         self.prompt_ids: tuple[str, ...] = tuple(ids)
         self.rows: NDArray[np.float16] = map_array(folder / ROWS)
         self.norms: NDArray[np.float32] = map_array(folder / NORMS)
@@ -56,9 +56,7 @@ class GradientStore:
             if array is not None and array.ndim != ndim:
                 raise StoreError(f"{folder / name} has shape {array.shape}; expected {ndim} dimensions.")
             if array is not None and len(array) != n:
-                raise StoreError(
-                    f"{folder / name} has {len(array)} rows, {IDS} has {n}. Delete {folder} and run again."
-                )
+                raise StoreError(f"{folder / name} has {len(array)} rows, {IDS} has {n}. {self._again()}")
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
@@ -81,7 +79,7 @@ class GradientStore:
         while len(view):
             count = os.preadv(self._file.fileno(), [view], offset)
             if count == 0:
-                raise StoreError(f"{self.folder / ROWS} ends at byte {offset}. Delete {self.folder} and run again.")
+                raise StoreError(f"{self.folder / ROWS} ends at byte {offset}. {self._again()}")
             view, offset = view[count:], offset + count
 
     def blocks(self, block_rows: int = 1024) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -146,15 +144,21 @@ class GradientStore:
                 f"{self.prompt_ids[missing[0]]}). {self._again(finished_too=False)}"
             )
 
+    def _stage(self) -> Path:
+        """Folder of the stage; that above, of the second of two stores."""
+        return self.folder.parent if (self.folder.parent / IDS).exists() else self.folder
+
     def _again(self, finished_too: bool = True) -> str:
         """What to do about a store that is damaged, or not filled: a finished stage is made anew as a whole."""
-        stage = self.folder.parent if (self.folder.parent / IDS).exists() else self.folder  # one of two stores
+        stage = self._stage()
         if finished_too or (stage / MANIFEST).exists():
-            return f"Delete {stage} and run the gradients stage again."
+            return f"Delete {quoted(stage)} and run the gradients stage again:\n  {removal(stage)}"
         return "Run the gradients stage again: it continues there."
 
     def verify(self) -> None:
         """Check every byte of the store: headers, sizes, flags, the list of prompts and each row's checksum.
+
+        Of a finished stage also all else that its manifest names, such as projection.json, and the manifest.
 
         Raises
         ------
@@ -191,6 +195,19 @@ class GradientStore:
                 f"{self.folder / ROWS} or {NORMS}: row {row} ({self.prompt_ids[row]}) has checksum {found:08x}, "
                 f"{CHECKSUMS} says {stored:08x}. {again}"
             )
+        self._verify_stage()
+
+    def _verify_stage(self) -> None:
+        """Check the manifest of the stage, where it has finished, and by it every file."""
+        stage = self._stage()
+        if (stage / MANIFEST).exists():
+            try:
+                manifest = read_manifest(stage) or {}
+                check_outputs(stage, manifest)
+            except StageError as error:
+                raise StoreError(str(error)) from error
+            if (stage / MANIFEST).read_bytes() != json_text(manifest).encode():
+                raise StoreError(f"{stage / MANIFEST} is not as it was written. {self._again()}")
 
 
 class FirstColumns:
@@ -241,7 +258,7 @@ def open_store(folder: Path | str, verify: bool = False) -> GradientStore:
     ------
     StoreError
         When files are missing, of the wrong shape or type, or rows are not written; with `verify`, when
-        a header, a flag, a prompt_id, a norm or a row is not what was written.
+        a header, a flag, a prompt_id, a norm, a row, projection.json or the manifest is not what was written.
     """
     store = GradientStore(Path(folder))
     store.require_complete()
@@ -252,7 +269,7 @@ def open_store(folder: Path | str, verify: bool = False) -> GradientStore:
 
 def ids_text(prompt_ids: tuple[str, ...]) -> str:
     """`prompt_ids.json`, as `artifacts.write_json` writes it."""
-    return json.dumps(list(prompt_ids), indent=2, ensure_ascii=False) + "\n"
+    return json_text(list(prompt_ids))
 
 
 def _has_checksums(folder: Path) -> bool:
@@ -261,5 +278,5 @@ def _has_checksums(folder: Path) -> bool:
         return True
     manifest: Any = read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
     if manifest.get("format_version", 1) >= 2:
-        raise StoreError(f"{folder / CHECKSUMS} is missing. Delete {folder} and run the gradients stage again.")
+        raise StoreError(f"{folder / CHECKSUMS} is missing. {made_anew(stage_of(folder / CHECKSUMS))}")
     return False

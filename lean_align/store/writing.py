@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.advice import removal
 from lean_align.artifacts import write_json
 from lean_align.errors import StoreError
 from lean_align.progress import say
@@ -81,7 +82,7 @@ class StoreWriter(GradientStore):
             if store.prompt_ids != tuple(prompt_ids) or store.proj_dim != proj_dim:
                 raise StoreError(
                     f"{folder} holds {len(store)} rows of {store.proj_dim}, the run asks for {len(prompt_ids)} rows of "
-                    f"{proj_dim} or for other prompts. Choose another --run-dir or delete {folder}."
+                    f"{proj_dim} or for other prompts. Choose another --run-dir, or delete it:\n  {removal(folder)}"
                 )
             lock_rows(descriptor, rows, folder)
             writer = cls(folder, descriptor, rows)

@@ -1,0 +1,111 @@
+"""Files of a run: written whole or not at all, read with what to do about damage, and their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lean_align.advice import made_anew
+from lean_align.disk import disk_errors
+from lean_align.errors import StageError
+
+MANIFEST = "manifest.json"
+"""Of a finished stage; a folder without one is not known to be whole."""
+
+
+_LONGEST_NAME = 200
+"""Bytes of a file's name; most file systems take 255."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text, as hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the names and contents of every file below a folder; hidden files are left out."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    names = [p.relative_to(folder).as_posix() for p in files]
+    return text_hash(
+        canonical_json({n: file_hash(p) for n, p in zip(names, files) if not any(s[0] == "." for s in n.split("/"))})
+    )
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of one file or folder: it leads nowhere else and is not hidden; ordinary names stay."""
+    plain = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in text).strip()
+    cut = plain.encode("utf-8", "replace")[:_LONGEST_NAME].decode("utf-8", "ignore")
+    return f"_{cut.lstrip('.')}" if cut.startswith(".") or not cut else cut
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the whole new one."""
+    with disk_errors(path):
+        partial = path.with_name(path.name + ".tmp")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text that `write_json` writes."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a damaged one is named."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StageError(f"{path} is missing. Run the stage that writes it first.") from error
+    except (ValueError, RecursionError) as error:  # cut, changed, or nested without end
+        raise StageError(f"{path} is not valid JSON ({error}). {made_anew(stage_of(path))}") from error
+
+
+def write_jsonl(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
+    """Write one JSON object a line, atomically."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line."""
+    if not path.exists():
+        raise StageError(f"{path} is missing. Run the stage that writes it first.")
+    try:
+        with path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file if line.strip()]
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{path} is damaged ({error}). {made_anew(stage_of(path))}") from error
+
+
+def stage_of(path: Path) -> Path:
+    """The folder of the stage that wrote a file, finished or not; the file itself where it lies in none.
+
+    Of stages within stages, as a training in rounds has them, the outermost that is finished: no part of it may go.
+    """
+    around = list(path.parents)[:6]
+    whole = [p for p in around if (p / MANIFEST).exists() and (p.parent / "recipe.yaml").exists()]
+    near = [p for p in around[:3] if (p / MANIFEST).exists() or p.name.endswith(".partial")]
+    return next(iter([*whole[::-1], *near]), path)
