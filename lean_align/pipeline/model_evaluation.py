@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +102,7 @@ def evaluate_model(
     output = output or Path("evaluations") / name
     if against is not None and against.resolve() == output.resolve():
         raise DataError(f"--against is {against}, where this evaluation is written; expected another one's folder.")
-    output.mkdir(parents=True, exist_ok=True)
-    with lock(output), disk_errors(output):
+    with _folder(output), lock(output), disk_errors(output):
         manifest = _sampled(recipe, adapter, problems, sets, name, output)
         summary = _summary(recipe, adapter, sets, {**other, name: output / STAGE / name}, manifest)
         write_json(output / "summary.json", summary)
@@ -109,6 +110,23 @@ def evaluate_model(
         write_table(table, output)
     say(f"evaluation: {output / 'results.md'}")
     return ModelEvaluation(summary, table)
+
+
+@contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Make a folder; an evaluation that failed before its first completion leaves none that was not there."""
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        answers = (p for p in output.rglob("*.jsonl") if p.parent.name != PROBLEMS and p.stat().st_size)
+        if made and next(answers, None) is None:
+            shutil.rmtree(output)
+            for folder in made[1:]:
+                with suppress(OSError):  # another process uses it by now
+                    folder.rmdir()
+        raise
 
 
 def _label(model: str, adapter: Path | None) -> str:
