@@ -158,6 +158,17 @@ def test_an_empty_path_is_not_the_working_directory(words: tuple[str, ...]) -> N
     assert "it is empty; expected a path" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("adapter_config.json", "is an adapter and no model"), ("comparison.yaml", "is a comparison and no run")],
+)
+def test_what_is_no_model_is_not_evaluated_as_one(file: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}")
+    done = invoke("evaluate", tmp_path, "--benchmarks", "gsm8k")
+    assert done.exit_code == 1
+    assert message in done.stderr
+
+
 def test_a_run_is_no_comparison(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: demo\n")
     done = invoke("compare", "demo", "--run-dir", tmp_path)

@@ -29,7 +29,7 @@ from lean_align.errors import DataError, ModelError, RecipeError
 from lean_align.pipeline.environment import describe, lock, set_threads
 from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import add_seconds, evaluation_summary
-from lean_align.pipeline.graph import model_hash
+from lean_align.pipeline.graph import model_hash, refuse_comparison
 from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.progress import say
@@ -94,6 +94,11 @@ def evaluate_model(
     }
     _check_keys(overrides or {})
     recipe = recipe_of("evaluate", {**own, "data.test_path": None, **(overrides or {})})
+    refuse_comparison(Path(model))
+    if (Path(model) / "adapter_config.json").is_file() and not (Path(model) / "config.json").is_file():
+        raise ModelError(
+            f"{model} is an adapter and no model. Give the model that it belongs to, and --adapter {model}."
+        )
     if adapter is not None and not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter} has no adapter_config.json; expected the folder of a peft adapter.")
     problems, name = _problems(recipe), _label(model, adapter)
