@@ -13,9 +13,12 @@ def start() -> None:
     environment = process_environment(os.environ)
     if environment != dict(os.environ):
         os.execve(sys.executable, sys.orig_argv, environment)
-    from lean_align.cli import main  # not before: the process would import it twice
+    try:
+        from lean_align.cli import main  # not before: the process would import it twice
 
-    main()
+        main()
+    except KeyboardInterrupt:  # while it was still being imported
+        sys.exit(130)
 
 
 if __name__ == "__main__":

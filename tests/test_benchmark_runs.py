@@ -152,6 +152,26 @@ def test_a_reward_that_is_none_is_named_with_its_benchmark(data_dir: Path, tmp_p
     evaluated(data_dir, tmp_path / "out", names=("bare",), evaluation__limit=1)  # mended, it goes on
 
 
+def test_an_evaluation_that_fails_before_its_first_answer_leaves_no_folder(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that had begun keeps what it has."""
+
+    def fail(recipe, sets, adapters, folder) -> None:
+        raise ModelError("no weights")
+
+    def fail_later(recipe, sets, adapters, folder) -> None:
+        (folder.path / "demo").mkdir()
+        (folder.path / "demo/bare.jsonl").write_text("{}\n")
+        fail(recipe, sets, adapters, folder)
+
+    for sample, left in ((fail, False), (fail_later, True)):
+        monkeypatch.setattr("lean_align.pipeline.model_evaluation.sample_sets", sample)
+        with pytest.raises(ModelError, match="no weights"):
+            evaluated(data_dir, tmp_path / "evaluations/new/demo", names=("bare",))
+        assert (tmp_path / "evaluations").exists() == left
+
+
 def test_models_are_told_apart_by_their_run(tmp_path: Path) -> None:
     assert _label("a/Model", None) == "Model"
     assert _label("a/Model", tmp_path / "run-7/training/adapter") == "Model+run-7"

@@ -141,6 +141,50 @@ def test_an_evaluation_against_another_shows_the_difference() -> None:
     assert row.endswith("\N{MINUS SIGN}10.0 [\N{MINUS SIGN}20.0, 0.0]  p = 0.040")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "demo", "--run-dir", ""),
+        ("results", ""),
+        ("report", ""),
+        ("evaluate", "demo", "-o", ""),
+        ("select-from", "", "--model", "demo", "-n", "1", "-o", "x.jsonl"),
+        ("compare", "demo", "--run-dir", ""),
+    ],
+)
+def test_an_empty_path_is_not_the_working_directory(words: tuple[str, ...]) -> None:
+    done = invoke(*words)
+    assert done.exit_code == 2
+    assert "it is empty; expected a path" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("adapter_config.json", "is an adapter and no model"), ("comparison.yaml", "is a comparison and no run")],
+)
+def test_what_is_no_model_is_not_evaluated_as_one(file: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}")
+    done = invoke("evaluate", tmp_path, "--benchmarks", "gsm8k")
+    assert done.exit_code == 1
+    assert message in done.stderr
+
+
+def test_a_run_is_no_comparison(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: demo\n")
+    done = invoke("compare", "demo", "--run-dir", tmp_path)
+    assert done.exit_code == 1
+    assert "is a run and no comparison" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("lean_align.throughput.measure_throughput", lambda *given: pytest.fail("measured"))
+    assert "which is a file" in invoke("bench", "demo", "-o", tmp_path / "file" / "x.json").stderr
+
+
 def test_an_empty_list_is_wrong_usage() -> None:
     for words in (("evaluate", "demo", "--benchmarks", ","), ("compare", "demo", "--methods", "")):
         done = invoke(*words)

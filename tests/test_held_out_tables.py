@@ -66,17 +66,30 @@ def test_several_runs_are_told_apart_by_seed_or_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("summary", "message"),
     [
-        (lambda folder: ordinary_run(folder, (0.0,) * 4, question="2+2?"), "differ on held-out-demo in source"),
-        (lambda folder: folder.mkdir(), "has no summary.json"),
-        (lambda folder: (folder.mkdir(), write_json(folder / "summary.json", [])), "not that of a run"),
-        (lambda folder: (folder.mkdir(), write_json(folder / "summary.json", {})), "on no benchmark"),
-        (lambda folder: (folder.mkdir(), write_text(folder / "comparison.yaml", "")), "is a comparison and no run"),
+        (None, "has no summary.json"),
+        ([], "not that of a run"),
+        ({}, "on no benchmark"),
+        ({"benchmarks": [1]}, "benchmarks of summary.json has not n, decoding, models"),
+        ({"benchmarks": {"x": {"n": 3}}}, "x of summary.json has not n, decoding, models"),
     ],
 )
-def test_folders_that_share_no_table_are_refused(make: Any, message: str, tmp_path: Path) -> None:
-    make(tmp_path / "b")
-    done = CliRunner().invoke(main, ["results", str(ordinary_run(tmp_path / "a", (0.0,) * 4)), str(tmp_path / "b")])
+def test_folders_without_results_are_refused(summary: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    if summary is not None:
+        write_json(tmp_path / "b" / "summary.json", summary)
+    refused(message, tmp_path / "b")
+
+
+def test_runs_on_other_problems_and_comparisons_share_no_table(tmp_path: Path) -> None:
+    runs = [ordinary_run(tmp_path / q, (0.0,) * 4, question=q) for q in ("1+1?", "2+2?")]
+    refused("differ on held-out-demo in source", *runs)
+    write_text(tmp_path / "comparison.yaml", "")
+    refused("is a comparison and no run", tmp_path)
+
+
+def refused(message: str, *folders: Path) -> None:
+    done = CliRunner().invoke(main, ["results", *map(str, folders)])
     assert done.exit_code == 1
     assert message in done.stderr

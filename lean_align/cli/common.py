@@ -16,7 +16,19 @@ from lean_align import __version__
 from lean_align.artifacts import safe_name
 from lean_align.cli.groups import DEBUG, Group
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+class Location(click.Path):
+    """A path; an empty one, as an unset variable of a shell gives, would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Path."""
+        if value == "":
+            self.fail("it is empty; expected a path.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Location(file_okay=False, path_type=Path)
+FILE = Location(dir_okay=False, path_type=Path)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a recipe key; repeatable.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from lean_align.cli.common import FOLDER, JSON, SET, main, overrides, show, words
+from lean_align.cli.common import FOLDER, JSON, SET, folder_named, main, overrides, show, words
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def compare(
     from lean_align.report import comparison_lines
 
     loaded = load_recipe(recipe, overrides(settings))
-    folder = run_dir or Path("runs") / f"compare-{loaded.name}"
+    folder = run_dir or folder_named(f"compare-{loaded.name}", Path("runs"))
     found = compare_methods(loaded, folder, methods, seeds, sizes)
     if as_json:
         show(found)

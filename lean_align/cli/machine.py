@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
-from lean_align.cli.common import JSON, SET, main, overrides, show
+from lean_align.cli.common import FILE, JSON, SET, main, overrides, show
 
 
 class Bytes(click.ParamType[Any]):
@@ -92,7 +92,7 @@ def doctor(as_json: bool) -> None:
 @click.option(
     "-o",
     "output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     default="lean_align_bench.json",
     show_default=True,
     help="Where to write the figures, to paste into an issue.",
@@ -110,9 +110,12 @@ def bench(
         lean-align bench gsm8k --prompts 64
     """
     from lean_align.artifacts import write_json
+    from lean_align.pipeline.selected_files import check_place
     from lean_align.throughput import measure_throughput
 
+    check_place(output)
     found = measure_throughput(recipe, overrides(settings), n_prompts, steps, turns)
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, found.as_json())
     if as_json:
         show(found.as_json())

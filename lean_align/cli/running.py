@@ -7,7 +7,19 @@ from typing import Any
 
 import click
 
-from lean_align.cli.common import FOLDER, JSON, SET, folder_named, main, overrides, quiet_stdout, show, show_lines
+from lean_align.cli.common import (
+    FILE,
+    FOLDER,
+    JSON,
+    SET,
+    Location,
+    folder_named,
+    main,
+    overrides,
+    quiet_stdout,
+    show,
+    show_lines,
+)
 
 
 @main.command()
@@ -40,13 +52,13 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
 
 
 @main.command("select-from")
-@click.argument("prompts", type=click.Path(path_type=Path))
+@click.argument("prompts", type=Location(path_type=Path))
 @click.option("--model", required=True, help="Hub id, local folder, or demo.")
 @click.option("-n", "count", type=click.IntRange(1), required=True, help="How many prompts to choose.")
 @click.option(
     "-o",
     "output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     required=True,
     help="Where to write: .jsonl, .json, .parquet, .csv or .tsv.",
 )

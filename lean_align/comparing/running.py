@@ -15,7 +15,7 @@ from lean_align.comparing.facts import CellFacts, read_cell
 from lean_align.comparing.pace import Pace, outcome
 from lean_align.comparing.results import Comparison, comparison_results
 from lean_align.comparing.variants import Variant, read_variants
-from lean_align.errors import LeanAlignError, StaleStageError
+from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline.graph import COMPARISON
 from lean_align.pipeline.locks import lock
 from lean_align.progress import part_of_more, say
@@ -61,11 +61,15 @@ def compare(
     ------
     RecipeError
         When a method, a size, a key or the reference is not valid.
+    StageError
+        When the folder is a run, holds a comparison under another recipe, or another process works there.
     """
     variants = read_variants(methods or recipe.compare.methods, sizes, recipe)
     base = Comparison.of(recipe, variants, seeds)
     if base.reference not in variants:
         say(f"compare: {base.reference.label} is trained too, as the reference (--set compare.reference=METHOD)")
+    if (folder / "recipe.yaml").exists():
+        raise StageError(f"{folder} is a run and no comparison. Choose another --run-dir.")
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder), part_of_more():
         _keep_recipe(folder / COMPARISON, recipe)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,11 @@ from lean_align.artifacts import (
 from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
 from lean_align.disk import disk_errors
-from lean_align.errors import DataError, RecipeError
+from lean_align.errors import DataError, ModelError, RecipeError
 from lean_align.pipeline.environment import describe, set_threads
 from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.figures import add_seconds, evaluation_summary
-from lean_align.pipeline.graph import model_hash
+from lean_align.pipeline.graph import model_hash, refuse_comparison
 from lean_align.pipeline.locks import lock
 from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.pipeline.prompt_notes import say_prompt_notes
@@ -96,6 +98,11 @@ def evaluate_model(
     }
     _check_keys(overrides or {})
     recipe = recipe_of("evaluate", {**own, "data.test_path": None, **(overrides or {})})
+    refuse_comparison(Path(model))
+    if (Path(model) / "adapter_config.json").is_file() and not (Path(model) / "config.json").is_file():
+        raise ModelError(
+            f"{model} is an adapter and no model. Give the model that it belongs to, and --adapter {quoted(model)}."
+        )
     if adapter is not None:
         from lean_align.policy.adapter_files import check_adapter
 
@@ -106,8 +113,7 @@ def evaluate_model(
     output = output or Path("evaluations") / name
     if against is not None and against.resolve() == output.resolve():
         raise DataError(f"--against is {against}, where this evaluation is written; expected another one's folder.")
-    output.mkdir(parents=True, exist_ok=True)
-    with lock(output), disk_errors(output):
+    with _folder(output), lock(output), disk_errors(output):
         manifest = _sampled(recipe, adapter, problems, sets, name, output)
         summary = _summary(recipe, adapter, sets, {**other, name: output / STAGE / name}, manifest)
         write_json(output / "summary.json", summary)
@@ -115,6 +121,23 @@ def evaluate_model(
         write_table(table, output)
     say(f"evaluation: {output / 'results.md'}")
     return ModelEvaluation(summary, table)
+
+
+@contextmanager
+def _folder(output: Path) -> Iterator[None]:
+    """Make a folder; an evaluation that failed before its first completion leaves none that was not there."""
+    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        answers = (p for p in output.rglob("*.jsonl") if p.parent.name != PROBLEMS and p.stat().st_size)
+        if made and next(answers, None) is None:
+            shutil.rmtree(output)
+            for folder in made[1:]:
+                with suppress(OSError):  # another process uses it by now
+                    folder.rmdir()
+        raise
 
 
 def _label(model: str, adapter: Path | None) -> str:

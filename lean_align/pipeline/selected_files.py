@@ -26,10 +26,20 @@ def check_output(path: Path) -> None:
     Raises
     ------
     RecipeError
-        When its extension is none that is known, it is a folder, or its folder can be neither made nor written to.
+        When its extension is none that is known, or its place is none for a file.
     """
     if path.suffix.lower() not in FORMATS:
         raise RecipeError(f"-o is {path}; expected a name that ends in {', '.join(FORMATS)}: the ending is the format.")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that could not be written: it is a folder, or its folder can be neither made nor written to.
+
+    Raises
+    ------
+    RecipeError
+    """
     if path.is_dir():
         raise RecipeError(f"-o is {path}, a folder; expected the name of a file.")
     there = next(folder for folder in path.absolute().parents if folder.exists())

@@ -86,6 +86,7 @@ def methods_from_summary(summary: Mapping[str, Any]) -> list[MethodResults]:
         When a score lacks a field.
     """
     trees: Mapping[str, Any] = summary.get("benchmarks") or {}
+    _check_trees(trees)
     facts = {name: benchmark_facts(name, tree) for name, tree in trees.items()}
     models = dict.fromkeys(model for tree in trees.values() for model, score in tree["models"].items() if score)
     return [
@@ -99,6 +100,17 @@ def methods_from_summary(summary: Mapping[str, Any]) -> list[MethodResults]:
         )
         for model, scores in _scores_by_model(models, trees)
     ]
+
+
+def _check_trees(trees: Any) -> None:
+    """Refuse what no evaluation wrote."""
+    keys = {"n": int, "decoding": Mapping, "models": Mapping}
+    for name, tree in trees.items() if isinstance(trees, Mapping) else [("benchmarks", trees)]:
+        if not isinstance(tree, Mapping) or not all(isinstance(tree.get(key), kind) for key, kind in keys.items()):
+            raise DataError(
+                f"{name} of summary.json has not {', '.join(keys)}; expected a benchmark as an evaluation writes it. "
+                "It was changed, or comes from another version: run the evaluation again."
+            )
 
 
 def benchmark_facts(name: str, tree: Mapping[str, Any]) -> BenchmarkFacts:
