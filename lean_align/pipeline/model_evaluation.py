@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lean_align.advice import removal
+from lean_align.advice import quoted, removal
 from lean_align.artifacts import (
     MANIFEST,
     canonical_json,
