@@ -32,7 +32,7 @@ from lean_align.verify.golds import mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.pool import Question, ask_all
-from lean_align.verify.readings import same_number, without_label
+from lean_align.verify.readings import has_option, same_number, without_label
 from lean_align.verify.signs import plain_signs
 from lean_align.verify.spelling import spelled
 from lean_align.verify.structure import same_value
@@ -123,6 +123,10 @@ def _decide(answer: str, completion: str) -> bool | Question:
     if same is not None:
         return same
     gold, text = spelled(gold), spelled(text)
+    if has_option(gold):
+        value = without_label(gold)
+        if same_number(value, text) or same_value(value, text):
+            return True
     verdict, text = _same(gold, text)
     if verdict or found.is_marked or plain_number(gold) is not None:
         return Question(gold, text) if verdict is None else verdict

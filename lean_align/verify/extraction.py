@@ -29,7 +29,7 @@ _BOX_OR_BRACE = re.compile(
 _PLACEHOLDER = re.compile(
     r"(?:\\(?:square|Box|ldots|dots|cdots|quad|qquad|_|blank|bigcirc|star)(?![A-Za-z])|\\(?:phantom|hspace"
     r"|underline)\s*\{[^{}]*\}"
-    r"|\\[,;:! ]|[\s?._\u2026\u25a1\u2610*\u2013-]"
+    r"|\\[,;:! ]|\\$|[\s?._\u2026\u25a1\u2610*\u2013-]"
     r"|(?:\\(?:text|mathrm|textbf)\s*\{)?\s*<?\[?(?:your |the |final |numerical |correct )*"
     r"(?:answer|result|solution|number|value)"
     r"(?: here| goes here)?\]?>?\s*\}?)+",

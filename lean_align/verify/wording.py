@@ -21,7 +21,7 @@ _TEXT = r"\\(?:text|mbox|mathrm|textbf|textit|mathbf|textrm|rm)\s*"
 _UNWRAPPED = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{2})")
-_CHOICE = re.compile(r"\(([A-J])\)")
+_CHOICE_AS_GOLD = re.compile(r"\(?([A-J])(?:\)(?: .*)?)?", re.DOTALL)
 _LEADING_CHOICE = re.compile(r"\(?([A-Ja-j])(?:[*_]{0,2}\).*|[.:](?:[ *].*)?)?", re.DOTALL)
 _CHOICE_NAMED = re.compile(
     r"^(?:the )?(?:(?:correct|right|best) )?(?:option|choice|alternative|answer)s?(?: is)?:? (?=\(?[A-Ja-j]\b)",
@@ -76,7 +76,7 @@ def _plain(text: str) -> str:
 
 
 def _same_choice(gold: str, found: str) -> bool | None:
-    wanted = _CHOICE.fullmatch(_plain(gold)) or re.fullmatch("([A-J])", _plain(gold))
+    wanted = _CHOICE_AS_GOLD.fullmatch(_plain(gold))
     answer = _CHOICE_NAMED.sub("", _plain(found))
     given = _LEADING_CHOICE.fullmatch(answer)
     if wanted is None or given is None:
