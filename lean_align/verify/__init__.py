@@ -8,7 +8,7 @@ Only what follows a completion's thinking counts (thinking.py).  The first rule 
 3. the line after the last `####`, unless it reads as a heading ("#### Step 4: ...");
 4. what follows "A:" at the start of the last line, unless there is a line "B: ..." too: then they are options;
 5. what follows the last "answer is", "answer:" or "answer =", on its line or the next (sentences.py);
-6. an option's letter alone on the last line; a completion that is the answer and nothing else;
+6. an option's letter alone on the last line; a completion that is a formula, or a word or two, and nothing else;
 7. the last number in the text, or the formula between `$...$`, `\(...\)`, `\[...\]` that holds it.
 
 It is then compared with the gold, which is mended first (golds.py):
@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, find, find_answer
+from lean_align.verify.extraction import TAIL_CHARS, find, find_answer, words_alone
 from lean_align.verify.golds import mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
@@ -116,6 +116,9 @@ def _decide(answer: str, completion: str) -> bool | Question:
         return False
     found = find(after)
     if found.text is None:
+        words = words_alone(after)
+        if words is not None:
+            return bool(same_value(gold, words))
         return plain_number(gold) is None and Question(gold, after[-MAX_ANSWER_CHARS:], formula=False)
     text = found.text
     if gold != written.strip():  # an answer copied from the mangled gold is mended alike
