@@ -1,24 +1,28 @@
 r"""Whether the final answer of a completion equals the gold: the reward, in {0.0, 1.0}.
 
-The final answer is looked for in the last `TAIL_CHARS` characters, and the first rule that finds one decides:
+Only what follows a completion's thinking counts (thinking.py).  The first rule that finds an answer decides
+(extraction.py):
 
-1. the last `\boxed{...}`, `\fbox` or `\framebox` with balanced braces that is not empty; `\boxed 34`;
-2. the line after the last `####`, unless it reads as a heading ("#### Step 4: ...");
-3. what follows "A:" at the start of the last line, unless there is a line "B: ..." too: then they are options;
-4. what follows the last "answer is", "answer:" or "answer =", on its line or the next;
-5. the last number in the text, or the formula between `$...$`, `\(...\)`, `\[...\]` that holds it.
+1. the last `<answer>`;
+2. the last `\boxed{...}`, `\fbox` or `\framebox` that holds one, with those joined to it; `\boxed 34`;
+3. the line after the last `####`, unless it reads as a heading ("#### Step 4: ...");
+4. what follows "A:" at the start of the last line, unless there is a line "B: ..." too: then they are options;
+5. what follows the last "answer is", "answer:" or "answer =", on its line or the next (sentences.py);
+6. an option's letter alone on the last line; a completion that is a formula, or a word or two, and nothing else;
+7. the last number in the text, or the formula between `$...$`, `\(...\)`, `\[...\]` that holds it.
 
-It is then compared with the gold:
+It is then compared with the gold, which is mended first (golds.py):
 
 1. same text: equal;
-2. both plain numbers: equal as exact fractions, and that decides.  A plain number may carry thousands commas, a
-   currency sign, a percent sign (dropped: 50% equals 50, not 0.5), a unit, a closing period, leading zeros;
+2. both give a number: equal as exact fractions, and that decides.  A plain number (numbers.py) may carry thousands
+   commas, a currency sign, a percent sign, a unit, a closing period, leading zeros; an answer may name it in words
+   besides, or write it as another country does (readings.py);
 3. words, multiple-choice letters and numbers with a base: as written (wording.py);
 4. formulas, lists, tuples, intervals and matrices with an exact normal form on both sides: part by part (structure.py);
-5. anything else: math-verify, gold first.  Where rule 5 found the answer and the gold is no plain number,
-   math-verify looks for a formula in the last `MAX_ANSWER_CHARS` characters itself.
+5. anything else: math-verify, gold first.  Where rule 7 found a number and the gold is none, math-verify looks for a
+   formula in the last `MAX_ANSWER_CHARS` characters itself.
 
-Rules 1 to 4 need neither math-verify nor sympy and take 0.1 ms; rule 5 asks a child process (see math_worker.py).
+Rules 1 to 4 need neither math-verify nor sympy and take 0.3 ms; rule 5 asks a child process (see math_worker.py).
 Nothing is ever evaluated as Python.  Where 2 to 4 differ from math-verify, docs/verifier.md says why.
 """
 
@@ -27,12 +31,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, find, find_answer
+from lean_align.verify.extraction import TAIL_CHARS, find, find_answer, words_alone
 from lean_align.verify.golds import mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.pool import Question, ask_all
-from lean_align.verify.readings import same_number, without_label
+from lean_align.verify.readings import has_option, same_number, without_label
 from lean_align.verify.signs import plain_signs
 from lean_align.verify.spelling import spelled
 from lean_align.verify.structure import same_value
@@ -56,8 +60,8 @@ def verify(answer: str, completion: str) -> float:
     """Whether the final answer of `completion` equals the gold `answer`.
 
     Total and bounded: no text makes it raise; only the last `TAIL_CHARS` (20,000) characters of the completion are
-    read; a comparison ends within `CALL_SECONDS` (10 s) of a running child process, and within twice that where the
-    child dies on it and another is asked.
+    read, and a box before them; a comparison ends within `CALL_SECONDS` (10 s) of a running child process, and within
+    twice that where the child dies on it and another is asked.
 
     Parameters
     ----------
@@ -112,6 +116,9 @@ def _decide(answer: str, completion: str) -> bool | Question:
         return False
     found = find(after)
     if found.text is None:
+        words = words_alone(after)
+        if words is not None:
+            return bool(same_value(gold, words))
         return plain_number(gold) is None and Question(gold, after[-MAX_ANSWER_CHARS:], formula=False)
     text = found.text
     if gold != written.strip():  # an answer copied from the mangled gold is mended alike
@@ -123,6 +130,10 @@ def _decide(answer: str, completion: str) -> bool | Question:
     if same is not None:
         return same
     gold, text = spelled(gold), spelled(text)
+    if has_option(gold):
+        value = without_label(gold)
+        if same_number(value, text) or same_value(value, text):
+            return True
     verdict, text = _same(gold, text)
     if verdict or found.is_marked or plain_number(gold) is not None:
         return Question(gold, text) if verdict is None else verdict
@@ -143,7 +154,7 @@ def _same(gold: str, found: str) -> tuple[bool | None, str]:
 
 
 def extract_answer(completion: str) -> str | None:
-    """The final answer of a completion as written, by the module's rules 1 to 5.
+    """The final answer of a completion, by the module's rules 1 to 7, in plain signs (signs.py).
 
     Returns
     -------

@@ -29,7 +29,7 @@ _BOX_OR_BRACE = re.compile(
 _PLACEHOLDER = re.compile(
     r"(?:\\(?:square|Box|ldots|dots|cdots|quad|qquad|_|blank|bigcirc|star)(?![A-Za-z])|\\(?:phantom|hspace"
     r"|underline)\s*\{[^{}]*\}"
-    r"|\\[,;:! ]|[\s?._\u2026\u25a1\u2610*\u2013-]"
+    r"|\\[,;:! ]|\\$|[\s?._\u2026\u25a1\u2610*\u2013-]"
     r"|(?:\\(?:text|mathrm|textbf)\s*\{)?\s*<?\[?(?:your |the |final |numerical |correct )*"
     r"(?:answer|result|solution|number|value)"
     r"(?: here| goes here)?\]?>?\s*\}?)+",
@@ -223,9 +223,13 @@ def _alone(text: str) -> str | None:
     line = text.strip(" \n\t*_`")
     if not line or len(line) > ALONE_CHARS or "\n" in line:
         return None
-    if _WORDS.fullmatch(line):
-        return line.rstrip(".!")
     return value_of(line, at_end=True) if is_formula_alone(line) else None
+
+
+def words_alone(text: str) -> str | None:
+    """A completion of one or two words: an answer where the gold is one, though most such texts are none."""
+    line = text[:ALONE_CHARS].strip(" \n\t*_`")
+    return line.rstrip(".!") if _WORDS.fullmatch(line) else None
 
 
 def _last_number(text: str) -> Found:

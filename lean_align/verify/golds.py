@@ -34,7 +34,7 @@ _LOST = re.compile(
     rf"|(?<![A-Za-z\\])(?P<t2>imes|heta){_NO_LETTER}|(?<![A-Za-z\\])(?P<r>ight)(?=[)\]}}|.\\])"
 )
 _NO_BACKSLASH = re.compile(r"(?<![A-Za-z\\])(?=(?:[dt]?frac|sqrt|boxed|text|mathrm|overline)\s?\{)")
-_TWO_BACKSLASHES = re.compile(r"\\{2,}(?=[A-Za-z]{2})")
+_TWO_BACKSLASHES = re.compile(r"(?<!\\)\\{2,}(?=[A-Za-z]{2})")
 
 _MISSING = frozenset(
     "proof; see proof; proof omitted; proof required; proved; qed; q.e.d; notfound; not found; not_found; "

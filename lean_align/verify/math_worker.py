@@ -197,7 +197,7 @@ def _far(a: Any, b: Any) -> bool:
 
 def _digits(value: Any) -> Any:
     """The value in 20 digits; zero where everything in it cancels."""
-    import sympy  # type: ignore[import-untyped]
+    import sympy
 
     found = value.evalf(20)
     return sympy.Integer(0) if found.is_Float and found._prec == 1 else found

@@ -22,7 +22,7 @@ _SCIENTIFIC = re.compile(
     r"([-+]?[0-9]{1,3})))"
 )
 _GROUPED = re.compile(
-    r"-?[0-9]{1,3}(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|-?[0-9]{1,3}(?:'[0-9]{3})+(?:\.[0-9]+)?"
+    r"-?[0-9]{1,3}(?:\.[0-9]{3}){2,}(?:,[0-9]+)?|-?[0-9]{1,3}(?:\.[0-9]{3})+,[0-9]+|-?[0-9]{1,3}(?:'[0-9]{3})+(?:\.[0-9]+)?"
     r"|-?[0-9]{1,3}(?:_[0-9]{3})+|-?[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?"
 )
 _DECIMAL_COMMA = re.compile(
@@ -60,7 +60,7 @@ _LABEL = re.compile(
 _NUMBER = rf"[-+]?(?:{CURRENCY} ?)?[-+]?(?:[0-9]+ )?(?:{DIGITS})(?: ?/ ?[0-9]+)? ?%?"
 _TO_ONE_VALUE = re.compile(
     rf"(?P<before>[A-Za-z][A-Za-z ,.:'-]*[ :.])?(?P<number>{_NUMBER})"
-    r"(?P<gap> ?)(?P<after>[A-Za-z][A-Za-z ,.'/-]*|\([A-Za-z ]+\))?(?: ?\^ ?\{?[23]\}?)?[ .]*"
+    r"(?P<gap> ?)(?:(?P<after>[A-Za-z][A-Za-z ,.'/-]*|\([A-Za-z ]+\))(?: ?\^ ?\{?[23]\}?)?)?[ .]*"
 )
 _WORD = re.compile("[A-Za-z]+")
 _BOUNDS = NAMES | frozenset(
@@ -90,6 +90,11 @@ def same_number(gold: str, found: str) -> bool | None:
 
 def _is_percent(text: str) -> bool:
     return "%" in text or "percent" in text
+
+
+def has_option(text: str) -> bool:
+    """Whether an option's letter leads a value: `\\textbf{(C)}\\ 14`."""
+    return bool(_OPTION.match(text) or _OPTION_IN_TEXT.match(text))
 
 
 def number_of(text: str) -> Fraction | None:
@@ -133,7 +138,7 @@ def _grouped(text: str) -> Fraction | None:
     bare = text.strip(" $.")
     if not _GROUPED.fullmatch(bare):
         return None
-    if bare.count(".") > 1:
+    if bare.count(".") > 1 or bare.find(",") > bare.find(".") > 0:
         bare = bare.replace(".", "").replace(",", ".")
     return Fraction(re.sub("[,'_]", "", bare))
 

@@ -26,7 +26,8 @@ _MATH_NAMES = "|".join(sorted(NAMES | {"sec", "infty", "inf"} - {"sum", "lim"}, 
 _SMALL = "is of to in or so as we he it at by if on an be do no my us up am pm cm mm km kg ft lb oz hr"
 _PROSE = re.compile(
     rf"(?<![A-Za-z\\])(?!(?:{_MATH_NAMES})(?![A-Za-z]))(?:[A-Za-z][A-Za-z']{{2,}}"
-    rf"|(?:{_SMALL.replace(' ', '|')})(?![A-Za-z])|(?:[aI]|A(?= [a-z]))(?= ))|[^\W\d_A-Za-z\u00b5\u0370-\u03ff]+",
+    rf"|(?:{_SMALL.replace(' ', '|')})(?![A-Za-z])|(?:[aI]|A(?= [a-z]))(?= [A-Za-z]))"
+    r"|[^\W\d_A-Za-z\u00b5\u0370-\u03ff]+",
     re.IGNORECASE,
 )
 _HIDDEN = re.compile(r"\\begin\{[a-z]*matrix\}[^$]*\\end\{[a-z]*matrix\}|\\[A-Za-z]+\s*\{[^{}]*\}")
@@ -49,6 +50,7 @@ _FILLER = re.compile(
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"[A-Z][a-z]{2,}(?: [A-Z]?[a-z]+)? #?[0-9]{1,4}(?:st|nd|rd|th)?\.?")  # Day 5, June 17
+_WORD_WITH_REASON = re.compile(r"((?i:yes|no|true|false|even|odd)|[A-Z][a-z]{2,}),? (?:because|since|as|for)\b")
 _NEGATIVE = re.compile(r"(?:negative|minus)\s+(?=[0-9$\\])", re.IGNORECASE)
 _JOINED = re.compile(
     r"\s*\(?\s*(?:[,;]\s*(?:(?:and|or|and/or)\b)?|(?:and|or|and/or)\b)(?:\s*\b(?:maybe|perhaps|possibly|also"
@@ -69,7 +71,7 @@ _CHANGED = re.compile(
 _BOUND = re.compile(
     r"\b(?:at least|at most|(?:more|less|fewer|greater|higher|lower|larger|smaller) than|no more than|up to"
     r"|between|under|"
-    r"over|above|below|not|never|isn't|half of|twice|double|square root of|the root of)\s*$",
+    r"over|above|below|not|never|isn't|half of|twice|double|root of)\s*$",
     re.IGNORECASE,
 )
 _RANGE = re.compile(r"\b(?:between|from)\b", re.IGNORECASE)
@@ -109,6 +111,9 @@ def value_of(line: str, at_end: bool) -> str | None:
         return line.strip(WRAPPING)
     if _NUMBERED.fullmatch(line):
         return line.rstrip(".")
+    word = _WORD_WITH_REASON.match(line)
+    if word:
+        return word[1]
     choice = _choice(line)
     if choice is not None:
         return choice

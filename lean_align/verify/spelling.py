@@ -25,6 +25,8 @@ _BARE_ROOT = re.compile(r"(\\sqrt\s*(?:\[[^\[\]{}]*\])?)\s*([0-9A-Za-z])")
 _DOTS = re.compile(r"\\dot\s*\{?([0-9])\}?(?:([0-9]*)\\dot\s*\{?([0-9])\}?)?")
 _IN_PARENTHESES = re.compile(r"([0-9]\.[0-9]*)\(([0-9]{1,20})\)")
 _ANGLES = re.compile(r"<([^<>=]*,[^<>=]*)>$")
+_TRANSPOSED = re.compile(r"^([(\[][^()\[\]]*[)\]])\s*\^\s*(?:T|\{\s*(?:T|\\top|\\mathrm\{T\})\s*\}|\\top|\\intercal)$")
+_RATIO = re.compile(r"^\s*([0-9]{1,9})\s*(?:to|\\text\s*\{\s*to\s*\})\s*([0-9]{1,9})\s*$")
 _OPERATORS = (("**", "^"), ("<=", r"\le "), (">=", r"\ge "), ("!=", r"\ne "), ("=<", r"\le "))
 
 _GREEK = "pi theta alpha beta gamma delta lambda mu omega phi rho sigma tau infinity sqrt cbrt".split()
@@ -50,6 +52,9 @@ def spelled(text: str) -> str:
             text = text.replace(sign, command)
     if text[:1] == "<":
         text = _ANGLES.sub(r"\\langle \1\\rangle ", text)
+    if text[-1:] in ("T", "}", "p", "l") and "^" in text:
+        text = _TRANSPOSED.sub(r"\1", text)
+    text = _RATIO.sub(r"\1:\2", text)
     text = _repeating(text)
     if is_formula(text):
         text = _root_arguments(_MATH_WORD.sub(_command, _PLAIN_ROOT.sub(r"\\sqrt{\1}", text)))

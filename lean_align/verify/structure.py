@@ -31,11 +31,6 @@ _ORDER = ("<", r"\le", *_FLIPPED)
 _ORDERED = frozenset([*_ORDER, r"\ne"])
 
 
-_RESIDUE = re.compile(
-    r"(?:[a-z]\s*(?:\\equiv|\u2261)\s*)?(-?[0-9]{1,30})\s*(?:\\[,;: ]\s*)?\(?\s*(?:\\?(?:pmod|bmod|mod)"
-    r"|\\text\s*\{ ?mod ?\})\s*"
-    r"(?:\{\s*)?([0-9]{1,30})\s*\}?\s*\)?"
-)
 _AND = re.compile(r"\band\b|\\land|\\wedge")
 _MAY_BE_A_SUM = re.compile("[0-9]e[-+][0-9]")  # 2e-3 may be a difference with the constant e
 
@@ -52,8 +47,6 @@ class Form:
 def same_value(gold: str, found: str) -> bool | None:
     """Whether the two are equal; None where that is not decided here."""
     worded = same_wording(gold, found)
-    if worded is None:
-        worded = _same_residue(gold, found)
     if worded is not None:
         return worded
     ours, theirs = tokens(gold), tokens(found)
@@ -83,17 +76,6 @@ def _verdict(
         )
     except NotExactError:
         return None
-
-
-def _same_residue(gold: str, found: str) -> bool | None:
-    """3 mod 5: the same class, or the residue itself; with a modulus it answers no plain number."""
-    ours, theirs = (_RESIDUE.fullmatch(side.strip(" $")) for side in (gold, found))
-    if ours and theirs:
-        return int(ours[2]) == int(theirs[2]) > 0 and (int(ours[1]) - int(theirs[1])) % int(ours[2]) == 0
-    if ours:
-        number = plain_number(found)
-        return None if number is None else number == int(ours[1])
-    return False if theirs and plain_number(gold) is not None else None
 
 
 def _number(text: str) -> Form | None:

@@ -5,7 +5,8 @@ Each differs from math-verify in:
    one of the short words below, and with its articles, case and closing period left out.
 2. A gold `\text{(C)}` or (C) is the letter that leads the answer: C, (c), `\textbf{(C)} 12`.  An answer that names
    another option too, `(C) or (D)`, is wrong.
-3. Names in a list have no order; "no solution" is `\emptyset`, "all real numbers" the real line; Day 5 is day 5.
+3. Names in a list have no order; "no solution" is `\emptyset`, "all real numbers" the real line; Day 5 is day 5; 3
+   mod 5 is 3.
 4. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
    a problem asks for digits.
 """
@@ -21,7 +22,7 @@ _TEXT = r"\\(?:text|mbox|mathrm|textbf|textit|mathbf|textrm|rm)\s*"
 _UNWRAPPED = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _ARTICLE = re.compile(r"^(?:an?|the) (?=[a-z]{2})")
-_CHOICE = re.compile(r"\(([A-J])\)")
+_CHOICE_AS_GOLD = re.compile(r"\(?([A-J])(?:\)(?: .*)?)?", re.DOTALL)
 _LEADING_CHOICE = re.compile(r"\(?([A-Ja-j])(?:[*_]{0,2}\).*|[.:](?:[ *].*)?)?", re.DOTALL)
 _CHOICE_NAMED = re.compile(
     r"^(?:the )?(?:(?:correct|right|best) )?(?:option|choice|alternative|answer)s?(?: is)?:? (?=\(?[A-Ja-j]\b)",
@@ -55,6 +56,11 @@ _ALL_REALS = frozenset(
     r"allreal allrealnumbersx anyrealnumber everyrealnumber setofallrealnumbers setofrealnumbers realnumbers r xisreal "
     r"allrealvalues anyreal allrealvaluesofx xisanyrealnumber".split()
 )
+_RESIDUE = re.compile(
+    r"(?:[a-z]\s*(?:\\equiv|\u2261)\s*)?(-?[0-9]{1,30})\s*(?:\\[,;: ]\s*)?\(?\s*(?:\\?(?:pmod|bmod|mod)"
+    r"|\\text\s*\{ ?mod ?\})\s*"
+    r"(?:\{\s*)?([0-9]{1,30})\s*\}?\s*\)?"
+)
 _LIST = re.compile(r"\b(?:and|or)\b")
 _AND_OR = re.compile(r"\b(?:and|or|not|also)\b")
 _SHORT_WORDS = frozenset("no on yes in is it so as at by up if of odd all one two six ten".split())
@@ -64,7 +70,7 @@ _SPACING = re.compile(r"\\[,!;: ]|[\s$~]+")
 
 def same_wording(gold: str, found: str) -> bool | None:
     """Whether two answers of one of these kinds are equal; None where they are of another."""
-    for rule in (_same_choice, _same_base, _same_names, _same_known_set, _same_numbered, _same_words):
+    for rule in (_same_choice, _same_base, _same_names, _same_known_set, _same_numbered, _same_residue, _same_words):
         verdict = rule(gold, found)
         if verdict is not None:
             return verdict
@@ -76,7 +82,7 @@ def _plain(text: str) -> str:
 
 
 def _same_choice(gold: str, found: str) -> bool | None:
-    wanted = _CHOICE.fullmatch(_plain(gold)) or re.fullmatch("([A-J])", _plain(gold))
+    wanted = _CHOICE_AS_GOLD.fullmatch(_plain(gold))
     answer = _CHOICE_NAMED.sub("", _plain(found))
     given = _LEADING_CHOICE.fullmatch(answer)
     if wanted is None or given is None:
@@ -150,6 +156,17 @@ def _same_numbered(gold: str, found: str) -> bool | None:
         return (ours[1].lower(), ours[2]) == (theirs[1].lower(), theirs[2])
     number = plain_number(found)
     return None if number is None or ours[1].lower() in _MONTHS else number == plain_number(ours[2])
+
+
+def _same_residue(gold: str, found: str) -> bool | None:
+    """3 mod 5: the same class, or the residue itself; with a modulus it answers no plain number."""
+    ours, theirs = (_RESIDUE.fullmatch(side.strip(" $")) for side in (gold, found))
+    if ours and theirs:
+        return int(ours[2]) == int(theirs[2]) > 0 and (int(ours[1]) - int(theirs[1])) % int(ours[2]) == 0
+    if ours:
+        number = plain_number(found)
+        return None if number is None else number == int(ours[1])
+    return False if theirs and plain_number(gold) is not None else None
 
 
 def _same_words(gold: str, found: str) -> bool | None:
