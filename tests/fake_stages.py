@@ -48,13 +48,15 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             folder.counts |= {SECONDS: {}}
 
 
-def _data(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+def raw_rows(split: str = "train", n: int = POOL) -> list[dict[str, str]]:
+    """The rows that the data stage is said to have read."""
     words = ("apple", "river", "stone", "cloud", "lamp", "chair", "horse", "piano")
+    return [{"prompt": f"{split} {words[i % 8]} number {i}?", "answer": str(i)} for i in range(n)]
+
+
+def _data(recipe: Recipe, run_dir: Path, folder: Path) -> None:
     for split, n in (("train", POOL), ("test", PROBLEMS)):
-        rows = [
-            {"prompt_id": f"{split}-{i:03d}", "prompt": f"{split} {words[i % 8]} number {i}?", "answer": str(i)}
-            for i in range(n)
-        ]
+        rows = [{"prompt_id": f"{split}-{i:03d}", **row} for i, row in enumerate(raw_rows(split, n))]
         write_jsonl(folder / f"{split}.jsonl", rows)
     kinds = {f"train-{i:03d}": {"kind": "target" if i % 2 else "unlike", "wrong": i == 3} for i in range(POOL)}
     write_json(folder / "kinds.json", kinds)

@@ -12,7 +12,7 @@ import pytest
 from lean_align.artifacts import write_json, write_jsonl
 from lean_align.contamination import find_contamination
 from lean_align.data import load_rows, prepare_prompts
-from lean_align.errors import DataError
+from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline import short
 from lean_align.pipeline.chosen_rows import chosen_rows, plain
 from lean_align.recipe import Recipe, load_recipe
@@ -103,6 +103,12 @@ def test_select_from_compares_the_prompts_with_no_part_of_themselves(
     assert len(test) == 1
     assert find_contamination(train, {"test": test}).pairs == ()
     assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == [8, 7]
+
+
+def test_the_output_is_no_shard_of_what_is_read(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(RecipeError, match="inside the folder that is read"):
+        short.select_from_file(tmp_path, "demo", 1, tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
 @pytest.mark.parametrize("name", ["my rows.jsonl", "a\nb.jsonl", "x" * 200 + ".jsonl", "a\\b.jsonl", "日本.jsonl"])

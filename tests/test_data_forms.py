@@ -23,7 +23,8 @@ from lean_align.data import (
 from lean_align.data.options import ASKED_FOR
 from lean_align.data.rows import MAX_PROMPT_CHARS, read_prompt
 from lean_align.errors import DataError
-from lean_align.recipe import DataRecipe
+from lean_align.pipeline.problem_sets import held_out_name
+from lean_align.recipe import DataRecipe, load_recipe
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold, verify
 
@@ -369,7 +370,9 @@ LISTED = f"Which is prime?\n\nA. 4\nB. 7\nC. 9\n\n{ASKED_FOR}"
         "['4', '7', '9']",
     ],
 )
-@pytest.mark.parametrize("answer", ["B", "b", "(B)", "B) 7", 1, "7", "1", ["B"], 1.0])
+@pytest.mark.parametrize(
+    "answer", ["B", "b", "(B)", "B) 7", 1, "7", "1", ["B"], 1.0, r"so \boxed{B}.", "7 (units)", "The answer is B."]
+)
 def test_options_are_listed_and_the_gold_is_the_letter(options: Any, answer: Any) -> None:
     for name in ("options", "choices"):
         assert pairs(prepare([{"question": "Which is prime?", name: options, "answer": answer}])) == [(LISTED, "B")]
@@ -445,3 +448,11 @@ def test_half_a_character_drops_its_row(row: dict[str, Any]) -> None:
 def test_whole_characters_written_in_halves_are_read(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", '{"question": "\\ud83d\\ude00?", "answer": "2"}\n')
     assert pairs(prepare(read(path))) == [("\U0001f600?", "2")]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("a/rows.jsonl", "rows"), ("a/rows/test.jsonl", "rows"), ("a/rows/*.parquet", "rows"), ("a/test-*.csv", "test")],
+)
+def test_the_held_out_set_has_a_name_that_can_be_a_file(source: str, name: str) -> None:
+    assert held_out_name(load_recipe("demo", {"data.test_path": source})) == name

@@ -411,7 +411,7 @@ def test_random_selection_runs_without_gradients(tmp_path):
     ("rows", "settings", "status", "message"),
     [
         ("", {}, 1, "has no rows"),
-        ('{"prompt": "1+1?", "answer": "2"}\n{"prompt": "2+2?"}\n', {}, 1, "row 2 has no answer"),
+        ('\n{"prompt": "1+1?"}\n{"prompt": "2+2?"}\n', {}, 1, "line 2 has no answer"),
         ('{"prompt": "1+1?", "answer": "2"}\n{"prompt"\n', {}, 1, "line 2 is not valid JSON"),
         ('{"prompt": "1+1?", "answer": "2"}\n', {"selection.n": 2}, 2, "selection.n is 2 and the pool has 1"),
         ("PROMPT", {}, 1, "past the context"),

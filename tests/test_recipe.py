@@ -52,7 +52,8 @@ def test_a_file_changes_only_what_it_names(tmp_path: Path) -> None:
 def test_a_recipe_that_names_nothing_fits_the_embedded_model(tmp_path: Path) -> None:
     """Its context has 256 tokens, its generated pool 320 prompts."""
     recipe = load(tmp_path, "name: a\n")
-    assert (recipe.model.name, recipe.rollouts.max_new_tokens, recipe.selection.n) == ("demo", 64, 64)
+    assert (recipe.model.name, recipe.model.dtype) == ("demo", "float32")
+    assert (recipe.rollouts.max_new_tokens, recipe.selection.n) == (64, 64)
     assert load(tmp_path, "rollouts: {max_new_tokens: 99}\n", selection__n="5").rollouts.max_new_tokens == 99
     assert load(tmp_path, "name: a\n", model__name="x/y").rollouts.max_new_tokens == 512
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
+from fake_stages import raw_rows
 
 from lean_align.artifacts import read_jsonl
 from lean_align.cli import main
@@ -52,7 +53,7 @@ def test_rows_are_written_as_the_ending_says(name: str, tmp_path: Path) -> None:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "1+1?", "answer": "2"}\n')
+    path.write_text("".join(json.dumps(row) + "\n" for row in raw_rows()))
     return path
 
 

@@ -25,7 +25,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lean_align.data.answers import answer_text, float_text, value_of_answer
+from lean_align.data.answers import answer_text, final_answer, float_text, mended, value_of_answer
 from lean_align.data.columns import RowError, value_of
 from lean_align.data.options import label_of, options_of, with_options
 from lean_align.data.questions import question_of, unwrap
@@ -91,6 +91,8 @@ def read_prompt(
     options = options_of(row, where)
     value = value_of_answer(row, where, answer_field, question)
     if options:
+        if isinstance(value, str):  # a worked answer may end in the letter
+            value = mended(final_answer(value) or value.strip())
         question, answer = with_options(question, options), label_of(value, options, where, question)
     else:
         worked = answer_field is None and value_of(row, "answer") is None

@@ -13,6 +13,7 @@ from lean_align.data import float_text, load_rows
 from lean_align.errors import DataError
 from lean_align.recipe import Recipe
 
+MAX_DEPTH = 50
 RUN_ID = "run_prompt_id"
 
 
@@ -54,12 +55,15 @@ def _joined(chosen: Mapping[str, Any], rows: list[dict[str, Any]], source: str) 
     return found
 
 
-def plain(value: Any) -> Any:
-    """A value of a row as JSON has it: numbers that it lacks and dates as text, half characters as question marks."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(held) for name, held in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(held) for held in value]
+def plain(value: Any, depth: int = 0) -> Any:
+    """A value of a row as JSON has it: numbers that it lacks and dates as text, half characters as question marks.
+
+    What lies more than `MAX_DEPTH` deep is written as text.
+    """
+    if depth < MAX_DEPTH and isinstance(value, Mapping):
+        return {str(name): plain(held, depth + 1) for name, held in value.items()}
+    if depth < MAX_DEPTH and isinstance(value, list | tuple):
+        return [plain(held, depth + 1) for held in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Decimal):

@@ -57,6 +57,8 @@ def select_from_file(
         raise DataError(f"there is no file {prompts}; expected {FORMATS} with one prompt a row, or a folder of them.")
     if output.resolve() == prompts.resolve():
         raise RecipeError(f"-o is {output}, the file that is read; it would be lost. Give another name.")
+    if prompts.is_dir() and prompts.resolve() in output.resolve().parents:
+        raise RecipeError(f"-o is {output}, inside the folder that is read; give a place outside {prompts}.")
     check_output(output)
     path = str(prompts.resolve())
     base = {

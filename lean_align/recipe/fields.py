@@ -20,7 +20,8 @@ class ModelRecipe:
     quantization: str = choice("nf4", "none")
     """`nf4`: 4-bit NormalFloat with double quantisation (bitsandbytes); `none`: weights in `dtype`."""
     dtype: str = choice("bfloat16", "float32")
-    """Type of activations and of weights that are not quantised."""
+    """Type of activations and of weights that are not quantised; float32 where a recipe names none and the model is
+    `demo`."""
     device: str = choice("auto", "cpu", "cuda")
     """`auto` takes CUDA where there is a card."""
 

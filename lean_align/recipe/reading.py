@@ -23,6 +23,7 @@ LONGEST_NAME = 200
 """Bytes of a recipe's name, which is a folder's."""
 
 EMBEDDED = {
+    "model.dtype": "float32",
     "rollouts.max_new_tokens": 64,
     "warmup.prompts_per_step": 8,
     "selection.n": 64,
