@@ -75,7 +75,7 @@ def _own_log_probs(policy: Policy, prompt_ids: Sequence[int], completion: Comple
     ids = torch.tensor([[*prompt_ids, *completion.token_ids]], device=policy.device)
     with torch.no_grad():
         output = policy.model(input_ids=ids, use_cache=False, logits_to_keep=completion.n_tokens + 1)
-    logits = output.logits[0, -completion.n_tokens - 1 : -1].float()
+    logits: torch.Tensor = output.logits[0, -completion.n_tokens - 1 : -1].float()
     return logits.log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])[:, 0]
 
 

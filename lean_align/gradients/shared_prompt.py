@@ -115,7 +115,8 @@ def attend(
         )
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     scores = partial(scaled_attention, scaling=scaling)
-    if module.config._attn_implementation == EAGER and (options.get("softcap") or options.get("s_aux") is not None):
+    config: Any = module.config
+    if config._attn_implementation == EAGER and (options.get("softcap") or options.get("s_aux") is not None):
         scores = partial(  # transformers' sdpa leaves both out
             explicit_attention, scaling=scaling, softcap=options.get("softcap"), sinks=options.get("s_aux")
         )

@@ -106,7 +106,7 @@ def _in_place_of(backbone: Any, states: torch.Tensor) -> Iterator[list[bool]]:
 
     def forward(*arguments: Any, **options: Any) -> _Answer:
         asked.append(True)
-        return _Answer(last_hidden_state=states)  # type: ignore[arg-type]
+        return _Answer(last_hidden_state=states)
 
     own = vars(backbone).get("forward")
     backbone.forward = forward
@@ -119,7 +119,7 @@ def _in_place_of(backbone: Any, states: torch.Tensor) -> Iterator[list[bool]]:
 
 
 @dataclass
-class _Answer(BaseModelOutputWithPast):
+class _Answer(BaseModelOutputWithPast):  # type: ignore[misc]
     """A backbone's output that holds hidden states, and None for whatever else a model reads (router logits, ...)."""
 
     def __getattr__(self, name: str) -> Any:
