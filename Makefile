@@ -26,7 +26,7 @@ demo: setup  ## run the whole method on the embedded model
 	$(BIN)/lean-align run demo --set seed=$(SEED) --run-dir $(RUN_DIR)
 
 test: setup  ## tests, under 8 minutes on 2 cores
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 $(STACK_STAMP): requirements/cpu.txt requirements/stack.txt pyproject.toml
 	@{ $(PYTHON) -m venv $(STACK_VENV) && \

@@ -22,7 +22,7 @@ _BELOW = """
 - **decode loop**: rows join and leave one batch, see [rollouts](rollouts.md). **with its window**: the same loop;
   layers with a window see the last tokens of their row. Keys and values of the whole row are kept, so a window saves
   no memory.
-- **equal lengths**: a running state can neither be padded nor joined later, so prompts of one length make a batch,
+- **equal lengths**: a running state can neither be padded nor joined later, so a batch holds prompts of one length,
   with the cache of transformers' `generate`. Noise still belongs to the completion: company changes it through
   rounding alone.
 - Phi-3 with a long context (`longrope`) turns all positions at another pace once a row outgrows the short one: such

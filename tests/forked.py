@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -96,6 +97,14 @@ def _main(arguments: Sequence[str], written: Path) -> None:
         sys.stderr.flush()
 
 
+def _close_run_lock() -> None:
+    """A lock is open in a fork too, and held until that ends; a process that is started has no part in it."""
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/.run.lock"):
+                os.close(int(descriptor))
+
+
 def _run_in_fork(stage: SimpleNamespace, run_dir: Path) -> None:
     """A stage of `run` in a fork of this fork; the parent has run nothing heavy, so that it is as clean."""
     from lean_align.errors import StageError
@@ -111,6 +120,7 @@ def _run_in_fork(stage: SimpleNamespace, run_dir: Path) -> None:
             from lean_align.pipeline.run import _die_with_parent
 
             _die_with_parent()
+            _close_run_lock()
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             main([stage.command, str(run_dir)], prog_name="lean-align")
         except SystemExit as ended:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ from lean_align.pipeline.run import _run_in_child
 from lean_align.pipeline.tables import read_scores, read_table
 from lean_align.recipe import Recipe, changed_recipe, load_recipe
 from lean_align.scoring import rank_scores
-from lean_align.types import Prompt
+from lean_align.types import Completion, Prompt
 
 METHODS = ("learnalign", "random", "full")
 Ran = list[tuple[str, str]]
@@ -220,12 +221,19 @@ def test_a_model_whose_answers_are_all_there_is_not_loaded(
     @contextmanager
     def engine(recipe: Recipe, folder: StageFolder, adapter: Path | None, *given: Any) -> Any:
         loaded.append(adapter)
-        yield SimpleNamespace(with_encoder=lambda encoder: None, encoder=None)
+        yield SimpleNamespace(with_encoder=lambda encoder: None, encoder=SimpleNamespace(end_names=["<eos>"]))
 
     monkeypatch.setattr("lean_align.pipeline.evaluation.sampling_engine", engine)
-    monkeypatch.setattr("lean_align.rollouts.complete", lambda *given: None)
+
+    def complete(engine: Any, prompts: Any, path: Path, *given: Any) -> None:
+        write_jsonl(path, rows)
+
+    monkeypatch.setattr("lean_align.rollouts.complete", complete)
     (tmp_path / "base").mkdir()
-    path, rows = tmp_path / "base" / "demo.jsonl", [{"prompt_id": p.prompt_id} for p in prompts]
+    path, rows = (
+        tmp_path / "base" / "demo.jsonl",
+        [asdict(Completion(p.prompt_id, 0, "2", (1,), 1, 1.0, True)) for p in prompts],
+    )
     write_jsonl(path, rows)
     models = {"base": None, "trained": tmp_path / "adapter"}
     sample_sets(recipe, [problems], models, folder)

@@ -81,6 +81,11 @@ def _declared(model: ModelRecipe, config: Any) -> list[int]:
         generation = GenerationConfig.from_pretrained(model_path(model.name), revision=model.revision)
     except (OSError, ValueError, TypeError):  # none there, or not one that transformers reads: as it does itself
         generation = GenerationConfig.from_model_config(config)
+    except RecursionError as error:
+        raise ModelError(
+            f"model.name is {model.name!r}: could not load its generation_config.json, which is nested too deeply. "
+            "Mend or delete the file."
+        ) from error
     found = generation.eos_token_id
     return [found] if isinstance(found, int) else [int(token) for token in found or []]
 
