@@ -115,8 +115,8 @@ def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     By default a thread of OpenMP that has nothing to do spins for a while.  Beside any other work each loop then waits
     for a thread that the system has taken off its core.  The small operations of the embedded model are the worst
-    case: 5 to 25 times slower beside other work, for 1.5 times faster on two cores of its own (2 threads).  Which
-    thread adds what does not change, and so no result.
+    case: 4 to 6 times slower beside one busy process, for 2.4 times faster on two cores of its own (docs/results.md).
+    Which thread adds what does not change, and so no result.
 
     Parameters
     ----------
