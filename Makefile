@@ -33,6 +33,7 @@ $(STACK_STAMP): requirements/cpu.txt requirements/stack.txt pyproject.toml
 	$(STACK_PIP) -r requirements/cpu.txt && \
 	$(STACK_PIP) --no-deps -r requirements/stack.txt && \
 	$(STACK_PIP) --no-deps --editable . && \
+	$(STACK_BIN)/python -m tests.stack_kernels && \
 	$(STACK_BIN)/python -c "import unsloth" && $(STACK_BIN)/python -c "import vllm" && touch $@; } || \
 	{ echo "test-stack FAILED: its environment, $(STACK_VENV), could not be built (see above); no test was run" >&2; exit 1; }
 
