@@ -14,6 +14,7 @@ from lean_align.recipe import load_recipe
 from lean_align.types import Completion, Group, Prompt
 
 ROOT = Path(__file__).parent.parent
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # a thread that looks a name up, beside tests that fork
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that spin would hold up the one beside
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ)
 QUESTIONS = (

@@ -114,7 +114,11 @@ def _last_stage(recipe: Recipe, stop_after: str | None) -> Stage | None:
 def _run_in_child(stage: Stage, run_dir: Path) -> None:
     say(f"{stage.folder}: starting")
     command = [sys.executable, "-m", "lean_align", stage.command, str(run_dir)]
-    environment = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",  # trl reports each trainer otherwise
+    }
     environment |= process_environment(os.environ) | child_environment(run_dir)
     with TemporaryDirectory() as scratch:
         told = Path(scratch) / "reason"
