@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -88,6 +89,23 @@ def test_weights_that_do_not_fit_are_named(models, adapter, monkeypatch, spoil, 
     with pytest.raises(ModelError, match=reason) as caught:
         load(models("llama"), adapter)
     assert "\n" not in str(caught.value)
+
+
+def names(adapter, model):
+    config = json.loads((adapter / CONFIG).read_text())
+    (adapter / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(model)}))
+
+
+def test_an_adapter_of_another_architecture_with_the_same_names_is_refused(models, adapter):
+    names(adapter, models("qwen2"))
+    with pytest.raises(ModelError, match=r"trained on .*qwen2, a model of type qwen2; .*llama is of type llama"):
+        load(models("llama"), adapter)
+
+
+def test_an_adapter_that_names_another_place_is_said(models, adapter, capsys):
+    names(adapter, "someone/another-name")
+    load(models("llama"), adapter)
+    assert "names someone/another-name as its model" in capsys.readouterr().err
 
 
 def truncate(adapter):

@@ -20,7 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from lean_align.errors import ModelError
 from lean_align.memory import shortage_of
-from lean_align.policy.sources import first_line, load_part, read_object
+from lean_align.policy.sources import first_line, load_part, model_path, read_object
+from lean_align.progress import say
 from lean_align.recipe import ModelRecipe
 
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -41,12 +42,14 @@ def check_adapter(model: ModelRecipe, folder: Path) -> None:
     ------
     ModelError
         When a file is missing or damaged, a weight is NaN or infinite, peft does not know the kind of adapter or it
-        is none of weights (prompts and prefixes), or names or sizes of weights are not those that peft expects.
+        is none of weights (prompts and prefixes), names or sizes of weights are not those that peft expects, or the
+        model that it names is of another architecture.
     """
     config = read_config(folder)
     named = config.base_model_name_or_path  # peft puts the blank model's there
     weights = dict(_shapes(folder))
     base = load_part(AutoConfig, model)
+    _check_base(folder, named, model, base.model_type)
     try:
         with torch.device("meta"):
             blank = get_peft_model(AutoModelForCausalLM.from_config(base, trust_remote_code=False), config)
@@ -61,6 +64,21 @@ def check_adapter(model: ModelRecipe, folder: Path) -> None:
             f"model, this one names {named}."
         ) from error
     raise ModelError(_misfit(folder, model, named, _sizes(expected), _sizes(weights)))
+
+
+def _check_base(folder: Path, named: str | None, model: ModelRecipe, kind: str) -> None:
+    """Refuse a base of another architecture, whose weights may have the same names; say where only the name differs."""
+    path = Path(model_path(model.name))
+    if not named or named in (model.name, str(path)) or Path(named).name == path.name:
+        return
+    config = Path(named) / "config.json"
+    its_kind = read_object(config).get("model_type") if config.is_file() else kind
+    if its_kind != kind:
+        raise ModelError(
+            f"the adapter {folder} was trained on {named}, a model of type {its_kind}; {model.name} is of type {kind}. "
+            "Give the model that it was trained on."
+        )
+    say(f"the adapter {folder} names {named} as its model, and is put on {model.name}")
 
 
 def read_config(folder: Path) -> Any:
