@@ -8,6 +8,7 @@ import torch
 
 from lean_align.errors import ModelError
 from lean_align.policy import load_encoder, load_policy, model_path, save_adapter, seeded
+from lean_align.policy.loading import slow_type
 from lean_align.recipe import load_recipe
 from lean_align.types import Prompt
 
@@ -148,3 +149,14 @@ def test_an_adapter_in_the_place_of_a_model_is_named(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match="an adapter; expected the model that it was trained on"):
         load_policy(load_recipe("demo", {"model.name": str(tmp_path)}).model, load_recipe("demo").data)
+
+
+@pytest.mark.parametrize(("dtype", "supported", "said"), [("bfloat16", False, True), ("bfloat16", True, False)])
+def test_a_type_without_instructions_is_said(monkeypatch, dtype, supported, said):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    line = slow_type(load_recipe("demo", {"model.dtype": dtype}).model)
+    assert (line is not None and "model.dtype=float32 is several times as fast" in line) == said
+
+
+def test_float32_is_never_slow():
+    assert slow_type(load_recipe("demo", {"model.dtype": "float32"}).model) is None

@@ -44,6 +44,7 @@ def test_select_from_gsm8k_with_a_real_model(smollm2, shared_data, tmp_path):
     data.write_text("\n".join(rows) + "\n")
     settings = {
         "model.quantization": "none",
+        "model.dtype": "float32",  # a processor without instructions for bfloat16 takes ten times as long
         "rollouts.max_new_tokens": 48,
         "rollouts.num_generations": 4,
         "rollouts.temperature": 1.5,
