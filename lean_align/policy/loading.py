@@ -121,8 +121,8 @@ def load_policy(
 def slow_type(model: ModelRecipe) -> str | None:
     """What to say where this processor computes in a recipe's 16 bits without instructions for them; None elsewhere.
 
-    One product of 256 x 576 by 576 x 1536 numbers took 56 ms in bfloat16 and 6 in float32 on a processor with AVX2 alone
-    (one thread).
+    A product of 256 x 576 by 576 x 1536 numbers took 56 ms in bfloat16 and 6 in float32 on a processor with AVX2 alone,
+    with one thread.
     """
     has = {
         "bfloat16": torch.ops.mkldnn._is_mkldnn_bf16_supported,
