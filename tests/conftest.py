@@ -15,8 +15,9 @@ from lean_align.types import Completion, Group, Prompt
 
 ROOT = Path(__file__).parent.parent
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # a thread that looks a name up, beside tests that fork
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that spin would hold up the one beside
-    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"} | dict(os.environ)
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as our own processes: read when torch is imported
 QUESTIONS = (
     ("Ann has 12 apples. Ann finds 7 more apples. How many apples does Ann have?", "19"),
     ("Ben has 3 boxes with 5 pens in each. How many pens does Ben have?", "15"),
