@@ -13,6 +13,7 @@ import pytest
 from lean_align.data import (
     PreparedPrompts,
     data_sources,
+    fields_for,
     load_rows,
     local_files,
     prepare_prompts,
@@ -22,9 +23,10 @@ from lean_align.data import (
 )
 from lean_align.data.options import ASKED_FOR
 from lean_align.data.rows import MAX_PROMPT_CHARS, read_prompt
-from lean_align.errors import DataError
+from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline.problem_sets import held_out_name
 from lean_align.recipe import DataRecipe, load_recipe
+from lean_align.selection import check_n
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold, verify
 
@@ -456,3 +458,53 @@ def test_whole_characters_written_in_halves_are_read(tmp_path: Path) -> None:
 )
 def test_the_held_out_set_has_a_name_that_can_be_a_file(source: str, name: str) -> None:
     assert held_out_name(load_recipe("demo", {"data.test_path": source})) == name
+
+
+# What the user's settings are about
+
+
+def test_named_columns_are_those_of_the_users_files() -> None:
+    named = {"prompt_field": "instruction", "answer_field": "Final Answer"}
+    data = DataRecipe(train_path="mine.jsonl", test_path="theirs.jsonl", **named)
+    own, usual = {"instruction": "1 + 1?", "Final Answer": "2"}, ROWS[0]
+    assert fields_for(data, "train", [usual]) == fields_for(data, "test", [own]) == ("instruction", "Final Answer")
+    assert fields_for(data, "test", [{"x": 1}]) == ("instruction", "Final Answer")
+    assert fields_for(data, "test", [usual]) == (None, None)
+    made = DataRecipe(train_path="testbed", test_path="demo", **named)
+    assert fields_for(made, "train", [usual]) == fields_for(made, "test", [own]) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["model.name", "data.train_path", "data.train_split"])
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_path_or_name_is_refused(key: str, value: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{key} is empty; expected a path or a name"):
+        load_recipe("demo", {key: value})
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.json.gz"])
+def test_rows_in_one_line_around_them(tmp_path: Path, name: str) -> None:
+    def wrapped(value: Any) -> list[dict[str, Any]]:
+        data = json.dumps(value).encode()
+        return read(write(tmp_path / name, gzip.compress(data) if name.endswith(".gz") else data))
+
+    assert wrapped({"version": 1, "data": ROWS}) == ROWS
+    for row in (
+        {"prompt": [{"role": "user", "content": "1 + 1?"}], "answer": "2"},
+        {"query": [{"role": "user", "content": "1 + 1?"}], "gold": "2"},
+        {"question": "x", "choices": [{"label": "A", "text": "4"}], "answer": "A"},
+        {"question": "x", "answer": ["4"]},
+    ):
+        assert wrapped(row) == [row]
+
+
+def test_a_table_that_excel_wrote_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "r.csv", "question,answer\nCafé € 1 + 1?,2\n".encode("cp1252"))
+    assert [read(path)[0]["question"] for _ in range(2)] == ["Café € 1 + 1?"] * 2
+    assert capsys.readouterr().err.count("is no UTF-8 and is read as cp1252") == 1
+    with pytest.raises(DataError, match="it is no UTF-8"):
+        read(write(tmp_path / "r.jsonl", '{"question": "é", "answer": "2"}\n'.encode("cp1252")))
+
+
+def test_too_few_prompts_say_what_was_left_out() -> None:
+    with pytest.raises(RecipeError, match=r"the pool has 34 .* 9 rows of the file were left out, .*: 5 no answer, 4 d"):
+        check_n(64, 34, {"duplicate": 4, "no answer": 5})

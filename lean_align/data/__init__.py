@@ -19,6 +19,7 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 """
 
 from lean_align.data.files import FORMATS, is_local, local_files
+from lean_align.data.naming import fields_for
 from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.data.reading import (
     GENERATED,
@@ -39,6 +40,7 @@ __all__ = [
     "Census",
     "PreparedPrompts",
     "data_sources",
+    "fields_for",
     "float_text",
     "is_local",
     "load_rows",
