@@ -13,6 +13,7 @@ import pytest
 from lean_align.data import (
     PreparedPrompts,
     data_sources,
+    fields_for,
     load_rows,
     local_files,
     prepare_prompts,
@@ -20,11 +21,12 @@ from lean_align.data import (
     prompts_from_rows,
     read_row,
 )
-from lean_align.data.options import ASKED_FOR
+from lean_align.data.options import ASKED_FOR, ASKED_FOR_NUMBER
 from lean_align.data.rows import MAX_PROMPT_CHARS, read_prompt
-from lean_align.errors import DataError
+from lean_align.errors import DataError, RecipeError
 from lean_align.pipeline.problem_sets import held_out_name
 from lean_align.recipe import DataRecipe, load_recipe
+from lean_align.selection import check_n
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold, verify
 
@@ -388,7 +390,7 @@ def test_a_number_is_a_place_before_it_is_a_text() -> None:
     assert gold == "B"
 
 
-@pytest.mark.parametrize(("choices", "answer"), [(["1", "2", "3"], "1"), (["4", "7"], "5"), (["4", "7"], 2)])
+@pytest.mark.parametrize(("choices", "answer"), [(["1", "2", "3"], "1"), (["4", "7"], "5"), (["4", "7"], 3)])
 def test_a_gold_that_names_no_one_option_is_dropped(choices: list[str], answer: Any) -> None:
     prepared = prepare([*ROWS, {"question": "x", "choices": choices, "answer": answer}])
     assert (len(prepared.prompts), prepared.dropped_by_reason) == (2, {"gold is none of the options": 1})
@@ -456,3 +458,137 @@ def test_whole_characters_written_in_halves_are_read(tmp_path: Path) -> None:
 )
 def test_the_held_out_set_has_a_name_that_can_be_a_file(source: str, name: str) -> None:
     assert held_out_name(load_recipe("demo", {"data.test_path": source})) == name
+
+
+# What the user's settings are about
+
+
+def test_named_columns_are_those_of_the_users_files() -> None:
+    named = {"prompt_field": "instruction", "answer_field": "Final Answer"}
+    data = DataRecipe(train_path="mine.jsonl", test_path="theirs.jsonl", **named)
+    own, usual = {"instruction": "1 + 1?", "Final Answer": "2"}, ROWS[0]
+    assert fields_for(data, "train", [usual]) == fields_for(data, "test", [own]) == ("instruction", "Final Answer")
+    assert fields_for(data, "test", [{"x": 1}]) == ("instruction", "Final Answer")
+    assert fields_for(data, "test", [usual]) == (None, None)
+    made = DataRecipe(train_path="testbed", test_path="demo", **named)
+    assert fields_for(made, "train", [usual]) == fields_for(made, "test", [own]) == (None, None)
+
+
+@pytest.mark.parametrize("key", ["model.name", "data.train_path", "data.train_split"])
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_path_or_name_is_refused(key: str, value: str) -> None:
+    with pytest.raises(RecipeError, match=rf"{key} is empty; expected a path or a name"):
+        load_recipe("demo", {key: value})
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.json.gz"])
+def test_rows_in_one_line_around_them(tmp_path: Path, name: str) -> None:
+    def wrapped(value: Any) -> list[dict[str, Any]]:
+        data = json.dumps(value).encode()
+        return read(write(tmp_path / name, gzip.compress(data) if name.endswith(".gz") else data))
+
+    assert wrapped({"version": 1, "data": ROWS}) == ROWS
+    for row in (
+        {"prompt": [{"role": "user", "content": "1 + 1?"}], "answer": "2"},
+        {"query": [{"role": "user", "content": "1 + 1?"}], "gold": "2"},
+        {"question": "x", "choices": [{"label": "A", "text": "4"}], "answer": "A"},
+        {"question": "x", "answer": ["4"]},
+    ):
+        assert wrapped(row) == [row]
+
+
+def test_a_table_that_excel_wrote_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "r.csv", "question,answer\nCafé € 1 + 1?,2\n".encode("cp1252"))
+    assert [read(path)[0]["question"] for _ in range(2)] == ["Café € 1 + 1?"] * 2
+    assert capsys.readouterr().err.count("is no UTF-8 and is read as cp1252") == 1
+    with pytest.raises(DataError, match="it is no UTF-8"):
+        read(write(tmp_path / "r.jsonl", '{"question": "é", "answer": "2"}\n'.encode("cp1252")))
+
+
+def test_too_few_prompts_say_what_was_left_out() -> None:
+    with pytest.raises(RecipeError, match=r"the pool has 34 .* 9 rows of the file were left out, .*: 5 no answer, 4 d"):
+        check_n(64, 34, {"duplicate": 4, "no answer": 5})
+
+
+# Options
+
+
+def choice(columns: dict[str, Any], answer: Any, question: str = "Which is prime?") -> dict[str, Any]:
+    return {"question": question, **columns, "answer": answer}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "A B C D",
+        "opa opb opc opd",
+        "option_a option_b option_c option_d",
+        "optionA optionB optionC",
+        "Option A|Option B",
+    ],
+)
+@pytest.mark.parametrize("answer", ["B", "7", 1])
+def test_options_in_columns_are_listed(names: str, answer: Any) -> None:
+    columns = dict(zip(names.split("|") if "|" in names else names.split(), ("4", "7", "9", None)))
+    filled = [text for text in columns.values() if text is not None]
+    lines = "\n".join(f"{letter}. {text}" for letter, text in zip("ABC", filled))
+    rows = [choice(columns, answer), choice(columns, 0, "Which is even?")]
+    assert pairs(prepare(rows))[0] == (f"Which is prime?\n\n{lines}\n\n{ASKED_FOR}", "B")
+
+
+def test_numbered_columns_are_labels_unless_places_are_counted_from_0() -> None:
+    columns = {"choice1": "4", "choice2": "7", "choice3": "9"}
+    assert pairs(prepare([choice(columns, 2)])) == [(f"Which is prime?\n\n1. 4\n2. 7\n3. 9\n\n{ASKED_FOR_NUMBER}", "2")]
+    assert [gold for _, gold in pairs(prepare([choice(columns, "1"), choice(columns, "0", "y")]))] == ["2", "1"]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"a": "4", "b": "7"}, {"A": "4"}, {"A": ["4"], "B": ["7"]}, {"B": "4", "C": "7"}, {"op": "4", "opx": "5"}],
+)
+def test_other_columns_are_no_options(columns: dict[str, Any]) -> None:
+    assert pairs(prepare([choice(columns, "11", "Sum?")])) == [("Sum?", "11")]
+
+
+def test_a_gap_among_the_options_drops_the_row() -> None:
+    prepared = prepare([*ROWS, choice({"A": "4", "B": None, "C": "9"}, "A")])
+    assert prepared.dropped_by_reason == {"gold is none of the options": 1}
+    assert "no text in the column 'B'" in prepared.dropped[0]["reason"]
+
+
+def test_letters_without_options_are_dropped_with_the_reason() -> None:
+    rows = [{"question": f"Which of these {i}?", "answer": letter} for i, letter in enumerate("ABCD")]
+    listed = {"question": "Which? (A) 4 (B) 7", "answer": "B"}
+    prepared = prepare([*rows, listed])
+    assert (len(prepared.prompts), prepared.dropped_by_reason) == (1, {"no options": 4})
+    with pytest.raises(DataError, match="lists no options"):
+        prepare(rows)
+    assert len(prepare([*rows, *ROWS]).prompts) == 6  # a letter may be an answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "golds", "said"),
+    [
+        ([3, 4], "CD", "counted from 1: one is the number of its options"),
+        (["3", "4"], "CD", "counted from 1"),
+        ([3, 0], "DA", ""),
+        ([3, 1], "DB", "counted from 0, which nothing in the file shows"),
+        ([3, 4, 5], "D", "counted from 0, which"),
+        (["C", "D"], "CD", ""),
+        (["9", 8], "CB", ""),
+    ],
+)
+def test_the_file_shows_where_places_are_counted_from(
+    answers: list[Any], golds: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"question": f"{i}?", "options": ["7", "8", "9", "10"], "answer": a} for i, a in enumerate(answers)]
+    assert "".join(gold for _, gold in pairs(prepare(rows))) == golds
+    err = capsys.readouterr().err
+    assert (said in err, err.count("places of options")) == (True, bool(said))
+
+
+def test_known_layouts_are_read_without_settings() -> None:
+    arc = {"question": "x", "choices": {"text": ["p", "q"], "label": ["1", "2"]}, "answerKey": "2"}
+    assert pairs(prepare([arc])) == [(f"x\n\n1. p\n2. q\n\n{ASKED_FOR_NUMBER}", "2")]
+    med = {"question": "x", "opa": "p", "opb": "q", "opc": "r", "opd": "s", "cop": 0, "exp": "long"}
+    assert pairs(prepare([med, {**med, "question": "y", "cop": 3}]))[1][1] == "D"

@@ -69,7 +69,8 @@ def select_from(
 ) -> None:
     """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
 
-    PROMPTS is .jsonl, .json or .parquet, a row a prompt, with prompt (or question, or problem) and answer.
+    PROMPTS is .jsonl, .ndjson, .json, .csv, .tsv (each also with .gz), .parquet or .arrow, or a folder of them: a row
+    a prompt, with prompt (or question, or problem) and answer; docs/data.md says what else is read.
     Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them. Another -n with the same
     OUTPUT uses the rollouts and gradients that are there.
 

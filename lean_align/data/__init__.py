@@ -7,6 +7,7 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 2. a row without a prompt or without an answer is dropped, and so is one that needs more than text, has a prompt of more
    than a million characters, or half characters; a file whose rows all lack the one or the other is refused, and so is
    one with a prompt or answer of a kind that is not read (formats: `rows.py`);
+   where all answers are letters of options, a question without options is dropped;
 3. an answer that no verifier can read, or that nothing can meet, is dropped; one that was mangled is mended;
 4. a question with different answers is dropped each time: nobody knows which is right.  Answers that the verifier holds
    to be equal are not different (1.0 and 1, 1/2 and 0.5), and questions are compared but for white space;
@@ -19,6 +20,7 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 """
 
 from lean_align.data.files import FORMATS, is_local, local_files
+from lean_align.data.naming import fields_for
 from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
 from lean_align.data.reading import (
     GENERATED,
@@ -39,6 +41,7 @@ __all__ = [
     "Census",
     "PreparedPrompts",
     "data_sources",
+    "fields_for",
     "float_text",
     "is_local",
     "load_rows",

@@ -12,7 +12,7 @@ from lean_align.data.columns import RowError, value_of
 from lean_align.errors import DataError
 from lean_align.verify import TAIL_CHARS
 
-ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "solution")
+ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "answerKey", "cop", "solution")
 MAX_SOLUTION_CHARS = 200
 """A longer `solution` is a worked one."""
 NO_ANSWER, SEVERAL = "no answer", "several answers"
@@ -74,6 +74,11 @@ def answer_text(value: Any, where: str, question: str, worked: bool) -> str:
             question,
         )
     return mended(text if final is None else final)
+
+
+def gold_of_options(value: Any) -> Any:
+    """What an answer says of options: a worked one may end in the letter."""
+    return mended(final_answer(value) or value.strip()) if isinstance(value, str) else value
 
 
 def final_answer(text: str) -> str | None:

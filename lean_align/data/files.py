@@ -2,12 +2,12 @@
 
 | name ends in | rows |
 | --- | --- |
-| .jsonl, .ndjson, .json | one JSON object a line, or one JSON list of objects |
+| .jsonl, .ndjson, .json | one JSON object a line, one JSON list of objects, or one object that holds one such list |
 | .csv, .tsv | a line with the names of the columns, then one row a line; every value stays a text |
 | .parquet, .arrow | the table's |
 
 and .gz behind any of the first five.  Any other file is read as JSON lines.  Text is UTF-8, with or without a byte
-order mark, or UTF-16 with one.
+order mark, or UTF-16 with one; a .csv or .tsv that is neither is read as cp1252, which Excel writes, and that is said.
 
 Of a folder the data files right in it are read, in the order of their names; where there are none, those in its
 subfolder of the name `data.config`, then in `data`.  Where some are named after a split (`train-00000-of-00002.jsonl`)
@@ -16,11 +16,8 @@ only those of the split that is asked for.  All are of one format.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import glob
-import gzip
-import io
 import itertools
 import json
 import re
@@ -28,6 +25,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lean_align.data.columns import value_of
+from lean_align.data.encodings import text_of
+from lean_align.data.questions import PROMPT_FIELDS
 from lean_align.errors import DataError
 
 FORMATS = ".jsonl, .json, .csv, .tsv or .parquet"
@@ -36,7 +36,6 @@ PARQUET_ROWS = 256
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 _NO_ROWS = frozenset("dataset_info.json dataset_infos.json dataset_dict.json state.json".split())
 _SPLIT = re.compile(r"(train|test|validation|valid|val|dev|eval)(?![a-z])", re.IGNORECASE)
-_MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 class Row(dict[str, Any]):
@@ -105,7 +104,7 @@ def read_file(path: Path) -> Iterator[Row]:
         if kind in (".parquet", ".arrow"):
             yield from _table_rows(path, kind)
         else:
-            yield from _delimited_rows(path, kind) if kind in (".csv", ".tsv") else _json_rows(path)
+            yield from _delimited_rows(path, kind) if kind in (".csv", ".tsv") else _json_rows(path, kind)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} cannot be read: it is no UTF-8 ({error}). Save it as UTF-8; {FORMATS}.") from error
     except (OSError, EOFError, ValueError, csv.Error) as error:  # pyarrow's and gzip's own are among them
@@ -187,17 +186,9 @@ def _batches(path: Path, kind: str) -> Iterator[Any]:
             yield from (table.get_batch(i) for i in range(table.num_record_batches))
 
 
-def _text_of(path: Path, newline: str) -> io.TextIOWrapper:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
-    with opener(path, "rb") as file:
-        start = file.read(2)
-    encoding = next((name for mark, name in _MARKS if start == mark), "utf-8-sig")
-    return io.TextIOWrapper(opener(path, "rb"), encoding=encoding, newline=newline)
-
-
 def _delimited_rows(path: Path, kind: str) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # a cell may hold a whole solution; the rows' own limit comes later
-    with _text_of(path, "") as file:
+    with text_of(path, "", "cp1252") as file:
         header = file.readline()
         mark = "\t" if kind == ".tsv" else next((m for m in ",;\t" if m in header), ",")
         names = next(csv.reader([header], delimiter=mark, strict=True), [])
@@ -216,21 +207,34 @@ def _delimited_rows(path: Path, kind: str) -> Iterator[Row]:
             line = rows.line_num + 2
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, kind: str) -> Iterator[Row]:
     # newline: str.splitlines() and universal newlines cut at characters that JSON allows inside a text
-    with _text_of(path, "\n") as file:
-        lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    with text_of(path, "\n") as file:
+        lines: Iterator[tuple[int, str]] = ((n, line) for n, line in enumerate(file, 1) if line.strip())
         first = next(lines, None)
         if first is None:
             return
-        if first[1].lstrip().startswith("[") or first[1].strip() == "{":
-            rows = _rows_of(_parse_json("".join(line for _, line in itertools.chain([first], lines)), str(path)), path)
+        second = next(lines, None) if kind == ".json" else None
+        lines = itertools.chain([first], [] if second is None else [second], lines)
+        alone = kind == ".json" and second is None and _holds_rows(first[1])
+        if alone or first[1].lstrip().startswith("[") or first[1].strip() == "{":
+            rows = _rows_of(_parse_json("".join(line for _, line in lines), str(path)), path)
             yield from _checked(((number, row) for number, row in enumerate(rows, 1)), str(path), "row")
             return
-        parsed = (
-            (number, _parse_json(line, f"{path} line {number}")) for number, line in itertools.chain([first], lines)
-        )
+        parsed = ((number, _parse_json(line, f"{path} line {number}")) for number, line in lines)
         yield from _checked(parsed, str(path), "line")
+
+
+def _holds_rows(line: str) -> bool:
+    """Whether the one line of a file is an object around its rows, and not a row that holds messages or options."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):  # said by the caller, with its place
+        return False
+    if not isinstance(value, dict) or any(value_of(value, name) is not None for name in PROMPT_FIELDS):
+        return False
+    lists = [held for held in value.values() if isinstance(held, list)]
+    return len(lists) == 1 and all(isinstance(row, dict) and "role" not in row for row in lists[0])
 
 
 def _rows_of(value: Any, path: Path) -> list[Any]:

@@ -1,12 +1,16 @@
 """The options of a multiple-choice question: lettered lines under the question, and the letter as gold.
 
 Read are `choices` and `options`: a list of texts, with or without their letters in front; a mapping of letters to
-texts; a list of mappings with label and text; `{"text": [...], "label": [...]}`; the JSON text of any.  The gold is
+texts; a list of mappings with label and text; `{"text": [...], "label": [...]}`; the JSON text of any; and
+columns of their own (`option_columns.py`).  The gold is
 
 1. an option's label, with or without brackets, a period, or the option's text behind it: `B`, `(B)`, `B) 7`;
-2. a whole number that is no text: the option at that place, counted from 0;
+2. a whole number that is no text: the option at that place, counted from 0, or from 1 where the file shows it
+   (`places.py`);
 3. the text of exactly one option;
-4. a whole number as text (CSV has no other): the option at that place, counted from 0.
+4. a whole number as text (CSV has no other): the option at that place, likewise.
+
+Labels that are numbers are labels, unless the file shows that golds are places counted from elsewhere.
 
 Where 3 and 4 both hold and differ, nobody knows which is meant, and the row cannot be used.
 """
@@ -19,11 +23,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lean_align.data.columns import RowError, structure_of, value_of
+from lean_align.data.option_columns import NO_OPTION, option_columns
 from lean_align.errors import DataError
 
 OPTION_FIELDS = ("choices", "options")
-NO_OPTION = "gold is none of the options"
 ASKED_FOR = "Answer with the letter of the right option."
+ASKED_FOR_NUMBER = "Answer with the number of the right option."
 
 _LETTERED = re.compile(r"\s*\(?([A-Za-z])\s*[).:]\s*(.+)", re.DOTALL)
 _LABEL = re.compile(
@@ -31,11 +36,13 @@ _LABEL = re.compile(
 )
 
 
-def options_of(row: Mapping[str, Any], where: str) -> dict[str, str]:
+def options_of(row: Mapping[str, Any], where: str, question: str = "") -> dict[str, str]:
     """Texts of a row's options by label, in order; empty where it has none.
 
     Raises
     ------
+    RowError
+        When one of the columns holds nothing.
     DataError
         When the field is of another form.
     """
@@ -52,7 +59,7 @@ def options_of(row: Mapping[str, Any], where: str) -> dict[str, str]:
                 "or a mapping of letters to texts. Leave the column out where it is no part of the question."
             )
         return found
-    return {}
+    return option_columns(row, where, question)
 
 
 def with_options(question: str, options: Mapping[str, str]) -> str:
@@ -62,11 +69,14 @@ def with_options(question: str, options: Mapping[str, str]) -> str:
         for label, text in options.items()
     )
     lines = [] if listed else ["", *(f"{label}. {text}" for label, text in options.items())]
-    return "\n".join([question.rstrip(), *lines, "", ASKED_FOR])
+    asked_for = ASKED_FOR_NUMBER if all(label.isdecimal() for label in options) else ASKED_FOR
+    return "\n".join([question.rstrip(), *lines, "", asked_for])
 
 
-def label_of(answer: Any, options: Mapping[str, str], where: str, question: str) -> str:
+def label_of(answer: Any, options: Mapping[str, str], where: str, question: str, first: int | None = None) -> str:
     """The label of the option that the gold names, by the rules of the module.
+
+    `first` is the place of the first option, 0 or 1, where the file shows it; else 0.
 
     Raises
     ------
@@ -78,9 +88,11 @@ def label_of(answer: Any, options: Mapping[str, str], where: str, question: str)
     named = _LABEL.fullmatch(text)
     label = labels.get(named[1].upper()) if named else None
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
+    place = _place(answer, text, options, first or 0)
+    if label is not None and label.isdecimal() and first is not None and next(iter(options)) != str(first):
+        label = None
     if named and label is not None and _says(options[label], named[2]) and not (is_number and text in options.values()):
         return label
-    place = _place(answer, text, options)
     if is_number and place is not None:
         return place
     same = [label for label, option in options.items() if _key(option) == _key(text)]
@@ -92,7 +104,8 @@ def label_of(answer: Any, options: Mapping[str, str], where: str, question: str)
     raise RowError(
         where,
         NO_OPTION,
-        f"has options and a gold that {why}: {text[:80]!r}; expected a letter, the place from 0, or an option's text.",
+        f"has options and a gold that {why}: {text[:80]!r}; expected a letter, the place from {first or 0}, or an "
+        "option's text.",
         question,
         text,
     )
@@ -129,11 +142,12 @@ def _says(option: str, rest: str) -> bool:
     return not rest.strip() or _key(rest) == _key(option)
 
 
-def _place(answer: Any, text: str, options: Mapping[str, str]) -> str | None:
+def _place(answer: Any, text: str, options: Mapping[str, str], first: int) -> str | None:
     whole = text.removesuffix(".0") if isinstance(answer, float) else text
-    if isinstance(answer, bool) or not (whole.isascii() and whole.isdecimal()) or int(whole[:4]) >= len(options):
+    if isinstance(answer, bool) or not (whole.isascii() and whole.isdecimal()):
         return None
-    return list(options)[int(whole)]
+    place = int(whole[:4]) - first
+    return list(options)[place] if 0 <= place < len(options) else None
 
 
 def _key(text: str) -> str:

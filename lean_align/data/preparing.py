@@ -12,6 +12,7 @@ from typing import Any
 from lean_align.contamination import Contamination, ContaminationPair, find_contamination
 from lean_align.data.answers import NO_ANSWER
 from lean_align.data.columns import RowError
+from lean_align.data.places import first_place, letters_without_options
 from lean_align.data.questions import NO_PROMPT
 from lean_align.data.rows import read_prompt
 from lean_align.errors import DataError
@@ -20,6 +21,7 @@ from lean_align.types import Prompt
 from lean_align.verify import verify
 
 UNREADABLE, DUPLICATE, CONFLICT = "unreadable answer", "duplicate", "conflicting answers"
+NO_OPTIONS = "no options"
 CHINESE, TOO_LONG, CONTAMINATED = "Chinese characters", "too long", "contaminated"
 
 SHOWN_REASONS = 5
@@ -64,8 +66,8 @@ class PreparedPrompts:
         A row {prompt_id, prompt, answer, kind, reason} for each that is not usable.
     dropped_by_reason : dict of str to int
         Rows by kind of reason, of those that occurred: `no prompt`, `no answer`, `several answers`, `gold is none of
-        the options`, `more than text`, `too large`, `broken characters`, `unreadable answer`, `conflicting answers`,
-        `duplicate`, `Chinese characters`, `contaminated`, `too long`.
+        the options`, `more than text`, `too large`, `broken characters`, `no options`, `unreadable answer`,
+        `conflicting answers`, `duplicate`, `Chinese characters`, `contaminated`, `too long`.
     census : Census
     contamination : Contamination or None
         None where the check is off.
@@ -155,7 +157,8 @@ def prepare_prompts(
         left.
     """
     sieve = _Sieve()
-    prompts = _readable(_read_prompts(rows, split, source, (prompt_field, answer_field), sieve), parse_gold, sieve)
+    prompts = _with_their_options(_read_prompts(rows, split, source, (prompt_field, answer_field), sieve), sieve)
+    prompts = _readable(prompts, parse_gold, sieve)
     census, prompts = _take_stock(prompts), [replace(p, prompt=p.prompt.strip()) for p in prompts]
     prompts = _unequivocal(prompts, sieve)
     if chinese == "drop":
@@ -198,11 +201,13 @@ def _read_prompts(
     """The rows that hold a question and an answer; refused at the end where all lack the one or the other."""
     first: dict[str, RowError] = {}
     n_rows = 0
+    rows = list(rows)
+    place = first_place(rows, fields[1], source)
     for number, row in enumerate(rows):
         n_rows += 1
         prompt_id = f"{split}-{number:06d}"
         try:
-            yield read_prompt(row, prompt_id, getattr(row, "where", f"{source}, row {number + 1}"), *fields)
+            yield read_prompt(row, prompt_id, getattr(row, "where", f"{source}, row {number + 1}"), *fields, place)
         except RowError as error:
             first.setdefault(error.kind, error)
             # the file of what was left out has to be UTF-8
@@ -211,6 +216,16 @@ def _read_prompts(
     for kind in (NO_PROMPT, NO_ANSWER):
         if n_rows and sieve.by_reason[kind] == n_rows:
             raise first[kind]
+
+
+def _with_their_options(prompts: Iterable[Prompt], sieve: _Sieve) -> list[Prompt]:
+    prompts = list(prompts)
+    lost = letters_without_options(prompts)
+    reason = (
+        "has the letter of an option as its answer, as all rows have, and lists no options; expected them in its "
+        "question, in `options` or in columns A, B, C"
+    )
+    return sieve.keep(prompts, NO_OPTIONS, lambda p: reason if p.prompt_id in lost else None)
 
 
 def _readable(prompts: Iterable[Prompt], parse_gold: Callable[[str], str], sieve: _Sieve) -> list[Prompt]:

@@ -14,9 +14,10 @@ where both its paragraphs are there: the first, which asks for a last line of th
 which reminds of a line of its own after "Answer:".  The recipe's own prompt_template and system_prompt take its place.
 
 The answer is the first of these that has a value, or what `data.answer_field` names: `answer`;
-`reward_model.ground_truth` (verl), also inside JSON text; `solution`.  A text of several lines or more than 200
-characters is a worked one: its answer is the content of its last \boxed{}, or follows its last ####; a `solution`
-without either is none.  A number is written as text, a whole one as an integer: 142.0 is "142", 5e-05 is "0.00005".
+`reward_model.ground_truth` (verl), also inside JSON text; `answerKey`; `cop`; `solution`.  A text of several lines
+or more than 200 characters is a worked one: its answer is the content of its last \boxed{}, or follows its last ####;
+a `solution` without either is none.  A number is written as text, a whole one as an integer: 142.0 is "142", 5e-05 is
+"0.00005".
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lean_align.data.answers import answer_text, final_answer, float_text, mended, value_of_answer
+from lean_align.data.answers import answer_text, float_text, gold_of_options, value_of_answer
 from lean_align.data.columns import RowError, value_of
 from lean_align.data.options import label_of, options_of, with_options
 from lean_align.data.questions import question_of, unwrap
@@ -67,9 +68,16 @@ def read_row(row: Any, where: str, prompt_field: str | None = None, answer_field
 
 
 def read_prompt(
-    row: Any, prompt_id: str, where: str, prompt_field: str | None = None, answer_field: str | None = None
+    row: Any,
+    prompt_id: str,
+    where: str,
+    prompt_field: str | None = None,
+    answer_field: str | None = None,
+    first: int | None = None,
 ) -> Prompt:
     """The prompt of a raw row, as `read_row`, with the text of its system message.
+
+    `first` is the place of the first option, 0 or 1, where the file shows it.
 
     Raises
     ------
@@ -88,12 +96,11 @@ def read_prompt(
             f"has a prompt of {len(question) + len(system or ''):,} characters; {MAX_PROMPT_CHARS:,} are read at most.",
             question[:1000],
         )
-    options = options_of(row, where)
+    options = options_of(row, where, question)
     value = value_of_answer(row, where, answer_field, question)
     if options:
-        if isinstance(value, str):  # a worked answer may end in the letter
-            value = mended(final_answer(value) or value.strip())
-        question, answer = with_options(question, options), label_of(value, options, where, question)
+        answer = label_of(gold_of_options(value), options, where, question, first)
+        question = with_options(question, options)
     else:
         worked = answer_field is None and value_of(row, "answer") is None
         answer = answer_text(value, where, question, worked)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
 from lean_align.contamination import Contamination
-from lean_align.data import PreparedPrompts, load_rows, prepare_prompts, prompt_rows, testbed_pool
+from lean_align.data import PreparedPrompts, fields_for, load_rows, prepare_prompts, prompt_rows, testbed_pool
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.planning import write_plan
 from lean_align.pipeline.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
@@ -55,7 +55,8 @@ def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     asked = {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets}
     say_prompt_notes("data", {"training prompts": (encoder, train.prompts), **asked})
     if recipe.selection.method != "full":
-        check_n(recipe.selection.n, folder.counts["n_train"])  # now, not after hours of rollouts
+        # now, not after hours of rollouts; dropped.jsonl is not to be seen before the stage is done
+        check_n(recipe.selection.n, folder.counts["n_train"], train.dropped_by_reason)
     write_plan(recipe, run_dir, encoder, train.prompts, sets)
 
 
@@ -90,8 +91,10 @@ def _split(
     longest = context - recipe.rollouts.max_new_tokens
     if training and data.max_prompt_tokens is not None:
         longest = min(longest, data.max_prompt_tokens)
+    rows = load_rows(data, split, recipe.pool)
+    prompt_field, answer_field = fields_for(data, split, rows)
     prepared = prepare_prompts(
-        load_rows(data, split, recipe.pool),
+        rows,
         split,
         source,
         parse_gold,
@@ -101,8 +104,8 @@ def _split(
         chinese=data.chinese if training else "keep",
         contamination=data.contamination if training else "off",
         benchmarks=held_out,
-        prompt_field=data.prompt_field,
-        answer_field=data.answer_field,
+        prompt_field=prompt_field,
+        answer_field=answer_field,
     )
     write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
     folder.counts[f"n_{split}"] = len(prepared.prompts)

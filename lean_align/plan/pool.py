@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lean_align.benchmarks import find_benchmarks
-from lean_align.data import GENERATED, is_local, load_rows, prepare_prompts
+from lean_align.data import GENERATED, fields_for, is_local, load_rows, prepare_prompts
 from lean_align.errors import RecipeError
 from lean_align.policy import load_encoder
 from lean_align.policy.shapes import is_local as is_local_model
@@ -110,15 +110,17 @@ def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
     data = recipe.data
     if path in GENERATED or is_local(path):
         chinese = data.chinese if split == "train" else "keep"
+        rows = load_rows(data, split, recipe.pool)
+        prompt_field, answer_field = fields_for(data, split, rows)
         found = prepare_prompts(
-            load_rows(data, split, recipe.pool),
+            rows,
             split,
             path,
             parse_gold,
             lambda prompt: True,
             chinese=chinese,
-            prompt_field=data.prompt_field,
-            answer_field=data.answer_field,
+            prompt_field=prompt_field,
+            answer_field=answer_field,
         )
         texts = [prompt.prompt for prompt in found.prompts]
         if is_local_model(recipe.model):

@@ -51,7 +51,8 @@ class DataRecipe:
     """Column that holds the question, or a dotted path into one, such as `extra.question`; when null the first of
     prompt, question and problem that has a value."""
     answer_field: str | None = None
-    """Likewise the answer; when null the first of answer, reward_model.ground_truth and solution."""
+    """Likewise the answer; when null the first of answer, reward_model.ground_truth, answerKey, cop and
+    solution."""
     config: str | None = None
     """Configuration of a hub data set; subfolder of a local one."""
     train_split: str = "train"

@@ -202,6 +202,7 @@ def _nearest(word: str, valid: Iterable[str]) -> str:
 def _check(recipe: Recipe) -> None:
     """Refuse combinations that no stage could run."""
     _check_name(recipe.name)
+    _check_not_empty(recipe)
     generations = recipe.rollouts.num_generations
     for name, trainer in (("warmup", recipe.warmup), ("training", recipe.training)):
         completions = trainer.prompts_per_step * generations
@@ -232,6 +233,23 @@ def _check(recipe: Recipe) -> None:
     _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
+
+
+def _check_not_empty(recipe: Recipe) -> None:
+    """An empty path is the working directory to most that take one; no one means that."""
+    for key, text in (
+        ("model.name", recipe.model.name),
+        ("data.train_path", recipe.data.train_path),
+        ("data.test_path", recipe.data.test_path),
+        ("data.train_split", recipe.data.train_split),
+        ("data.test_split", recipe.data.test_split),
+        ("evaluation.data_dir", recipe.evaluation.data_dir),
+        ("lora.target_modules", recipe.lora.target_modules),
+    ):
+        if text is not None and not text.strip():
+            raise RecipeError(
+                f"{key} is empty; expected a path or a name. Is it a variable of the shell without a value?"
+            )
 
 
 def _check_name(name: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -211,8 +212,14 @@ def best(pool: SelectionPool, values: NDArray[np.float64], n: int, explanation: 
     return Choice(np.argsort(rank_scores(values, pool.prompt_ids))[:n], values, explanation)
 
 
-def check_n(n: int, pool_size: int) -> None:
+def check_n(n: int, pool_size: int, left_out: Mapping[str, int] | None = None) -> None:
     """Refuse to choose n prompts from fewer.
+
+    Parameters
+    ----------
+    n, pool_size : int
+    left_out : mapping of str to int, optional
+        Rows that are not in the pool, by the kind of their reason, for the message.
 
     Raises
     ------
@@ -220,7 +227,10 @@ def check_n(n: int, pool_size: int) -> None:
         When n is not in [1, pool_size].
     """
     if not 1 <= n <= pool_size:
+        found = Counter(left_out or {})
+        often = ", ".join(f"{count} {kind}" for kind, count in found.most_common(3))
+        gone = f"{found.total()} rows of the file were left out, most often: {often}. " if found else ""
         raise RecipeError(
-            f"selection.n is {n} and the pool has {pool_size} prompts; expected 1 to {pool_size}. "
+            f"selection.n is {n} and the pool has {pool_size} prompts; expected 1 to {pool_size}. {gone}"
             "Lower selection.n, raise data.limit, or set selection.method=full."
         )
