@@ -54,8 +54,8 @@ LEFT_ALONE = [
     "[True]", "[]", "\\text{next}", "\\text{Rosalind}", "it's", "(C)", "f'",
 ]  # fmt: skip
 NOTHING_MEETS = {
-    "proof": "missing", "unknown": "missing",
-    "\\text{Unknown}": "missing", "\\text{Proof}": "missing", "notfound": "missing", "Not found.": "missing", "N/A": "missing",
+    "proof": "missing", "unknown": "missing", "\\text{Unknown}": "missing",
+    "\\text{Proof}": "missing", "notfound": "missing", "Not found.": "missing", "N/A": "missing",
     "nan": "missing", "None": "missing", "": "empty", "  ": "empty", "$$": "empty", "\\boxed{}": "empty", "?": "empty",
     "...": "empty", "\\text{ }": "empty", "![](https://a.b/c.png)": "picture", "\\frac{1}{2": "braces",
     "1}": "braces", "5\ufffd": "lost", "\ud800": "lost", "3\x00": "lost",
