@@ -33,7 +33,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, find, find_answer, words_alone
+from lean_align.verify.extraction import TAIL_CHARS, concluded, find, find_answer, words_alone
 from lean_align.verify.golds import completion_text, gold_text, mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
@@ -122,6 +122,10 @@ def _decide(answer: GoldAnswer, completion: str) -> bool | Question:
     if after is None:
         return False
     found = find(after)
+    if not found.is_marked and plain_number(gold) is None:
+        words = concluded(after)
+        if words is not None and same_value(gold, words):
+            return True
     if found.text is None:
         words = words_alone(after)
         if words is not None:

@@ -69,6 +69,17 @@ _AND = re.compile(r"\s*(?:,|;|,? (?:and|or))\s*")
 _DIGIT = re.compile("[0-9]")
 _WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)?[.!]?")
 
+_SENTENCE_START = re.compile(r"(?<=[.!?]) (?=\S)")
+_UNSURE = re.compile(
+    r"\b(?:if|whether|or|nor|maybe|perhaps|may|might|could|would|doubt|wrong|but|unless|wait)\b|\?", re.IGNORECASE
+)
+_DENIED = re.compile(r"\b(?:not|no|never|neither|cannot|none)\b|n't", re.IGNORECASE)
+_VERDICT = re.compile(r"(yes|no|true|false)[,.;:!]\s", re.IGNORECASE)
+_ENDING = re.compile(  # a name, or a word in bold: a plain word at the end of prose may be any
+    r"\b(?:is|are|was|were) (?:([A-Z][A-Za-z0-9'-]+(?: [A-Z][A-Za-z'-]+){0,2})"
+    r"|[*_]{2,3}([A-Za-z][A-Za-z0-9' -]{1,40})[.!]?[*_]{2,3})[.!]?$"
+)
+
 
 class Found(NamedTuple):
     """An answer as written."""
@@ -237,6 +248,22 @@ def words_alone(text: str) -> str | None:
     """A completion of one or two words: an answer where the gold is one, though most such texts are none."""
     line = text[:ALONE_CHARS].strip(" \n\t*_`")
     return line.rstrip(".!") if _WORDS.fullmatch(line) else None
+
+
+def concluded(text: str) -> str | None:
+    """The name or bold word that ends a text without a mark, "... is Paris.", or the yes or no that begins a sentence.
+
+    None where a word says that it is no statement: if, whether, or; behind "is" also where it is denied.
+    """
+    last = text[-ALONE_CHARS:].strip().rpartition("\n")[2]
+    sentence = _SENTENCE_START.split(last)[-1]
+    verdict = _VERDICT.match(sentence)
+    if verdict:
+        return verdict[1] if sentence == text.strip() and not _UNSURE.search(sentence, verdict.end()) else None
+    ending = _ENDING.search(sentence)
+    if ending is None or _UNSURE.search(sentence) or _DENIED.search(sentence):
+        return None
+    return ending[1] or ending[2]
 
 
 def _last_number(text: str) -> Found:
