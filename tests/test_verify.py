@@ -134,7 +134,6 @@ EXTRACTED = [
 
 # line of math_verify_cases_half.jsonl -> why this verifier says otherwise
 DISAGREEMENTS = {
-    4: "'1,22' as 1.22: a comma is never a decimal point here",
     17: "inline marks around three lines: no formula there, the number 9 here",
     31: "the gold is a worked solution of 1,809 characters, not an answer",
     32: "the gold is a worked solution, and the box in the answer holds prose",

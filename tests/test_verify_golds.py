@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lean_align.errors import DataError
-from lean_align.verify import mend_gold, parse_gold, unanswerable, verify
+from lean_align.verify import GoldAnswer, mend_gold, parse_gold, unanswerable, verify, verify_many
 
 MENDED = [
     ("\frac{3}{8}", "\\frac{3}{8}"),
@@ -41,6 +45,8 @@ MENDED = [
     ('["\\frac{1}{2}"]', "\\frac{1}{2}"),
     ('"12"', "12"),
     (" 7\n", "7"),
+    ("≈ 3.14", "3.14"),
+    ("$\\boxed{\\approx 3.14}$", "3.14"),
 ]
 LEFT_ALONE = [
     "1,234", "\\frac{1}{2}", "[0, 1)", "[1, 2]", '["a", "b"]', "\\{1\\}", "x\ty", "x\tan apple", "5\nmore", "contexts",
@@ -48,7 +54,8 @@ LEFT_ALONE = [
     "[True]", "[]", "\\text{next}", "\\text{Rosalind}", "it's", "(C)", "f'",
 ]  # fmt: skip
 NOTHING_MEETS = {
-    "proof": "missing", "\\text{Proof}": "missing", "notfound": "missing", "Not found.": "missing", "N/A": "missing",
+    "proof": "missing", "unknown": "missing", "\\text{Unknown}": "missing",
+    "\\text{Proof}": "missing", "notfound": "missing", "Not found.": "missing", "N/A": "missing",
     "nan": "missing", "None": "missing", "": "empty", "  ": "empty", "$$": "empty", "\\boxed{}": "empty", "?": "empty",
     "...": "empty", "\\text{ }": "empty", "![](https://a.b/c.png)": "picture", "\\frac{1}{2": "braces",
     "1}": "braces", "5\ufffd": "lost", "\ud800": "lost", "3\x00": "lost",
@@ -82,6 +89,39 @@ def test_nothing_meets(gold: str) -> None:
 @pytest.mark.parametrize("gold", SOMETHING_MEETS)
 def test_something_meets(gold: str) -> None:
     assert unanswerable(gold) is None
+
+
+@pytest.mark.parametrize(
+    ("gold", "text"),
+    [(5, "5"), (-3, "-3"), (142.0, "142"), (0.1, "0.1"), (1e-7, "0.0000001"), (1e21, "1" + "0" * 21),
+     (Decimal("0.50"), "0.50"), (Decimal("1E+3"), "1000"), (Fraction(1, 2), "1/2"), (True, "True")],
+    ids=repr,
+)  # fmt: skip
+def test_a_number_is_written_out(gold: GoldAnswer, text: str) -> None:
+    assert parse_gold(gold) == text
+    assert verify(gold, f"\\boxed{{{text}}}") == 1.0
+    assert verify_many([(gold, text), (gold, "7")]) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("gold", [None, [5], {"answer": 5}, b"5", 10**5000], ids=lambda gold: type(gold).__name__)
+def test_another_type_is_refused(gold: Any) -> None:
+    with pytest.raises(DataError, match="expected text or a number"):
+        parse_gold(gold)
+    with pytest.raises(DataError, match="expected text or a number"):
+        verify(gold, "5")
+    with pytest.raises(DataError, match="expected text or a number"):
+        verify_many([("5", "5"), (gold, "5")])
+
+
+@pytest.mark.parametrize("completion", [None, 5, ["5"], b"5"], ids=repr)
+def test_a_completion_is_text(completion: Any) -> None:
+    with pytest.raises(DataError, match=r"got a completion of type .* expected text"):
+        verify("5", completion)
+
+
+@pytest.mark.parametrize("gold", ["½", "2½", "√2", "π", "≈3.14", "44,0", "10,5", "1.234,5", "1,23E+05"])
+def test_read_as_verify_reads_it(gold: str) -> None:
+    assert verify(gold, f"\\boxed{{{parse_gold(gold)}}}") == verify(gold, gold) == 1.0
 
 
 PIECES = st.sampled_from(

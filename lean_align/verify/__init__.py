@@ -29,10 +29,12 @@ Nothing is ever evaluated as Python.  Where 2 to 4 differ from math-verify, docs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, find, find_answer, words_alone
-from lean_align.verify.golds import mend_gold, unanswerable
+from lean_align.verify.extraction import TAIL_CHARS, concluded, find, find_answer, words_alone
+from lean_align.verify.golds import completion_text, gold_text, mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.pool import Question, ask_all
@@ -46,6 +48,7 @@ __all__ = [
     "CALL_SECONDS",
     "MAX_ANSWER_CHARS",
     "TAIL_CHARS",
+    "GoldAnswer",
     "after_thinking",
     "extract_answer",
     "mend_gold",
@@ -55,8 +58,11 @@ __all__ = [
     "verify_many",
 ]
 
+GoldAnswer = str | int | float | Decimal | Fraction
+"""A gold as a data set holds it."""
 
-def verify(answer: str, completion: str) -> float:
+
+def verify(answer: GoldAnswer, completion: str) -> float:
     """Whether the final answer of `completion` equals the gold `answer`.
 
     Total and bounded: no text makes it raise; only the last `TAIL_CHARS` (20,000) characters of the completion are
@@ -65,7 +71,7 @@ def verify(answer: str, completion: str) -> float:
 
     Parameters
     ----------
-    answer : the gold; where it contains "####", what follows the last one counts.
+    answer : the gold, a number as it is written out; where it contains "####", what follows the last one counts.
     completion : the text that the model sampled.
 
     Returns
@@ -74,13 +80,14 @@ def verify(answer: str, completion: str) -> float:
 
     Raises
     ------
+    DataError : `answer` is neither text nor a number, or `completion` no text.
     StageError : math-verify is needed and does not start (a broken installation, whatever the text).
     """
     decided = _decide(answer, completion)
     return float(decided.ask() if isinstance(decided, Question) else decided)
 
 
-def verify_many(pairs: Sequence[tuple[str, str]], processes: int | None = None) -> list[float]:
+def verify_many(pairs: Sequence[tuple[GoldAnswer, str]], processes: int | None = None) -> list[float]:
     """The verdict of `verify` on each pair (answer, completion), in their order, over several cores.
 
     What this process decides by itself comes first; equal questions of the rest are asked once.  Children are started
@@ -97,7 +104,7 @@ def verify_many(pairs: Sequence[tuple[str, str]], processes: int | None = None) 
 
     Raises
     ------
-    DataError : `processes` is below 1.
+    DataError : `processes` is below 1, or a pair holds what `verify` does not take.
     StageError : math-verify is needed and does not start.
     """
     decided = [_decide(answer, completion) for answer, completion in pairs]
@@ -105,9 +112,9 @@ def verify_many(pairs: Sequence[tuple[str, str]], processes: int | None = None) 
     return [float(verdicts[found] if isinstance(found, Question) else found) for found in decided]
 
 
-def _decide(answer: str, completion: str) -> bool | Question:
+def _decide(answer: GoldAnswer, completion: str) -> bool | Question:
     """The verdict, or the question that math-verify has to answer."""
-    written = _after_last_hashes(answer)
+    written, completion = _after_last_hashes(gold_text(answer)), completion_text(completion)
     gold = mend_gold(written)
     if not gold:
         return False
@@ -115,6 +122,10 @@ def _decide(answer: str, completion: str) -> bool | Question:
     if after is None:
         return False
     found = find(after)
+    if not found.is_marked and plain_number(gold) is None:
+        words = concluded(after)
+        if words is not None and same_value(gold, words):
+            return True
     if found.text is None:
         words = words_alone(after)
         if words is not None:
@@ -163,14 +174,15 @@ def extract_answer(completion: str) -> str | None:
     return find_answer(completion)[0]
 
 
-def parse_gold(answer: str) -> str:
+def parse_gold(answer: GoldAnswer) -> str:
     """The gold as `verify` compares it: what follows the last "####", mended (golds.py), without white space around.
 
     Raises
     ------
-    DataError : the gold is empty or of another kind that nothing can meet (golds.py), too long, or neither a plain
-        number nor anything that math-verify can parse.
+    DataError : the gold is neither text nor a number, empty or of another kind that nothing can meet (golds.py), too
+        long, or neither a plain number nor anything that math-verify can parse.
     """
+    answer = gold_text(answer)
     gold = mend_gold(_after_last_hashes(answer))
     if not gold:
         raise DataError(
@@ -183,7 +195,8 @@ def parse_gold(answer: str) -> str:
             f"got the gold answer {answer[-80:]!r}, which no completion could meet: {reason}; expected a number, a "
             "formula in LaTeX or a word: correct the row or drop it"
         )
-    if plain_number(gold) is None and not math_parses(gold):
+    signs = plain_signs(gold)
+    if plain_number(signs) is None and not math_parses(signs):
         raise DataError(
             f"got the gold answer {gold[:80]!r}, of which math-verify makes nothing; expected a number, a formula in "
             f"LaTeX or a word, of at most {MAX_ANSWER_CHARS:,} characters: correct the row or drop it"

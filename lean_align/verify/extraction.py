@@ -49,7 +49,8 @@ _A_LINE = re.compile(r"[*_ ]{0,4}A[*_ ]{0,4}:[*_ ]{0,4}(.*)")
 _OPTION_B = re.compile(r"^[*_ (]{0,5}B[*_ ]{0,4}[:.)]", re.MULTILINE)
 _ANSWER_IS = re.compile(
     r"\banswers?[\s*_]{0,9}(?:\bis\b|\bare\b|:|=)[\s*_:]*|\bfinal\s+answer[*_ ]{0,4}\n[\s*_]*"
-    r"|\b(?:correct|right|best|only)\s(?:option|choice|alternative)s?\s(?:is|are)\b[\s*_:]*"
+    r"|\banswer\s(?:must|should|has\sto|would|will|can\sonly)\s(?:then\s)?be(?=[\s*_:]{0,5}(?:(?-i:\(?[A-J](?![A-Za-z']))|[-0-9\\$]))"
+    r"[\s*_:]*|\b(?:correct|right|best|only)\s(?:option|choice|alternative)s?\s(?:is|are)\b[\s*_:]*"
     r"|(?:\u7b54\u6848|\u6240\u4ee5\u7b54\u6848)(?:\u5e94\u8be5|\u5e94)?[*_]{0,3}(?:[\u662f\u4e3a\u70ba]|:"
     r"|=)[\s*_:]*|\u6545\u9009[\s*_:]*|\u7b54:\s*",
     re.IGNORECASE,
@@ -57,10 +58,27 @@ _ANSWER_IS = re.compile(
 _HEADING = re.compile(r"[A-Za-z]{3,} ")
 _SENTENCE_END = re.compile(r"(?<!\bRs)(?<!approx)(?<!\bNo)(?:[.?]|(?<![0-9)])!)(?=\s|$)")
 _OPTION_LINE = re.compile(r"[*_ ]{0,4}(?:(?:Option|Choice|Answer) )?(\(?[A-J]\)?)[*_. ]{0,5}")
-_OR = re.compile(r"(?: [A-Za-z]+)?,? or (?:maybe |perhaps |possibly |even |else )?(?:[a-z] = )?")
+_OR = re.compile(r"(?: [A-Za-z]+)?,? or (?:maybe |perhaps |possibly |even |else )?(?:[a-z] ?= ?)?")
+_AND_NAMED = re.compile(r"(?:,? and |, )([a-z]) ?= ?")
+_BOUND = re.compile(
+    r"(?:\b(?:at least|at most|(?:more|less|fewer|greater|higher|lower|larger|smaller) than|up to)\s+"
+    r"|\\pm\s*|\u00b1\s*)(?:\\\(|\$)?$",
+    re.IGNORECASE,
+)
 _AND = re.compile(r"\s*(?:,|;|,? (?:and|or))\s*")
 _DIGIT = re.compile("[0-9]")
 _WORDS = re.compile(r"[A-Za-z]+(?: [A-Za-z]+)?[.!]?")
+
+_SENTENCE_START = re.compile(r"(?<=[.!?]) (?=\S)")
+_UNSURE = re.compile(
+    r"\b(?:if|whether|or|nor|maybe|perhaps|may|might|could|would|doubt|wrong|but|unless|wait)\b|\?", re.IGNORECASE
+)
+_DENIED = re.compile(r"\b(?:not|no|never|neither|cannot|none)\b|n't", re.IGNORECASE)
+_VERDICT = re.compile(r"(yes|no|true|false)[,.;:!]\s", re.IGNORECASE)
+_ENDING = re.compile(  # a name, or a word in bold: a plain word at the end of prose may be any
+    r"\b(?:is|are|was|were) (?:([A-Z][A-Za-z0-9'-]+(?: [A-Z][A-Za-z'-]+){0,2})"
+    r"|[*_]{2,3}([A-Za-z][A-Za-z0-9' -]{1,40})[.!]?[*_]{2,3})[.!]?$"
+)
 
 
 class Found(NamedTuple):
@@ -232,16 +250,46 @@ def words_alone(text: str) -> str | None:
     return line.rstrip(".!") if _WORDS.fullmatch(line) else None
 
 
+def concluded(text: str) -> str | None:
+    """The name or bold word that ends a text without a mark, "... is Paris.", or the yes or no that begins a sentence.
+
+    None where a word says that it is no statement: if, whether, or; behind "is" also where it is denied.
+    """
+    last = text[-ALONE_CHARS:].strip().rpartition("\n")[2]
+    sentence = _SENTENCE_START.split(last)[-1]
+    verdict = _VERDICT.match(sentence)
+    if verdict:
+        return verdict[1] if sentence == text.strip() and not _UNSURE.search(sentence, verdict.end()) else None
+    ending = _ENDING.search(sentence)
+    if ending is None or _UNSURE.search(sentence) or _DENIED.search(sentence):
+        return None
+    return ending[1] or ending[2]
+
+
 def _last_number(text: str) -> Found:
-    found, is_formula, end = None, False, -1
+    found, is_formula, start, end = None, False, -1, -1
     for token in FORMULA_OR_NUMBER.finditer(text):
         inside = content(token)
         if inside and (found is None or _DIGIT.search(inside) or not _DIGIT.search(found)):
             formula = any(group is not None for group in token.groups())
-            joins = _AND if formula and is_formula else _OR
-            if found is not None and token.start() - end < 40 and joins.fullmatch(text, end, token.start()):
+            if (
+                found is not None
+                and token.start() - end < 40
+                and _joins(text, start, end, token, formula and is_formula)
+            ):
                 found = f"{found}, {content(token, whole=formula)}"
             else:
-                found = inside
+                found, start = inside, token.start()
             is_formula, end = formula, token.end()
+    bound = _BOUND.search(text[max(start - 20, 0) : max(start, 0)])
+    if found is not None and bound:  # "at least 10", ±6
+        found = f"{bound[0]}{found}".replace("\u00b1", "\\pm ")
     return Found(found, is_marked=False, is_formula=is_formula)
+
+
+def _joins(text: str, start: int, end: int, token: re.Match[str], formulas: bool) -> bool:
+    """Whether the value from `start` to `end` and the next one answer together: 2 or 3; x = 2 and x = 3."""
+    if (_AND if formulas else _OR).fullmatch(text, end, token.start()):
+        return True
+    named = _AND_NAMED.fullmatch(text, end, token.start())
+    return named is not None and named[1] == _name_before(text, start)

@@ -6,6 +6,7 @@ Mended, in this order:
 2. LaTeX written into JSON with one backslash: the `\f` of `\frac` was read as a form feed, and may be gone since:
    `rac{1}{2}`.  So with `\b`, `\n`, `\r`, `\t`, `\v` and `\a`; and with two backslashes in place of one.
 3. A box around the whole gold.
+4. The sign of a rounded value in front of it: `≈ 3.14`.
 
 Refused: nothing at all; a word that stands for a missing answer (proof, notfound); a picture; what is left of
 characters lost in reading; braces that do not close.
@@ -15,6 +16,11 @@ from __future__ import annotations
 
 import ast
 import re
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from lean_align.errors import DataError
 
 _QUOTED = {"[": "]", '"': '"', "'": "'"}
 MAX_LIST_CHARS = 1_000
@@ -38,7 +44,7 @@ _TWO_BACKSLASHES = re.compile(r"(?<!\\)\\{2,}(?=[A-Za-z]{2})")
 
 _MISSING = frozenset(
     "proof; see proof; proof omitted; proof required; proved; qed; q.e.d; notfound; not found; not_found; "
-    "answer not found; no answer; no answer provided; not available; n/a; na; nan; null; undefined answer; "
+    "answer not found; no answer; no answer provided; not available; n/a; na; nan; null; undefined answer; unknown; "
     "see solution; see the solution; see above; see below; see explanation; todo; tbd; unanswerable; missing".split(
         "; "
     )
@@ -49,7 +55,51 @@ _EMPTY_DRESS = re.compile(
 )
 _TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|textit|operatorname)\s*\{([^{}]*)\}")
 _PICTURE = re.compile(r"!\[[^\]]*\]\(|<img\b|\\includegraphics|\[asy\]|^https?://\S+$", re.IGNORECASE)
+_APPROXIMATE = re.compile(r"^(?:(?:\u2248|\\approx(?![A-Za-z])|\\simeq(?![A-Za-z]))\s*)+(?=-?\.?[0-9]|\\[dt]?frac)")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
+
+
+def gold_text(answer: Any) -> str:
+    """A gold as text: a number that a data set holds as one is written out, 142.0 as 142 and 1e-05 as 0.00001.
+
+    Raises
+    ------
+    DataError : it is neither text nor a number, or an integer of more digits than Python writes.
+    """
+    if isinstance(answer, str):
+        return answer
+    if isinstance(answer, float | Decimal):
+        value = Decimal(repr(float(answer))) if isinstance(answer, float) else answer
+        if not value.is_finite():
+            return str(value)
+        return str(int(value)) if value == value.to_integral_value() else format(value, "f")
+    if isinstance(answer, int | Fraction):
+        try:
+            return str(answer)
+        except ValueError as error:  # int's own limit of 4,300 digits
+            raise DataError(
+                f"got a gold answer that is a number too long to write ({error}); expected text or a number of fewer "
+                "digits: correct the row or drop it"
+            ) from error
+    raise DataError(
+        f"got a gold answer of type {type(answer).__name__} ({str(answer)[:80]!r}); expected text or a number: pass "
+        "the text of the answer"
+    )
+
+
+def completion_text(completion: Any) -> str:
+    """The completion, which has to be text.
+
+    Raises
+    ------
+    DataError : it is something else.
+    """
+    if not isinstance(completion, str):
+        raise DataError(
+            f"got a completion of type {type(completion).__name__} ({str(completion)[:80]!r}); expected text: pass the "
+            "text that the model sampled"
+        )
+    return completion
 
 
 def mend_gold(text: str) -> str:
@@ -67,7 +117,7 @@ def mend_gold(text: str) -> str:
         if inside == mended:
             break
         mended = inside
-    return mended
+    return _APPROXIMATE.sub("", mended)
 
 
 def unanswerable(gold: str) -> str | None:

@@ -28,6 +28,8 @@ _GROUPED = re.compile(
 _DECIMAL_COMMA = re.compile(
     r"-?(?:0|[1-9][0-9]{0,8})(?:,|\{,\})(?:[0-9]{1,2}|[0-9]{4,20}|(?<=0,)[0-9]{3}|(?<=0\{,\})[0-9]{3})"
 )
+_TWO_DIGITS = re.compile(r"-?[0-9](?:,|\{,\})[0-9]")
+_COMMA_SCIENTIFIC = re.compile(r"[-+]?[0-9],[0-9]{1,40}[eE][-+]?[0-9]{1,3}")
 _NUMBER_WORDS = {
     word: value
     for value, word in enumerate(
@@ -41,6 +43,7 @@ _NAMED = re.compile(
     r"(?:\\?[A-Za-z]{1,6}(?:_\{?[A-Za-z0-9]{1,9}\}?)?(?:\([A-Za-z0-9, ]{1,20}\))?|\|[A-Z]{1,4}\|"
     r"|\\angle\s*[A-Z]{1,3}|\\overline\{[A-Z]{1,4}\})\s*=\s*(?=[^=]*$)"
 )
+_ROUNDED = re.compile(r"^[^0-9=\u2248]{1,40}(?:\u2248|\\approx(?![A-Za-z]))(?=[^=]*$)")  # \u03c0 \u2248 3.14
 _UNWRAPPED = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm|textit|operatorname)\s*\{([^{}]*)\}")
 _LOOKS = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|[~$]")
 
@@ -78,7 +81,7 @@ def same_number(gold: str, found: str) -> bool | None:
     if ours is None:
         ours = scientific(gold)
     if ours is None:
-        return None
+        return _same_by_comma(gold, found)
     if theirs is None:
         theirs = number_of(found)
     if theirs is None:
@@ -86,6 +89,25 @@ def same_number(gold: str, found: str) -> bool | None:
     if theirs is None or theirs == ours:
         return None if theirs is None else True
     return _is_percent(found) and not _is_percent(gold) and theirs == 100 * ours
+
+
+def _same_by_comma(gold: str, found: str) -> bool | None:
+    """True where a decimal comma makes the gold the answer's number; else None, as the comma may separate a list."""
+    ours = _with_decimal_comma(gold)
+    if ours is None:
+        return None
+    theirs = number_of(found)
+    return True if ours in (theirs, _with_decimal_comma(found) if theirs is None else None) else None
+
+
+def _with_decimal_comma(text: str) -> Fraction | None:
+    """10.5 of 10,5 and 1.234,5 and 123000 of 1,23E+05; 2,3 is a list of single digits."""
+    bare = text.strip(" $.")
+    if _COMMA_SCIENTIFIC.fullmatch(bare):
+        return scientific(bare.replace(",", ".", 1))
+    if "." in bare:
+        return _grouped(bare)
+    return None if _TWO_DIGITS.fullmatch(bare) else decimal_comma(bare)
 
 
 def _is_percent(text: str) -> bool:
@@ -101,6 +123,7 @@ def number_of(text: str) -> Fraction | None:
     """The one number that an answer gives, in whatever dress; None where it gives none, several or another value."""
     if len(text) > MAX_NUMBER_CHARS or ELLIPSIS.search(text):
         return None
+    text = _ROUNDED.sub("", text)
     for _ in range(3):  # an option, a label, a unit
         found = _bare_number(text)
         if found is not None:

@@ -56,6 +56,9 @@ _JOINED = re.compile(
     r"\s*\(?\s*(?:[,;]\s*(?:(?:and|or|and/or)\b)?|(?:and|or|and/or)\b)(?:\s*\b(?:maybe|perhaps|possibly|also"
     r"|else|even|then|either)\b,?)*\s*"
 )
+_ASIDE = re.compile(r"\s*\([^()0-9$\\]*\)")
+_QUANTITY = r"(?:\\?\$|[\u20ac\u00a3\u00a5])?[0-9][0-9.,]*%?(?: (?!x )[A-Za-z]+){0,2}"
+_CALCULATION = re.compile(rf"{_QUANTITY}(?:\s*[-+*/x\u00d7\u00f7\u00b7]\s*{_QUANTITY})+\s*=")
 _COUNTED = re.compile(r"(?: [A-Za-z-]+){1,2},? (?:and|or) ")
 _UNIT = (
     "hours?|hrs?|h|minutes?|mins?|seconds?|days?|weeks?|months?|years?|feet|foot|ft|inch(?:es)?|yards?"
@@ -179,6 +182,9 @@ def _in_sentence(line: str, values: list[_Value]) -> str | None:
     leads = bool(_FILLER.fullmatch(line, 0, first.start))
     if leads and not first.is_strong and len(values) > 1 and _VERB.match(line, first.end):
         leads = False  # "$n$ is 45"
+    calculated = _calculated(line, first) if leads else None
+    if calculated is not None:
+        return calculated
     if leads:
         last = _joined_behind(line, values)
         chosen = values[: last + 1]
@@ -189,11 +195,20 @@ def _in_sentence(line: str, values: list[_Value]) -> str | None:
     return _whole(line, chosen) if len(chosen) > 1 else _text(line, chosen[0])
 
 
+def _calculated(line: str, first: _Value) -> str | None:
+    """36 of "18 eggs x $2 = $36": what follows the last equals sign, where the line begins with a calculation."""
+    if not _CALCULATION.match(line, first.start):
+        return None
+    reason = _SUBORDINATE.search(line, first.start)
+    right = (line[: reason.start()] if reason else line).rpartition("=")[2].strip(_TRIMMED)
+    return value_of(right, at_end=False) if right and "=" not in right else None
+
+
 def _joined_behind(line: str, values: list[_Value]) -> int:
     """Index of the last value that "and", "or" or a comma joins to the first."""
     last, is_or = 0, False
     for index, value in enumerate(values[1:], 1):
-        between = line[values[index - 1].end : value.start]
+        between = _ASIDE.sub("", line[values[index - 1].end : value.start])
         if not _JOINED.fullmatch(between):
             break
         last, is_or = index, is_or or bool(re.search(r"\bor\b", between))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from lean_align.verify.numbers import plain_number
+from lean_align.verify.quantities import same_parts
 from lean_align.verify.units import NAMES
 
 _TEXT = r"\\(?:text|mbox|mathrm|textbf|textit|mathbf|textrm|rm)\s*"
@@ -70,7 +71,16 @@ _SPACING = re.compile(r"\\[,!;: ]|[\s$~]+")
 
 def same_wording(gold: str, found: str) -> bool | None:
     """Whether two answers of one of these kinds are equal; None where they are of another."""
-    for rule in (_same_choice, _same_base, _same_names, _same_known_set, _same_numbered, _same_residue, _same_words):
+    for rule in (
+        _same_choice,
+        _same_base,
+        _same_names,
+        _same_known_set,
+        _same_numbered,
+        same_parts,
+        _same_residue,
+        _same_words,
+    ):
         verdict = rule(gold, found)
         if verdict is not None:
             return verdict
