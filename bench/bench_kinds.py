@@ -21,8 +21,8 @@ from bench.measure import Row, Settings, commit
 from bench.table import of_runs
 from lean_align.artifacts import read_json
 from lean_align.errors import StageError
-from lean_align.pipeline.tables import read_scores
 from lean_align.recipe import load_recipe
+from lean_align.scoring.tables import read_scores
 from lean_align.store import open_store
 
 TARGET = "target"

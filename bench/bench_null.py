@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.measure import Row, Settings
 from bench.table import markdown
-from lean_align.comparing.facts import read_cell
+from lean_align.compare.facts import read_cell
 from lean_align.evaluate import RejectionRate, resampled_null, simulate_null
 from lean_align.evaluate.seed_tests import problem_p_value, seed_p_value
 

@@ -15,8 +15,8 @@ import torch
 from bench.cases import ROOT, demo_run
 from bench.measure import Row, Settings, attempt, pairwise_cosines, spearman, spread, top_overlap
 from bench.passes import exact_scores, stored_scores, unprojected
-from lean_align.pipeline.inputs import sampling_policy
 from lean_align.projection import make_projector
+from lean_align.stages.inputs import sampling_policy
 
 PROJ_DIMS = (256, 512, 1024, 2048, 4096, 8192)
 KINDS = {

@@ -19,10 +19,10 @@ import torch
 
 from bench.measure import commit
 from lean_align.data import load_rows, prepare_prompts
-from lean_align.pipeline.inputs import read_groups
 from lean_align.policy import Policy, load_policy, save_adapter
 from lean_align.recipe import Recipe, load_recipe
 from lean_align.rollouts import Sampling, TransformersEngine, generate_batch, group_completions, read_completions
+from lean_align.stages.inputs import read_groups
 from lean_align.types import Completion, Group, Prompt
 from lean_align.verify import parse_gold
 

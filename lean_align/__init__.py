@@ -13,11 +13,11 @@ from lean_align.verify import verify  # at once: the function must go before the
 if TYPE_CHECKING:
     from lean_align.errors import LeanAlignError, StoreError
     from lean_align.gradients import prompt_gradients
-    from lean_align.pipeline import run
     from lean_align.projection import make_projector
     from lean_align.recipe import load_recipe
     from lean_align.scoring import score_prompts
     from lean_align.selection import select_top
+    from lean_align.stages import run
     from lean_align.store import open_store
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ _HOME = {
     "LeanAlignError": "errors",
     "StoreError": "errors",
     "load_recipe": "recipe",
-    "run": "pipeline",
+    "run": "stages",
     "make_projector": "projection",
     "open_store": "store",
     "score_prompts": "scoring",

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from lean_align.artifacts import read_jsonl, stage_folder, write_json, write_jsonl
-from lean_align.pipeline import run_stage
 from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED
 from lean_align.pipeline.figures import evaluation_summary
-from lean_align.pipeline.graph import Stage, stage_inputs, stored_recipe
+from lean_align.pipeline.graph import stored_recipe
 from lean_align.pipeline.problem_sets import run_sets
-from lean_align.pipeline.score_stage import score_stage
+from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
+from lean_align.stages import GRAPH, run_stage
 from lean_align.store import StoreWriter
 
 POOL, PROBLEMS, PROJ_DIM = 40, 60, 8
@@ -29,10 +29,10 @@ POOL, PROBLEMS, PROJ_DIM = 40, 60, 8
 def write_stage(stage: Stage, run_dir: Path) -> None:
     """Write one stage of a run."""
     recipe = stored_recipe(run_dir)
-    with stage_folder(run_dir, stage.folder, stage_inputs(stage, recipe, run_dir)) as folder:
+    with stage_folder(run_dir, stage.folder, GRAPH.stage_inputs(stage, recipe, run_dir)) as folder:
         folder.beside = stage.beside
         if stage.folder == "scores":
-            score_stage(recipe, run_dir, folder)
+            stage.run(StageRun(recipe, run_dir, folder, GRAPH))
         else:
             WRITERS[stage.folder](recipe, run_dir, folder.path)
         if stage.folder == "training":
@@ -145,5 +145,5 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
             write_stage(stage, run_dir)
         ran.append((stage.folder, run_dir.name))
 
-    monkeypatch.setattr(sys.modules["lean_align.pipeline.run"], "_run_in_child", in_child)
+    monkeypatch.setattr(sys.modules["lean_align.pipeline.execution"], "run_in_child", in_child)
     return ran

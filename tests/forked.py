@@ -29,7 +29,7 @@ PRELOADED = [
     "lean_align.cli",
     "lean_align.gradients",
     "lean_align.grpo",
-    "lean_align.pipeline.stages",
+    "lean_align.stages",
     "lean_align.rollouts",
 ]
 """Libraries of every stage; none of them starts a thread when it is imported."""
@@ -89,7 +89,7 @@ def _main(arguments: Sequence[str], written: Path) -> None:
     os.chdir(ROOT)
     from lean_align.cli import main
 
-    sys.modules["lean_align.pipeline.run"]._run_in_child = _run_in_fork  # type: ignore[attr-defined]
+    sys.modules["lean_align.pipeline.execution"].run_in_child = _run_in_fork  # type: ignore[attr-defined]
     try:
         main(arguments, prog_name="lean-align")
     finally:
@@ -117,9 +117,9 @@ def _run_in_fork(stage: SimpleNamespace, run_dir: Path) -> None:
         status = 1
         try:
             from lean_align.cli import main
-            from lean_align.pipeline.run import _die_with_parent
+            from lean_align.pipeline.children import die_with_parent
 
-            _die_with_parent()
+            die_with_parent()
             _close_run_lock()
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
             main([stage.command, str(run_dir)], prog_name="lean-align")

@@ -9,7 +9,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lean_align.pipeline.rollout_stage import allocation_facts
 from lean_align.recipe import RolloutRecipe
 from lean_align.scoring import (
     allocation_effect,
@@ -18,6 +17,7 @@ from lean_align.scoring import (
     plug_in_scale,
     unbiased_estimates,
 )
+from lean_align.stages.rollouts import allocation_facts
 from lean_align.types import Completion, Group, Prompt
 
 RULES = [(2, 3), (2, 4), (3, 4), (4, 4), (2, 8), (4, 8), (5, 8), (7, 8), (8, 8)]

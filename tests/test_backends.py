@@ -11,12 +11,13 @@ from lean_align import choices
 from lean_align.artifacts import StageFolder
 from lean_align.choices import choose_backend, choose_engine
 from lean_align.errors import MissingPackageError, StageError
-from lean_align.pipeline import backends, run
+from lean_align.pipeline import backends
 from lean_align.pipeline.backends import training_backend
 from lean_align.pipeline.engines import begin_engine
 from lean_align.policy import load_policy
 from lean_align.policy.unsloth import draw_adapter
 from lean_align.recipe import load_recipe
+from lean_align.stages import run
 
 DEMO = load_recipe("demo")
 

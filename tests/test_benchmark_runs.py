@@ -18,11 +18,12 @@ from lean_align.demo.problems import problem_stream
 from lean_align.errors import DataError, ModelError, RecipeError, StaleStageError
 from lean_align.pipeline import evaluate_model, joint_table
 from lean_align.pipeline.figures import evaluation_summary, read_outcomes
-from lean_align.pipeline.graph import BY_FOLDER, Stage, stage_inputs
 from lean_align.pipeline.model_evaluation import _label
 from lean_align.pipeline.problem_sets import check_room, held_out_name
 from lean_align.pipeline.results import _solved
+from lean_align.pipeline.stage import Stage
 from lean_align.recipe import load_recipe
+from lean_align.stages import GRAPH
 
 NAMES = ("gsm8k", "amc2023")
 BARE = ("bare", "amc2023")
@@ -318,11 +319,11 @@ def test_the_stage_command_tells_a_run_from_a_model(run_dir: Path) -> None:
 def test_another_benchmark_makes_stale_what_depends_on_it(run_dir: Path) -> None:
     """The evaluation; the training prompts only where matches with benchmarks are dropped."""
     more = {"evaluation.benchmarks": ["gsm8k"]}
-    data, evaluation = BY_FOLDER["data"], BY_FOLDER["evaluation"]
+    data, evaluation = GRAPH.by_folder["data"], GRAPH.by_folder["evaluation"]
 
     def inputs(stage: Stage, contamination: str, **other: object) -> dict:
         settings = {"data.contamination": contamination, **other}
-        return stage_inputs(stage, load_recipe(run_dir / "recipe.yaml", settings), run_dir)
+        return GRAPH.stage_inputs(stage, load_recipe(run_dir / "recipe.yaml", settings), run_dir)
 
     assert inputs(data, "keep") == inputs(data, "keep", **more)
     assert inputs(data, "drop") != inputs(data, "drop", **more)

@@ -13,9 +13,9 @@ from lean_align.artifacts import write_json, write_jsonl
 from lean_align.contamination import find_contamination
 from lean_align.data import load_rows, prepare_prompts
 from lean_align.errors import DataError, RecipeError
-from lean_align.pipeline import short
-from lean_align.pipeline.chosen_rows import chosen_rows, plain
 from lean_align.recipe import Recipe, load_recipe
+from lean_align.shortcut import choice
+from lean_align.shortcut.chosen_rows import chosen_rows, plain
 from lean_align.verify import parse_gold
 
 ROWS: list[dict[str, Any]] = [
@@ -86,7 +86,7 @@ def run_in_place(monkeypatch: pytest.MonkeyPatch, source: Path) -> list[Recipe]:
         selected(run_dir / "selection", source)
         write_json(run_dir / "selection" / "manifest.json", {"counts": {"n": 2}})
 
-    monkeypatch.setattr(short, "run", run)
+    monkeypatch.setattr(choice, "run", run)
     return recipes
 
 
@@ -95,7 +95,7 @@ def test_select_from_compares_the_prompts_with_no_part_of_themselves(
 ) -> None:
     """The recipe needs a held-out set that nothing is asked of: one generated problem, and not the prompts' own."""
     recipes = run_in_place(monkeypatch, source)
-    short.select_from_file(source, "demo", 2, tmp_path / "out.jsonl")
+    choice.select_from_file(source, "demo", 2, tmp_path / "out.jsonl")
     [recipe] = recipes
     rows = load_rows(recipe.data, "train")
     train = prepare_prompts(rows, "train", "x", parse_gold, lambda prompt: True).prompts
@@ -107,7 +107,7 @@ def test_select_from_compares_the_prompts_with_no_part_of_themselves(
 
 def test_the_output_is_no_shard_of_what_is_read(tmp_path: Path, source: Path) -> None:
     with pytest.raises(RecipeError, match="inside the folder that is read"):
-        short.select_from_file(tmp_path, "demo", 1, tmp_path / "out.jsonl")
+        choice.select_from_file(tmp_path, "demo", 1, tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == [source.name]
 
 
@@ -117,5 +117,5 @@ def test_a_file_of_any_name_can_be_chosen_from(
 ) -> None:
     path = source.rename(tmp_path / name)
     run_in_place(monkeypatch, path)
-    short.select_from_file(path, "demo", 2, tmp_path / "out.jsonl")
+    choice.select_from_file(path, "demo", 2, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").exists()

@@ -54,7 +54,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def run(*given: Any) -> None:
         raise error
 
-    monkeypatch.setattr("lean_align.pipeline.run", run)
+    monkeypatch.setattr("lean_align.stages.run", run)
 
 
 def test_everyday_commands_come_before_the_stages() -> None:
@@ -76,7 +76,7 @@ def test_every_command_has_an_example(name: str) -> None:
 def test_a_run_ends_with_a_table_for_people_and_with_json_for_programs(
     monkeypatch: pytest.MonkeyPatch, terminal: None, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("lean_align.pipeline.run", lambda *given: SUMMARY)
+    monkeypatch.setattr("lean_align.stages.run", lambda *given: SUMMARY)
     text = invoke("run", "demo", "--run-dir", tmp_path / "r").stdout
     for part in ("LearnAlign chose 64 of 256 prompts, seed 3", "62.0 [57.7, 66.1]", "76.0 [72.1, 79.5]"):
         assert part in text
@@ -97,7 +97,7 @@ def test_a_run_on_benchmarks_and_a_card_has_its_rows_and_columns(
     mean = {"base": score, "trained": score, "difference": None}
     more = {"accuracy": None, "benchmarks": {"gsm8k": tree, "crux": tree | {"title": "CRUX"}}, "mean": mean}
     stages = {"rollouts": COST | {"peak_vram_bytes": 3 * 2**30}}
-    monkeypatch.setattr("lean_align.pipeline.run", lambda *given: SUMMARY | more | {"stages": stages})
+    monkeypatch.setattr("lean_align.stages.run", lambda *given: SUMMARY | more | {"stages": stages})
     text = invoke("run", "demo").stdout
     assert [line.split()[0] for line in text.splitlines() if "50.0 [40.0, 60.0]" in line] == ["GSM8K", "CRUX", "Mean"]
     assert "GPU memory" in text
@@ -105,7 +105,7 @@ def test_a_run_on_benchmarks_and_a_card_has_its_rows_and_columns(
 
 
 def test_a_run_that_stops_early_says_what_is_finished(monkeypatch: pytest.MonkeyPatch, terminal: None) -> None:
-    monkeypatch.setattr("lean_align.pipeline.run", lambda *given: {"run_dir": "runs/demo", "finished": ["data"]})
+    monkeypatch.setattr("lean_align.stages.run", lambda *given: {"run_dir": "runs/demo", "finished": ["data"]})
     assert invoke("run", "demo", "--stop-after", "prepare").stdout == "finished: data\nrun folder: runs/demo\n"
 
 
@@ -239,7 +239,7 @@ def test_debug_shows_tracebacks_wherever_it_stands(words: tuple[str, ...], monke
         seen.append(os.environ.get(DEBUG))
         raise StageError("no memory")
 
-    monkeypatch.setattr("lean_align.pipeline.run", run)
+    monkeypatch.setattr("lean_align.stages.run", run)
     assert isinstance(invoke(*words).exception, StageError)
     assert seen == ["1"]
     assert DEBUG not in os.environ

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from fake_stages import put_in_place
 
 from lean_align.errors import LeanAlignError, StaleStageError
-from lean_align.pipeline import joint_table, run, run_stage
+from lean_align.pipeline import joint_table
+from lean_align.pipeline.stage import StageRun
 from lean_align.recipe import Recipe, load_recipe
+from lean_align.stages import GRAPH, run, run_stage
 
 MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes", "beside", "seal", "stages", "total_wall_seconds")
 STAGES = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report")
@@ -149,7 +152,11 @@ def test_a_stage_by_itself_is_refused_before_it_computes(
 ) -> None:
     """`lean-align score RUN` over a damaged manifest of its own, and of a stage that it reads."""
     run_dir = copy_of(whole, tmp_path)
-    monkeypatch.setattr(sys.modules["lean_align.pipeline.stages"], "_STAGES", {})
+
+    def computes(stage: StageRun) -> None:
+        raise AssertionError(stage.folder)
+
+    monkeypatch.setitem(GRAPH.by_command, "score", replace(GRAPH.by_command["score"], run=computes))
     for folder in ("scores", "gradients"):
         path = run_dir / folder / "manifest.json"
         text = path.read_text()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lean_align.pipeline.diagnosis import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, cut_lines, rollout_facts, rollout_lines
+from lean_align.pipeline.diagnosis import cut_lines
+from lean_align.stages.rollouts import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, rollout_facts, rollout_lines
 from lean_align.types import Completion, Group, Prompt
 
 

@@ -17,7 +17,7 @@ import pytest
 from forked import Command, Done, command
 
 from lean_align.artifacts import file_hash
-from lean_align.pipeline.graph import BY_FOLDER
+from lean_align.stages import GRAPH
 from lean_align.store import StoreWriter, open_store
 
 SMALL = {
@@ -384,7 +384,7 @@ def test_a_stage_killed_in_its_work_goes_on_with_it(whole, tmp_path, name):
         shutil.rmtree(run_dir / later)
     while not kill_in(name, run_dir):
         shutil.rmtree(run_dir / name)
-    code, _, err = stage(BY_FOLDER[name].command, run_dir).wait()
+    code, _, err = stage(GRAPH.by_folder[name].command, run_dir).wait()
     assert code == 0, err
     assert f"{'demo' if name == 'evaluation' else name}: continuing at" in err
 

@@ -13,8 +13,6 @@ import zoo
 from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
 from lean_align.gradients.paths import SHARED, gradient_path, path_of
-from lean_align.pipeline import run_stage
-from lean_align.pipeline.graph import needed_stages
 from lean_align.plan import Pool, Speed, check_model_serves, plan_run
 from lean_align.plan import making as plan_making
 from lean_align.plan.process import ProcessBytes
@@ -22,6 +20,7 @@ from lean_align.policy import load_policy
 from lean_align.policy.families import family_of
 from lean_align.recipe import Recipe, dump_recipe, load_recipe
 from lean_align.rollouts import Sampling, decode
+from lean_align.stages import GRAPH, run_stage
 
 SETTINGS = {
     "model.quantization": "none",
@@ -72,10 +71,10 @@ def recipe_of(name: str, models: Path, **more: object) -> Recipe:
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.stack) for n in RUN])
 def test_a_whole_run(name, models, tmp_path, monkeypatch):
-    monkeypatch.setattr("lean_align.pipeline.data_stage.write_plan", lambda *a: None)  # has tests of its own below
+    monkeypatch.setattr("lean_align.stages.data.write_plan", lambda *a: None)  # has tests of its own below
     recipe = recipe_of(name, models)
     write_text(tmp_path / "recipe.yaml", dump_recipe(recipe))
-    for stage in needed_stages(recipe):
+    for stage in GRAPH.needed_stages(recipe):
         if stage.folder != "report" or name == "llama":  # seconds, and it knows nothing of models
             run_stage(stage.command, tmp_path)
     rows = list(read_jsonl(tmp_path / "rollouts" / "rollouts.jsonl"))

@@ -10,19 +10,9 @@ import pytest
 
 from lean_align.artifacts import stage_folder, write_text
 from lean_align.errors import RecipeError, StageError, StaleStageError
-from lean_align.pipeline.graph import (
-    BY_COMMAND,
-    BY_FOLDER,
-    STAGES,
-    check_run,
-    is_finished,
-    needed_stages,
-    stage_inputs,
-    stage_keys,
-    stored_recipe,
-    upstream,
-)
+from lean_align.pipeline.graph import stored_recipe
 from lean_align.recipe import Recipe, all_keys, dump_recipe, load_recipe
+from lean_align.stages import GRAPH
 
 ALL = ["data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report"]
 
@@ -41,18 +31,18 @@ def recipe_of(folder: Path, **settings: Any) -> Recipe:
 
 def finish(recipe: Recipe, run_dir: Path, *names: str) -> None:
     for name in names:
-        with stage_folder(run_dir, name, stage_inputs(BY_FOLDER[name], recipe, run_dir)) as folder:
+        with stage_folder(run_dir, name, GRAPH.stage_inputs(GRAPH.by_folder[name], recipe, run_dir)) as folder:
             write_text(folder.path / "result.txt", name)
 
 
 def needed(**settings: Any) -> list[str]:
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
-    return [stage.folder for stage in needed_stages(load_recipe("demo", overrides))]
+    return [stage.folder for stage in GRAPH.needed_stages(load_recipe("demo", overrides))]
 
 
 def test_learnalign_needs_every_stage() -> None:
     optional = ["perplexity", "ratings", "features", "reward_curves"]
-    assert needed() == ALL == [stage.folder for stage in STAGES if stage.folder not in optional]
+    assert needed() == ALL == [stage.folder for stage in GRAPH.stages if stage.folder not in optional]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +66,7 @@ def test_a_method_has_the_stages_that_it_asks_for(method: str, stages: set[str])
 def test_more_completions_to_choose_from_bear_on_what_reads_them_alone() -> None:
     """Without the key nothing names it: runs made before it was there go on."""
     before, after = load_recipe("demo"), load_recipe("demo", {"selection.num_generations": 16})
-    changed = [stage.folder for stage in STAGES if stage_keys(stage, before) != stage_keys(stage, after)]
+    changed = [stage.folder for stage in GRAPH.stages if stage.all_keys(before) != stage.all_keys(after)]
     assert changed == ["rollouts", "gradients", "scores"]
 
 
@@ -103,7 +93,7 @@ def test_no_warmup_steps_leave_the_warmup_out() -> None:
 
 def upstream_of(name: str, **settings: Any) -> list[str]:
     overrides = {key.replace("__", "."): value for key, value in settings.items()}
-    return [stage.folder for stage in upstream(BY_FOLDER[name], load_recipe("demo", overrides))]
+    return [stage.folder for stage in GRAPH.upstream(GRAPH.by_folder[name], load_recipe("demo", overrides))]
 
 
 def test_training_reads_the_warmup_only_when_it_starts_there() -> None:
@@ -119,16 +109,16 @@ def test_stages_that_are_left_out_are_not_read() -> None:
 
 
 def test_each_stage_reads_only_stages_before_it() -> None:
-    folders = [stage.folder for stage in STAGES]
-    for place, stage in enumerate(STAGES):
+    folders = [stage.folder for stage in GRAPH.stages]
+    for place, stage in enumerate(GRAPH.stages):
         assert set(stage.after) <= set(folders[:place])
-        assert BY_FOLDER[stage.folder] is BY_COMMAND[stage.command] is stage
+        assert GRAPH.by_folder[stage.folder] is GRAPH.by_command[stage.command] is stage
 
 
 def test_every_key_of_the_recipe_bears_on_some_stage() -> None:
     """But for a text that nothing depends on, the number of threads, which must not change a result, and `compare`."""
     everything = load_recipe("demo", {"selection.num_generations": 16, "selection.rounds": 2})
-    named = {key for stage in STAGES for key in stage_keys(stage, everything)}
+    named = {key for stage in GRAPH.stages for key in stage.all_keys(everything)}
     free = {key for key in all_keys() if key not in named and key.split(".")[0] not in named}
     assert {key for key in free if not key.startswith("compare.")} == {
         "description",
@@ -140,10 +130,10 @@ def test_every_key_of_the_recipe_bears_on_some_stage() -> None:
 def test_inputs_name_keys_files_and_stages(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path)
     finish(recipe, tmp_path / "run", "data")
-    data = stage_inputs(BY_FOLDER["data"], recipe, tmp_path / "run")
+    data = GRAPH.stage_inputs(GRAPH.by_folder["data"], recipe, tmp_path / "run")
     assert set(data) == {"recipe", "model_files", "data_files", "stages"}
     assert set(data["data_files"]) == {str(tmp_path / "train.jsonl"), str(tmp_path / "test.jsonl")}
-    warmup = stage_inputs(BY_FOLDER["warmup"], recipe, tmp_path / "run")
+    warmup = GRAPH.stage_inputs(GRAPH.by_folder["warmup"], recipe, tmp_path / "run")
     assert set(warmup["stages"]) == {"data"}
     assert warmup["recipe"]["rollouts.num_generations"] == recipe.rollouts.num_generations
     assert "data_files" not in warmup
@@ -151,39 +141,39 @@ def test_inputs_name_keys_files_and_stages(tmp_path: Path) -> None:
 
 def test_a_stage_whose_upstream_has_not_finished_is_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=rf"warmup needs data, .*Run: lean-align prepare {tmp_path}"):
-        stage_inputs(BY_FOLDER["warmup"], load_recipe("demo"), tmp_path)
+        GRAPH.stage_inputs(GRAPH.by_folder["warmup"], load_recipe("demo"), tmp_path)
 
 
 def test_a_finished_stage_is_taken_over(tmp_path: Path) -> None:
     recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
-    assert not is_finished(BY_FOLDER["data"], recipe, run_dir)
+    assert not GRAPH.is_finished(GRAPH.by_folder["data"], recipe, run_dir)
     finish(recipe, run_dir, "data", "warmup")
-    assert is_finished(BY_FOLDER["data"], recipe, run_dir)
-    assert is_finished(BY_FOLDER["warmup"], recipe, run_dir)
-    assert not is_finished(BY_FOLDER["rollouts"], recipe, run_dir)
-    check_run(recipe, run_dir)
+    assert GRAPH.is_finished(GRAPH.by_folder["data"], recipe, run_dir)
+    assert GRAPH.is_finished(GRAPH.by_folder["warmup"], recipe, run_dir)
+    assert not GRAPH.is_finished(GRAPH.by_folder["rollouts"], recipe, run_dir)
+    GRAPH.check_run(recipe, run_dir)
 
 
 def test_a_changed_key_is_refused_by_the_first_stage_that_reads_it(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     finish(recipe_of(tmp_path), run_dir, "data", "warmup", "rollouts")
     changed = recipe_of(tmp_path, rollouts__temperature=0.8)
-    assert is_finished(BY_FOLDER["data"], changed, run_dir)
+    assert GRAPH.is_finished(GRAPH.by_folder["data"], changed, run_dir)
     with pytest.raises(StaleStageError, match=r"warmup was made from.*\n  recipe.rollouts.temperature: 1.0 -> 0.8"):
-        check_run(changed, run_dir)
+        GRAPH.check_run(changed, run_dir)
 
 
 def test_another_engine_leaves_the_trainings_alone() -> None:
     for command in ("warmup", "train"):
-        assert not any(key.startswith("rollouts.engine") or key == "rollouts" for key in BY_COMMAND[command].keys)
-    assert "rollouts" in BY_COMMAND["rollout"].keys
-    assert "rollouts.engine" in BY_COMMAND["evaluate"].keys
+        assert not any(key.startswith("rollouts.engine") or key == "rollouts" for key in GRAPH.by_command[command].keys)
+    assert "rollouts" in GRAPH.by_command["rollout"].keys
+    assert "rollouts.engine" in GRAPH.by_command["evaluate"].keys
 
 
 def test_a_key_of_a_later_stage_leaves_finished_ones_alone(tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     finish(recipe_of(tmp_path), run_dir, "data", "warmup", "rollouts")
-    check_run(
+    GRAPH.check_run(
         recipe_of(tmp_path, gradients__proj_dim=512, evaluation__batch_size=3, selection__n=5, threads=1), run_dir
     )
 
@@ -194,10 +184,10 @@ def test_another_result_upstream_makes_a_stage_stale(tmp_path: Path) -> None:
     for path in (run_dir / "data").iterdir():
         path.unlink()
     (run_dir / "data").rmdir()
-    with stage_folder(run_dir, "data", stage_inputs(BY_FOLDER["data"], recipe, run_dir)) as folder:
+    with stage_folder(run_dir, "data", GRAPH.stage_inputs(GRAPH.by_folder["data"], recipe, run_dir)) as folder:
         write_text(folder.path / "result.txt", "something else")
     with pytest.raises(StaleStageError, match=r"stages\.data: '\w+' -> '\w+'"):
-        is_finished(BY_FOLDER["warmup"], recipe, run_dir)
+        GRAPH.is_finished(GRAPH.by_folder["warmup"], recipe, run_dir)
 
 
 def test_a_file_changed_by_hand_is_refused(tmp_path: Path) -> None:
@@ -205,7 +195,7 @@ def test_a_file_changed_by_hand_is_refused(tmp_path: Path) -> None:
     finish(recipe, run_dir, "data")
     (run_dir / "data" / "result.txt").write_text("edited")
     with pytest.raises(StaleStageError, match=r"result\.txt was changed"):
-        check_run(recipe, run_dir)
+        GRAPH.check_run(recipe, run_dir)
 
 
 def test_unfinished_work_of_another_recipe_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -213,24 +203,27 @@ def test_unfinished_work_of_another_recipe_is_refused_before_anything_runs(tmp_p
     finish(recipe, run_dir, "data")
     with (
         pytest.raises(KeyboardInterrupt),
-        stage_folder(run_dir, "warmup", stage_inputs(BY_FOLDER["warmup"], recipe, run_dir)),
+        stage_folder(run_dir, "warmup", GRAPH.stage_inputs(GRAPH.by_folder["warmup"], recipe, run_dir)),
     ):
         raise KeyboardInterrupt
-    check_run(recipe, run_dir)
+    GRAPH.check_run(recipe, run_dir)
     other = dataclasses.replace(recipe, warmup=dataclasses.replace(recipe.warmup, steps=99))
     with pytest.raises(StaleStageError, match=r"recipe\.warmup\.steps: \d+ -> 99"):
-        check_run(other, run_dir)
+        GRAPH.check_run(other, run_dir)
 
 
 def test_what_a_quick_stage_left_unfinished_is_made_anew(tmp_path: Path) -> None:
     """A data file that was refused and then corrected must not be held against the user."""
     recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
-    data = BY_FOLDER["data"]
-    with pytest.raises(KeyboardInterrupt), stage_folder(run_dir, "data", stage_inputs(data, recipe, run_dir), False):
+    data = GRAPH.by_folder["data"]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        stage_folder(run_dir, "data", GRAPH.stage_inputs(data, recipe, run_dir), False),
+    ):
         raise KeyboardInterrupt
     (tmp_path / "train.jsonl").write_text("corrected")
-    check_run(recipe, run_dir)
-    with stage_folder(run_dir, "data", stage_inputs(data, recipe, run_dir), data.resumable) as folder:
+    GRAPH.check_run(recipe, run_dir)
+    with stage_folder(run_dir, "data", GRAPH.stage_inputs(data, recipe, run_dir), data.resumable) as folder:
         assert not list(folder.path.glob("*.jsonl"))
     assert (run_dir / "data" / "manifest.json").exists()
 
@@ -241,7 +234,7 @@ def test_the_refusal_names_every_folder_to_delete(tmp_path: Path) -> None:
     for folder in ("rollouts", "training.partial"):
         (run_dir / folder).mkdir()
     with pytest.raises(StaleStageError) as refusal:
-        check_run(recipe_of(tmp_path, seed=1), run_dir)
+        GRAPH.check_run(recipe_of(tmp_path, seed=1), run_dir)
     last = str(refusal.value).splitlines()[-1]
     assert [Path(word).name for word in last.split()[2:]] == ["data", "rollouts", "training.partial"]
 
@@ -253,7 +246,7 @@ def test_a_source_edited_between_two_runs_of_one_process_is_seen(tmp_path: Path,
     finish(recipe, run_dir, "data")
     (tmp_path / name).write_text("corrected")
     with pytest.raises(StaleStageError):
-        check_run(recipe, run_dir)
+        GRAPH.check_run(recipe, run_dir)
 
 
 def test_the_recipe_of_a_run_is_read_back(tmp_path: Path) -> None:

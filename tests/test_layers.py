@@ -30,13 +30,15 @@ LAYERS = {
     5.0: ("evaluate", "plan"),
     6.0: ("report",),
     7.0: ("pipeline",),
-    7.5: ("throughput", "comparing"),
-    8.0: ("cli",),
-    9.0: ("__main__",),
+    8.0: ("stages",),
+    9.0: ("compare", "shortcut", "throughput"),
+    10.0: ("cli",),
+    11.0: ("__main__",),
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "comparing", "doctor", "cli")
+LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "stages", "compare", "doctor")
+LIGHT += ("shortcut", "cli")
 HEAVY = ("torch", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
 
 

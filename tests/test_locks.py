@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from lean_align.errors import MissingPackageError, StageError
-from lean_align.pipeline import locks, run, run_stage
+from lean_align.pipeline import locks
 from lean_align.pipeline.locks import RUN_LOCK, RUN_PROCESS, child_environment, run_lock, stage_lock
 from lean_align.recipe import dump_recipe, load_recipe
+from lean_align.stages import run, run_stage
 from lean_align.store import StoreWriter
 
 HOLDER = "4711 otherhost 2026-11-29 05:40:12"
@@ -160,7 +161,7 @@ def test_a_refused_start_leaves_no_empty_folder(
     def refuse(*_: Any) -> None:
         raise MissingPackageError("vllm is not installed.")
 
-    monkeypatch.setattr(sys.modules["lean_align.pipeline.run"], "_check_packages", refuse)
+    monkeypatch.setattr(sys.modules["lean_align.pipeline.execution"], "_check_packages", refuse)
     (tmp_path / "mine").mkdir()
     for run_dir in (tmp_path / "runs" / "deep" / "run", tmp_path / "mine"):
         with pytest.raises(MissingPackageError):

@@ -15,8 +15,8 @@ from fake_stages import raw_rows
 from lean_align.artifacts import read_jsonl
 from lean_align.cli import main
 from lean_align.errors import RecipeError, StaleStageError
-from lean_align.pipeline import select_from_file
-from lean_align.pipeline.selected_files import write_rows
+from lean_align.shortcut import select_from_file
+from lean_align.shortcut.row_files import write_rows
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": 'Say "a,b"\nand é', "answer": "007", "rank": 1, "score": 0.25, "chat": [{"role": "user", "n": 1}]},

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from lean_align.errors import RecipeError
-from lean_align.pipeline.tables import read_scores, read_table, selected_rows, write_scores
 from lean_align.scoring import rank_scores
+from lean_align.scoring.tables import read_scores, read_table, write_scores
 from lean_align.selection import find_method, select_full, select_random, select_top
+from lean_align.stages.selection import selected_rows
 from lean_align.types import Prompt, Scores
 
 IDS = tuple(f"p-{i:02d}" for i in range(20))

@@ -15,9 +15,7 @@ import torch
 from lean_align.artifacts import read_json, read_jsonl, stage_folder, write_jsonl
 from lean_align.errors import DataError, ModelError, OutOfMemoryError, StageError
 from lean_align.grpo import generated_tokens, reward_curves
-from lean_align.pipeline import signal_stages
-from lean_align.pipeline.signal_files import read_perplexity, read_ratings, read_reward_curves
-from lean_align.pipeline.signal_stages import take_features, take_perplexities, take_ratings, take_reward_curves
+from lean_align.pipeline.stage import StageRun
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.recipe import load_recipe
 from lean_align.signals import (
@@ -31,6 +29,11 @@ from lean_align.signals import (
     sentence_rating,
     token_rating,
 )
+from lean_align.stages import GRAPH
+from lean_align.stages.inputs import sampling_policy
+from lean_align.stages.perplexity import read_perplexity
+from lean_align.stages.ratings import read_ratings
+from lean_align.stages.reward_curves import read_reward_curves
 from lean_align.store import open_store
 from lean_align.types import Group, Prompt
 
@@ -304,9 +307,9 @@ SETTINGS = {
 }
 
 
-def run_stage(take, run_dir, name, settings=SETTINGS):
+def run_stage(run_dir, name, settings=SETTINGS):
     with stage_folder(run_dir, name, {}) as folder:
-        take(load_recipe("demo", settings), run_dir, folder)
+        GRAPH.by_folder[name].run(StageRun(load_recipe("demo", settings), run_dir, folder, GRAPH))
     return read_json(run_dir / name / "manifest.json")
 
 
@@ -315,15 +318,11 @@ class _Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    ("take", "stage", "file"),
-    [
-        (take_perplexities, "perplexity", "perplexity.parquet"),
-        (take_ratings, "ratings", "ratings.parquet"),
-        (take_features, "features", "projected.npy"),
-    ],
+    ("stage", "file"),
+    [("perplexity", "perplexity.parquet"), ("ratings", "ratings.parquet"), ("features", "projected.npy")],
 )
-def test_a_killed_stage_goes_on_and_writes_what_another_would(run_dir, groups, monkeypatch, take, stage, file):
-    manifest = run_stage(take, run_dir, stage)
+def test_a_killed_stage_goes_on_and_writes_what_another_would(run_dir, groups, monkeypatch, stage, file):
+    manifest = run_stage(run_dir, stage)
     whole = (run_dir / stage / file).read_bytes()
     assert manifest["counts"]["generated_tokens"] == 0
     (run_dir / stage).rename(run_dir / "whole")
@@ -341,25 +340,25 @@ def test_a_killed_stage_goes_on_and_writes_what_another_would(run_dir, groups, m
     checks = 0 if stage == "features" else 1
     stop_after[0] = checks + 2 * calls
     with pytest.raises(_Killed):
-        run_stage(take, run_dir, stage)
+        run_stage(run_dir, stage)
     if stage != "features":
         with (run_dir / f"{stage}.partial/{stage}.jsonl").open("a") as lines:
             lines.write('{"prompt_id": "p-2", "perp')  # torn
     met.clear()
     stop_after[0] = 1000
-    run_stage(take, run_dir, stage)
+    run_stage(run_dir, stage)
     assert len(met) == checks + (n_prompts - 2) * calls
     assert (run_dir / stage / file).read_bytes() == whole
     assert sorted(p.name for p in (run_dir / stage).iterdir()) == sorted(p.name for p in (run_dir / "whole").iterdir())
 
 
 def test_a_finished_stage_reads_back_in_the_order_of_the_pool(run_dir, groups):
-    run_stage(take_perplexities, run_dir, "perplexity")
-    run_stage(take_ratings, run_dir, "ratings")
+    run_stage(run_dir, "perplexity")
+    run_stage(run_dir, "ratings")
     perplexity, ifd = read_perplexity(run_dir)
     assert perplexity.shape == ifd.shape == read_ratings(run_dir).shape == (len(groups),)
     assert perplexity.dtype == ifd.dtype == np.float64
-    policy = signal_stages.sampling_policy(load_recipe("demo", SETTINGS), run_dir)
+    policy = sampling_policy(load_recipe("demo", SETTINGS), run_dir)
     assert ifd.tolist() == pytest.approx([found.ifd for found in likelihoods(policy, groups)], rel=1e-5)
 
 
@@ -367,7 +366,7 @@ def test_features_keep_the_contract_of_a_store(run_dir, groups):
     rows = [dataclasses.asdict(c) | {"reward": 0.0} for c in groups[1].completions]
     rows = [dataclasses.asdict(c) for g in (groups[0], *groups[2:]) for c in g.completions] + rows
     write_jsonl(run_dir / "rollouts/rollouts.jsonl", rows)
-    run_stage(take_features, run_dir, "features")
+    run_stage(run_dir, "features")
     store = open_store(run_dir / "features", verify=True)
     assert (store.prompt_ids, store.proj_dim) == (tuple(g.prompt.prompt_id for g in groups), 192)
     lengths = np.linalg.norm(np.asarray(store.rows, dtype=np.float64), axis=1)
@@ -380,7 +379,7 @@ def test_lines_of_other_prompts_are_refused(run_dir):
     write_jsonl(run_dir / "ratings.partial/ratings.jsonl", [{"prompt_id": "p-3", "rating": 1.0, "n_cut": 0}])
     (run_dir / "ratings.partial/inputs.json").write_text('{"inputs": {}, "wall_seconds": 0.0}')
     with pytest.raises(StageError, match="line 1 is of no prompt"):
-        run_stage(take_ratings, run_dir, "ratings")
+        run_stage(run_dir, "ratings")
 
 
 @pytest.mark.parametrize(
@@ -419,7 +418,7 @@ def test_reward_curves_by_hand():
 
 def test_reward_curves_come_from_a_training_on_the_whole_pool(run_dir, groups):
     """4 prompts twice, 3 a step: 3 steps, whose ninth position is of a third pass."""
-    manifest = run_stage(take_reward_curves, run_dir, "reward_curves")
+    manifest = run_stage(run_dir, "reward_curves")
     folder = run_dir / "reward_curves"
     rows = read_jsonl(folder / "rewards.jsonl")
     assert [len(row["prompt_ids"]) for row in rows] == [3, 3, 3]

@@ -21,7 +21,7 @@ import pytest
 from lean_align.artifacts import stage_folder, write_json
 from lean_align.disk import disk_errors
 from lean_align.errors import DiskFullError, LeanAlignError, StoreError
-from lean_align.pipeline.gradient_stage import check_projection
+from lean_align.stages.gradient_rows import check_projection
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 IDS = ["a", "b", "c"]

@@ -49,7 +49,7 @@ def compare(
 
         lean-align compare testbed --methods learnalign,random --seeds 2 --run-dir runs/compare
     """
-    from lean_align.comparing import compare as compare_methods
+    from lean_align.compare import compare as compare_methods
     from lean_align.recipe import load_recipe
     from lean_align.report import comparison_lines
 

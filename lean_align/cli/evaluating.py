@@ -49,7 +49,7 @@ def evaluate(
     """
     if (Path(target) / "recipe.yaml").is_file():
         _refuse_options(ctx, target)
-        from lean_align.pipeline import run_stage
+        from lean_align.stages import run_stage
 
         with quiet_stdout():
             counts = run_stage("evaluate", Path(target))

@@ -110,7 +110,7 @@ def bench(
         lean-align bench gsm8k --prompts 64
     """
     from lean_align.artifacts import write_json
-    from lean_align.pipeline.selected_files import check_place
+    from lean_align.shortcut.row_files import check_place
     from lean_align.throughput import measure_throughput
 
     check_place(output)

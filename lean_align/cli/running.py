@@ -20,6 +20,8 @@ from lean_align.cli.common import (
     show,
     show_lines,
 )
+from lean_align.pipeline.stage import Stage
+from lean_align.stages import GRAPH
 
 
 @main.command()
@@ -37,9 +39,9 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
 
         lean-align run demo --set seed=1 --run-dir runs/demo-1
     """
-    from lean_align.pipeline import run as run_recipe
     from lean_align.recipe import load_recipe
     from lean_align.report import run_lines
+    from lean_align.stages import run as run_recipe
 
     loaded = load_recipe(recipe, overrides(settings))
     folder = run_dir or folder_named(loaded.name, Path("runs"))
@@ -78,7 +80,7 @@ def select_from(
 
         lean-align select-from my.jsonl --model Qwen/Qwen2.5-1.5B-Instruct -n 500 -o selected.jsonl
     """
-    from lean_align.pipeline import select_from_file
+    from lean_align.shortcut import select_from_file
 
     show(select_from_file(prompts, model, count, output, run_dir, overrides(settings)))
 
@@ -120,33 +122,23 @@ class Rows(click.ParamType[Any]):
         return int(first) if first else None, int(last) if last else None
 
 
-def _stage_command(name: str, summary: str) -> None:
-    @main.command(name, help=f"{summary}\n\nExample:\n\n    lean-align {name} runs/demo", short_help=summary)
+def _stage_command(stage: Stage) -> None:
+    text = f"{stage.help}\n\nExample:\n\n    lean-align {stage.command} runs/demo"
+
+    @main.command(stage.command, help=text, short_help=stage.help)
     @click.argument("run_dir", type=FOLDER)
     def command(run_dir: Path, rows: tuple[int | None, int | None] | None = None) -> None:
-        from lean_align.pipeline import run_stage
+        from lean_align.stages import run_stage
 
         with quiet_stdout():
-            counts = run_stage(name, run_dir, rows)
+            counts = run_stage(stage.command, run_dir, rows)
         show(counts)
 
-    if name == "gradients":
+    if stage.run_rows is not None:
         text = "Only rows A to B - 1, from 0 (:500, 500:); several processes may run, each on rows of its own."
         click.option("--rows", type=Rows(), help=text)(command)
 
 
-for _name, _summary in {
-    "prepare": "Read the data sets and write the prompts of a run.",
-    "warmup": "Train briefly on a random subset.",
-    "rollout": "Sample completions for every prompt, and reward them.",
-    "gradients": "Take each prompt's gradient, project it, and store it.",
-    "score": "Score every prompt.",
-    "perplexity": "Take each question's perplexity, and its instruction-following difficulty.",
-    "ratings": "Let the model rate each question with its completion.",
-    "features": "Take each prompt's mean hidden state.",
-    "reward-curves": "Train on the whole pool for a few passes and keep each prompt's rewards.",
-    "select": "Choose the prompts to train on.",
-    "train": "Train on the chosen prompts with GRPO.",
-    "report": "Write summary.json and report/index.html.",
-}.items():
-    _stage_command(_name, _summary)
+for _stage in GRAPH.stages:
+    if _stage.command not in main.commands:  # evaluate, which solves benchmarks outside a run too
+        _stage_command(_stage)

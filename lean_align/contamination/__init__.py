@@ -15,4 +15,7 @@ subsequence of more than 0.6) in:
 from lean_align.contamination.records import BenchmarkOverlap, Contamination, ContaminationPair
 from lean_align.contamination.searching import find_contamination
 
-__all__ = ["BenchmarkOverlap", "Contamination", "ContaminationPair", "find_contamination"]
+__all__ = ["CONTAMINATION", "BenchmarkOverlap", "Contamination", "ContaminationPair", "find_contamination"]
+
+CONTAMINATION = "contamination.json"
+"""What was found, in the data folder of a run."""

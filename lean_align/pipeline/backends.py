@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from lean_align.artifacts import StageFolder, read_json, write_json
 from lean_align.choices import choose_backend
 from lean_align.errors import StageError
-from lean_align.pipeline.inputs import policy_at
 from lean_align.progress import say
 from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.types import Prompt
@@ -73,6 +72,14 @@ def training_backend(
         faster = ", sampling with vLLM" if chosen["fast_inference"] else ""
         say(f"{folder.final.name}: Unsloth {chosen['version']}{faster}")
         yield chosen
+
+
+def policy_at(recipe: Recipe, run_dir: Path, adapter_from: str | None, fresh: bool = False) -> Policy:
+    """The base with the adapter of a finished stage, with a fresh one, or bare."""
+    from lean_align.policy import load_policy
+
+    adapter = run_dir / adapter_from / "adapter" if adapter_from else None
+    return load_policy(recipe.model, recipe.data, recipe.lora if fresh else None, adapter, recipe.seed)
 
 
 def policy_to_train(

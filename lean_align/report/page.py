@@ -23,7 +23,6 @@ _MEMORY = {
     "peak_vram_bytes": "Peak GPU memory",
     "planned_vram_bytes": "Planned GPU memory",
 }
-_STAGE_ORDER = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation")
 # HTML forbids these; a model can emit them all the same.
 _CONTROL_CHARACTERS = dict.fromkeys([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F], "\N{REPLACEMENT CHARACTER}")
 
@@ -78,7 +77,7 @@ def _sections(
 ) -> dict[str, Any]:
     accuracy, rollouts = (summary.get(key) or {} for key in ("accuracy", "rollouts"))
     selection, stages = (summary.get(key) or {} for key in ("selection", "stages"))
-    ordered_stages = _in_order(stages)
+    stages = {name: stage or {} for name, stage in stages.items()}
     return {
         "recipe": summary.get("recipe") or "unnamed recipe",
         "facts": _facts(summary),
@@ -96,10 +95,10 @@ def _sections(
         "rollouts": rollouts,
         "rollout_notes": wording.rollout_notes(rollouts),
         "samples": [dict.fromkeys(_SAMPLE_KEYS) | dict(sample) for sample in samples],
-        "stages": ordered_stages,
-        "memory_columns": _memory_columns(ordered_stages),
+        "stages": stages,
+        "memory_columns": _memory_columns(stages),
         "totals": {key: summary.get(key) for key in ("total_wall_seconds", "peak_rss_bytes", "dropped_rows")},
-        "plots": _plots(summary, scores, rollouts.get("num_generations"), training_log, ordered_stages),
+        "plots": _plots(summary, scores, rollouts.get("num_generations"), training_log, stages),
     }
 
 
@@ -130,13 +129,6 @@ def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             value = ", ".join(_titles(summary)) or None
         facts.append((label, "" if value is None else str(value)))
     return [(label, value or "not recorded") for label, value in facts]
-
-
-def _in_order(stages: Mapping[str, Any]) -> dict[str, Any]:
-    """Stages in the order they run; JSON may hold them sorted by name.  Unknown names go last."""
-    known = {name: position for position, name in enumerate(_STAGE_ORDER)}
-    names = sorted(stages, key=lambda name: known.get(name, len(known)))
-    return {name: stages[name] or {} for name in names}
 
 
 def _memory_columns(stages: Mapping[str, Any]) -> dict[str, str]:

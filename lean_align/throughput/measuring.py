@@ -19,9 +19,9 @@ from typing import Any
 from lean_align.artifacts import read_json
 from lean_align.errors import StageError
 from lean_align.memory import human_bytes, process_environment
-from lean_align.pipeline import run
 from lean_align.progress import say
 from lean_align.recipe import Recipe, load_recipe
+from lean_align.stages import run
 
 WAYS = (
     ("training", "trl"),

@@ -20,11 +20,11 @@ from typing import Any
 
 from lean_align.artifacts import StageFolder
 from lean_align.memory import peak_rss_bytes, peak_vram_bytes
-from lean_align.pipeline.backends import policy_to_train, training_backend
+from lean_align.pipeline.backends import policy_at, policy_to_train, training_backend
 from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.environment import set_threads
 from lean_align.pipeline.graph import stored_recipe
-from lean_align.pipeline.inputs import policy_at, read_prompts
+from lean_align.stages.inputs import read_prompts
 
 TRAINED = "training-trl"
 SAMPLED = "rollouts-transformers"

@@ -1,0 +1,163 @@
+"""Prompts to choose from, the held-out set, and what occurs in both, or in a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lean_align.artifacts import StageFolder, write_json, write_jsonl
+from lean_align.benchmarks import find_benchmarks, source_of
+from lean_align.contamination import CONTAMINATION, Contamination
+from lean_align.data import (
+    PreparedPrompts,
+    data_sources,
+    fields_for,
+    load_rows,
+    prepare_prompts,
+    prompt_rows,
+    testbed_pool,
+)
+from lean_align.pipeline.environment import describe
+from lean_align.pipeline.planning import PLAN, write_plan
+from lean_align.pipeline.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
+from lean_align.pipeline.prompt_notes import say_prompt_notes
+from lean_align.pipeline.stage import Stage, StageRun
+from lean_align.progress import say
+from lean_align.recipe import Recipe
+from lean_align.selection import check_n
+from lean_align.stages.dependencies import file_hashes
+from lean_align.types import Prompt
+from lean_align.verify import parse_gold
+
+if TYPE_CHECKING:
+    from lean_align.policy import PromptEncoder
+
+RUN = "run.json"
+KINDS = "kinds.json"
+"""Of a generated pool: kind of each prompt, and whether its gold is wrong.  For reports; no method may open it."""
+
+
+def run(stage: StageRun) -> None:
+    """Write `train.jsonl`, `test.jsonl`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
+    from lean_align.plan import check_model_serves
+    from lean_align.policy import context_length, load_encoder, resolve_device
+
+    recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
+    check_model_serves(recipe)  # now, not after a warm-up
+    write_json(run_dir / RUN, describe(recipe.seed, str(resolve_device(recipe.model.device))))
+    encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
+    benchmarks, splits = load_benchmarks(recipe), []
+    name = held_out_name(recipe)
+    if name is not None:
+        splits.append(_split(recipe, "test", encoder, context, {}, folder))
+    held_out = {} if name is None else {name: splits[0].prompts}
+    sets = run_sets(recipe, folder.path / "test.jsonl", benchmarks)
+    check_room(sets, encoder, context)
+    train = _split(recipe, "train", encoder, context, {**held_out, **benchmarks}, folder)
+    write_jsonl(folder.path / "dropped.jsonl", [row for split in (train, *splits) for row in split.dropped])
+    if recipe.data.train_path == "testbed":
+        write_json(folder.path / KINDS, _kinds(recipe, train.prompts))
+    folder.counts["n_dropped"] = sum(len(split.dropped) for split in (train, *splits))
+    folder.counts |= {"dropped_by_reason": train.dropped_by_reason, "census": asdict(train.census)}
+    if train.contamination is not None:
+        write_json(folder.path / CONTAMINATION, train.contamination.as_json())
+        _say_overlaps(train.contamination, recipe.data.contamination)
+    asked = {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets}
+    say_prompt_notes("data", {"training prompts": (encoder, train.prompts), **asked})
+    if recipe.selection.method != "full":
+        # now, not after hours of rollouts; dropped.jsonl is not to be seen before the stage is done
+        check_n(recipe.selection.n, folder.counts["n_train"], train.dropped_by_reason)
+    write_plan(recipe, run_dir, encoder, train.prompts, sets)
+
+
+def _kinds(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:
+    by_question = {found.question: found for found in testbed_pool(recipe.pool)}
+    found = {prompt.prompt_id: by_question[prompt.prompt] for prompt in prompts}
+    return {prompt_id: {"kind": one.kind, "wrong": one.wrong} for prompt_id, one in found.items()}
+
+
+def _say_overlaps(found: Contamination, mode: str) -> None:
+    for overlap in found.overlaps:
+        if overlap.n_prompts:
+            say(
+                f"data: {overlap.n_exact} of {overlap.n_problems} problems of {overlap.benchmark} are in the training "
+                f"prompts and {overlap.n_near} more nearly; the {overlap.n_prompts} prompts are "
+                + {"keep": "kept", "drop": "dropped", "drop_exact": "dropped where the match is exact"}[mode]
+            )
+
+
+def _split(
+    recipe: Recipe,
+    split: str,
+    encoder: PromptEncoder,
+    context: int,
+    held_out: Mapping[str, Sequence[Prompt]],
+    folder: StageFolder,
+) -> PreparedPrompts:
+    """Prepare and write a split of the data; of the training split also what it shares with held-out problems."""
+    data, training = recipe.data, split == "train"
+    source = data.train_path if training else data.test_path
+    assert source is not None  # the caller asks for no held-out set that is not there
+    longest = context - recipe.rollouts.max_new_tokens
+    if training and data.max_prompt_tokens is not None:
+        longest = min(longest, data.max_prompt_tokens)
+    rows = load_rows(data, split, recipe.pool)
+    prompt_field, answer_field = fields_for(data, split, rows)
+    prepared = prepare_prompts(
+        rows,
+        split,
+        source,
+        parse_gold,
+        lambda prompt: len(encoder.encode(prompt)) <= longest,
+        data.limit if training else data.test_limit,
+        recipe.seed if training else 0,  # runs of all seeds are evaluated on the same problems
+        chinese=data.chinese if training else "keep",
+        contamination=data.contamination if training else "off",
+        benchmarks=held_out,
+        prompt_field=prompt_field,
+        answer_field=answer_field,
+    )
+    write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
+    folder.counts[f"n_{split}"] = len(prepared.prompts)
+    reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.dropped_by_reason.items())
+    say(
+        f"data: {len(prepared.prompts)} {split} prompts from {source}, {len(prepared.dropped)} rows left out"
+        + (f" ({reasons})" if reasons else "")
+    )
+    own = sum(prompt.system is not None for prompt in prepared.prompts)
+    if own and (data.system_prompt is not None or data.prompt_format == "plain"):
+        instead = "data.system_prompt stands there" if data.prompt_format == "chat" else "data.prompt_format is plain"
+        say(f"data: the system messages of {own} {split} prompts are not used: {instead}")
+    return prepared
+
+
+def _drops_matches(recipe: Recipe) -> bool:
+    """Whether training prompts that a benchmark holds too are left out."""
+    return recipe.data.contamination in ("drop", "drop_exact")
+
+
+def _more_keys(recipe: Recipe) -> tuple[str, ...]:
+    """What the training prompts are compared with: they depend on it only where matches are dropped."""
+    return ("evaluation.benchmarks", "evaluation.data_dir") if _drops_matches(recipe) else ()
+
+
+def _more_inputs(recipe: Recipe) -> dict[str, Any]:
+    found = set(data_sources(recipe.data))
+    if _drops_matches(recipe):
+        found |= {source_of(b, recipe.evaluation.data_dir) for b in find_benchmarks(recipe.evaluation.benchmarks)}
+    return {"data_files": file_hashes(found)}
+
+
+STAGE = Stage(
+    "data",
+    "prepare",
+    "Read the data sets and write the prompts of a run.",
+    run,
+    ("seed", "model.name", "model.revision", "pool", "data", "rollouts.max_new_tokens"),
+    more_keys=_more_keys,
+    more_inputs=_more_inputs,
+    resumable=False,
+    beside=(RUN, PLAN),
+    for_selection=False,
+)

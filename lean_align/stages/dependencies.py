@@ -1,0 +1,35 @@
+"""What stages depend on: recipe keys that several share, files, and whether the selection method asks for a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lean_align.artifacts import file_hash
+from lean_align.recipe import Recipe
+from lean_align.selection import find_method
+
+PROMPT = ("data.prompt_format", "data.system_prompt", "data.prompt_template", "data.chat_template_kwargs")
+POLICY = ("seed", "model", "lora", *PROMPT)
+SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new_tokens")
+"""A training samples with its trainer, whatever the engine of the rollouts, their batch and window."""
+
+
+def drawn(recipe: Recipe) -> tuple[str, ...]:
+    """The key of the completions that are drawn to choose; without a value nothing names it, as before it was there."""
+    return () if recipe.selection.num_generations is None else ("selection.num_generations",)
+
+
+def asked_for(folder: str) -> Callable[[Recipe], bool]:
+    """Whether the recipe's selection method looks at what a stage found out."""
+    return lambda recipe: folder in find_method(recipe.selection.method).needs
+
+
+def no_warmup(recipe: Recipe) -> tuple[str, ...]:
+    """The warm-up, where the final training does not start from it."""
+    return ("warmup",) if recipe.training.init == "base" else ()
+
+
+def file_hashes(paths: Iterable[str]) -> dict[str, str]:
+    """Hash of each file; what is no file, such as a name on the hub, is left out."""
+    return {path: file_hash(Path(path)) for path in sorted(paths) if Path(path).is_file()}

@@ -1,0 +1,222 @@
+"""Rows of the gradient store: each prompt's projected gradient, whoever takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lean_align.advice import removal
+from lean_align.artifacts import StageFolder, changes, read_json, write_json
+from lean_align.errors import NothingToLearnError, RecipeError, StoreError
+from lean_align.memory import Halving
+from lean_align.pipeline.halving import recorder
+from lean_align.pipeline.locks import turn
+from lean_align.progress import Progress, say
+from lean_align.recipe import Recipe
+from lean_align.rng import seed_for
+from lean_align.stages.inputs import read_groups, sampling_policy
+from lean_align.stages.rollouts import rollout_facts, rollout_lines
+from lean_align.store import PROJECTION, StoreWriter
+from lean_align.types import Group
+
+if TYPE_CHECKING:
+    import torch
+
+    from lean_align.policy import Policy
+    from lean_align.projection import Projector
+
+SECOND_SEED = "second_seed"
+
+
+def groups_to_learn(run_dir: Path) -> list[Group]:
+    """Every group of the rollouts.
+
+    Raises
+    ------
+    NothingToLearnError
+        When no group has rewards that differ.
+    """
+    groups = read_groups(run_dir)
+    if not any(group.learnability > 0 for group in groups):
+        lines = rollout_lines(rollout_facts(groups), groups)
+        raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / 'rollouts'}.")
+    return groups
+
+
+class RowWriters:
+    """The store that is being filled, and its twin under another seed where the recipe wants one.
+
+    Parameters
+    ----------
+    writers : sequence of StoreWriter
+        Over the same rows; `write` gives each its part of a stacked row.
+    closing : ExitStack
+        Closes them.
+    """
+
+    def __init__(self, writers: Sequence[StoreWriter], closing: ExitStack) -> None:
+        self.writers, self.first, self._closing = tuple(writers), writers[0], closing
+
+    def open_rows(self) -> list[int]:
+        """Rows of the range that are not written in all stores."""
+        return sorted({row for writer in self.writers for row in writer.open_rows()})
+
+    def write(self, row: int, projected: NDArray[np.float32]) -> None:
+        """Write one row everywhere."""
+        for writer, part in zip(self.writers, np.split(projected, len(self.writers))):
+            writer.write(row, part)
+
+    def flush(self) -> None:
+        """Force what was written to the disk, then flag it."""
+        for writer in self.writers:
+            writer.flush()
+
+    def __enter__(self) -> RowWriters:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.close()
+
+
+def open_rows(
+    recipe: Recipe, groups: Sequence[Group], folder: Path, rows: tuple[int | None, int | None] = (None, None)
+) -> RowWriters:
+    """Open the store for a half-open range of rows; None stands for the first and after the last.
+
+    Raises
+    ------
+    StoreError
+        When another writer holds rows of the range.
+    RecipeError
+        When the range is not within the run's prompts.
+    """
+    ids, held = [group.prompt.prompt_id for group in groups], _range_of(rows, len(groups))
+    places = (folder, folder / SECOND_SEED) if recipe.gradients.second_seed else (folder,)
+    with ExitStack() as opening:  # a store that cannot be opened closes those before it
+        writers = [
+            opening.enter_context(StoreWriter.open(place, ids, recipe.gradients.proj_dim, held)) for place in places
+        ]
+        return RowWriters(writers, opening.pop_all())
+
+
+def fill_rows(recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters) -> None:
+    """Write the store's rows that are not there, and flush; the stage's counts go to `folder`."""
+    n_learnable = sum(group.learnability > 0 for group in groups)
+    folder.counts |= {"n_rows": len(groups), "n_learnable": n_learnable}
+    _write_open_rows(recipe, run_dir, folder, groups, store)
+    store.flush()
+
+
+def _range_of(rows: tuple[int | None, int | None], n: int) -> range:
+    start, stop = rows[0] or 0, n if rows[1] is None else rows[1]
+    if not 0 <= start < stop <= n:
+        asked = ":".join("" if end is None else str(end) for end in rows)
+        raise RecipeError(f"--rows is {asked}; expected a:b with 0 <= a < b <= {n}, the number of prompts of the run.")
+    return range(start, stop)
+
+
+def _write_open_rows(
+    recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters
+) -> None:
+    from lean_align.gradients import check_log_probs, checkpoint_layers
+
+    policy, settings = sampling_policy(recipe, run_dir), recipe.gradients
+    if settings.gradient_checkpointing:
+        checkpoint_layers(policy)
+    path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
+    folder.counts["path"] = str(path)
+    if settings.share_prompt and not path.shares_prompt:
+        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
+    projector, fingerprints = make_projectors(recipe, policy)
+    folder.counts |= fingerprints
+    check_projection(run_dir, folder.path / PROJECTION, fingerprints)
+    open_rows, writable = store.open_rows(), len(store.first.writable)
+    record, shared = recorder(folder, "gradients"), path.shares_prompt
+    gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, shared, record)
+    with Progress("gradients", writable, writable - len(open_rows)) as progress:
+        for row, (_, projected) in zip(open_rows, gradients):
+            store.write(row, projected.numpy())
+            progress.advance()
+
+
+def make_projectors(recipe: Recipe, policy: Policy) -> tuple[Projector, dict[str, dict[str, object]]]:
+    """The recipe's projection over the policy's LoRA parameters, and the fingerprint of each that it holds.
+
+    With `second_seed` two lie side by side in one row.
+    """
+    from lean_align.projection import StackedProjector, make_projector
+
+    settings = recipe.gradients
+    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+    seeds = {"projection": recipe.seed}
+    if settings.second_seed:
+        seeds["second_projection"] = seed_for(recipe.seed, SECOND_SEED) % 2**31
+    projectors = [
+        make_projector(settings.projection, sizes, settings.proj_dim, seed, policy.device, settings.sjlt_nonzeros)
+        for seed in seeds.values()
+    ]
+    fingerprints = {name: projector.fingerprint() for name, projector in zip(seeds, projectors)}
+    return projectors[0] if len(projectors) == 1 else StackedProjector(projectors), fingerprints
+
+
+def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
+    """Keep the fingerprints beside the rows, or refuse rows that another projection made.
+
+    The recipe does not tell all: `trak` has another projector on another device or in another release.
+    Workers that begin together come here together, so they do it in turn.
+
+    Raises
+    ------
+    StoreError
+        With what differs.
+    """
+    with turn(run_dir):
+        if not path.exists():
+            write_json(path, fingerprints)
+        differences = changes(read_json(path), fingerprints)
+    if differences:
+        raise StoreError(
+            f"{path.parent} holds rows of another projection:\n  "
+            + "\n  ".join(differences)
+            + "\nGo on with the device and packages it was begun with, or delete it to begin anew:\n  "
+            + removal(path.parent)
+        )
+
+
+def _gradients_of(
+    recipe: Recipe,
+    run_dir: Path,
+    policy: Policy,
+    groups: Sequence[Group],
+    rows: Sequence[int],
+    projector: Projector,
+    share_prompt: bool,
+    on_halving: Callable[[Halving], None],
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Projected gradients of some rows, in their order; `groups` is the whole run, whatever the rows."""
+    from lean_align.gradients import prompt_gradients
+    from lean_align.grpo import read_second_moments
+
+    settings = recipe.gradients
+    ordinals = dict(zip((i for i, group in enumerate(groups) if group.learnability > 0), count()))
+    return prompt_gradients(
+        policy,
+        (groups[row] for row in rows),
+        projector,
+        temperature=recipe.rollouts.temperature,
+        token_budget=settings.token_budget,
+        logprob_chunk=settings.logprob_chunk,
+        loss=settings.loss,
+        rollouts=settings.rollouts,
+        max_new_tokens=recipe.rollouts.max_new_tokens,
+        share_prompt=share_prompt,
+        second_moments=read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
+        ordinals=[ordinals[row] for row in rows if row in ordinals],
+        on_halving=on_halving,
+    )

@@ -1,0 +1,71 @@
+"""What the trainings of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lean_align.artifacts import StageFolder, write_jsonl
+from lean_align.memory import Shortage, release_memory
+from lean_align.pipeline.backends import policy_to_train, training_backend
+from lean_align.pipeline.engines import keep_share
+from lean_align.pipeline.halving import recorder, smaller_trainer
+from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
+from lean_align.stages.inputs import reward
+from lean_align.types import Prompt
+
+
+def train_policy(
+    recipe: Recipe,
+    trainer: TrainerRecipe,
+    run_dir: Path,
+    start: str | None,
+    prompts: Sequence[Prompt],
+    stage: str,
+    folder: StageFolder,
+) -> list[dict[str, float]]:
+    """Train from a finished stage's adapter or a fresh one, with smaller micro-batches where memory runs out.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    trainer : TrainerRecipe
+        The recipe's training or warm-up, perhaps with other steps.
+    run_dir : Path
+    start : str or None
+        Folder of the stage whose adapter is trained on.
+    prompts : sequence of Prompt
+    stage : str
+        Names the training's random streams.
+    folder : StageFolder
+        Gets what `train_grpo` writes.
+
+    Returns
+    -------
+    list of dict
+        The log, a row a step.
+    """
+    section = "warmup" if isinstance(trainer, WarmupRecipe) else "training"
+    with training_backend(recipe, trainer, run_dir, folder) as backend:
+        from lean_align.grpo import train_grpo
+
+        while True:
+            policy = policy_to_train(recipe, trainer, run_dir, start, prompts, backend)
+            keep_share(policy, folder)
+            found = train_grpo(policy, prompts, trainer, recipe.rollouts, reward, folder.path, recipe.seed, stage)
+            if not isinstance(found, Shortage):
+                return found
+            del policy
+            release_memory()
+            trainer, halvings = smaller_trainer(trainer, recipe.rollouts.num_generations, section, found)
+            for halving in halvings:
+                recorder(folder, section)(halving)
+
+
+def keep_log(folder: StageFolder, log: Sequence[Mapping[str, float]], prompts: Sequence[Prompt], steps: int) -> None:
+    """Write a training's log, and leave its counts."""
+    from lean_align.grpo import generated_tokens, read_rewards
+
+    write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])
+    folder.counts |= {"n_prompts": len(prompts), "steps": steps}
+    folder.counts |= {"generated_tokens": generated_tokens(read_rewards(folder.path))}
