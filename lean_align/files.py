@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lean_align.advice import made_anew
 from lean_align.disk import disk_errors
@@ -19,6 +20,9 @@ MANIFEST = "manifest.json"
 
 _LONGEST_NAME = 200
 """Bytes of a file's name; most file systems take 255."""
+_TICK_NS = 100_000_000
+"""More than a tick of any kernel's clock, 1 to 10 ms."""
+_hashes: dict[tuple[int, ...], str] = {}
 
 
 def canonical_json(value: Any) -> str:
@@ -32,9 +36,29 @@ def text_hash(text: str) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    """SHA-256 of a file's bytes, as hexadecimal digits; a file is read once a process, and again when it was changed.
+
+    A change is seen by the file's size, inode and times.  Times go on in ticks of the kernel's clock, so that the hash
+    of a file which was touched just now is not kept: the next change might bear the same time.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        before = _stamp(file.fileno())
+        if before not in _hashes:
+            found = _digest(file)
+            if time.time_ns() - max(before[-2:]) < _TICK_NS or _stamp(file.fileno()) != before:
+                return found
+            _hashes[before] = found
+        return _hashes[before]
+
+
+def _stamp(file: int) -> tuple[int, ...]:
+    """What tells a file, and one state of it, from all others."""
+    now = os.fstat(file)
+    return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+
+
+def _digest(file: IO[bytes]) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_hash(folder: Path) -> str:

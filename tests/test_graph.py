@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
+from lean_align import files
 from lean_align.artifacts import stage_folder, write_text
 from lean_align.errors import RecipeError, StageError, StaleStageError
 from lean_align.pipeline.graph import stored_recipe
@@ -264,3 +267,43 @@ def test_a_damaged_recipe_of_a_run_says_who_writes_it_again(tmp_path: Path) -> N
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no recipe\.yaml\. Start one with: lean-align run RECIPE"):
         stored_recipe(tmp_path)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose bytes are read for a hash."""
+    found: list[str] = []
+    digest = files._digest
+
+    def counted(file: IO[bytes]) -> str:
+        found.append(file.name)
+        return digest(file)
+
+    monkeypatch.setattr(files, "_digest", counted)
+    return found
+
+
+def test_each_file_is_hashed_once_a_process(tmp_path: Path, hashed: list[str]) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data", "warmup", "rollouts", "gradients", "scores")
+    time.sleep(0.2)  # more than a tick of the clock
+    hashed.clear()
+    for _ in range(2):
+        GRAPH.check_run(recipe, run_dir)
+        assert all(GRAPH.is_finished(stage, recipe, run_dir) for stage in GRAPH.stages[:5])
+    assert len(hashed) == len({*hashed}) == 5 + 3  # outputs, data files, model
+
+
+@pytest.mark.parametrize("aged", [True, False], ids=["of before", "of this moment"])
+def test_a_change_that_keeps_size_and_time_is_seen(aged: bool, tmp_path: Path) -> None:
+    recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
+    finish(recipe, run_dir, "data")
+    path = run_dir / "data" / "result.txt"
+    if aged:
+        time.sleep(0.2)
+    GRAPH.check_run(recipe, run_dir)
+    before = path.stat()
+    path.write_text("atad")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(StaleStageError, match=r"result\.txt was changed"):
+        GRAPH.check_run(recipe, run_dir)
