@@ -12,6 +12,7 @@ import zoo
 
 from lean_align.errors import ModelError
 from lean_align.gradients import (
+    GradientSettings,
     attention,
     check_log_probs,
     check_model,
@@ -83,7 +84,8 @@ def literal_of(policy: Policy) -> torch.Tensor:
 
 
 def error_of(name: str, share_prompt: bool = True, token_budget: int = 4096, **settings) -> float:
-    ((_, found),) = take(policy_of(name, **settings), [group()], share_prompt=share_prompt, token_budget=token_budget)
+    way = GradientSettings(share_prompt=share_prompt, token_budget=token_budget)
+    ((_, found),) = take(policy_of(name, **settings), [group()], None, way)
     expected = literal_gradient(name, **settings)
     return ((found - expected).norm() / expected.norm()).item()
 
@@ -159,7 +161,7 @@ def test_layers_that_run_again_change_nothing(name):
 def test_dropout_stays_off_where_layers_run_again():
     policy = make_policy_of("qwen2", attention_dropout=0.5)
     checkpoint_layers(policy)
-    ((_, found),) = take(policy, [group()], share_prompt=False)
+    ((_, found),) = take(policy, [group()], None, GradientSettings(share_prompt=False))
     assert (found - literal_gradient("qwen2")).norm() < 1e-5 * found.norm()
 
 
@@ -180,7 +182,8 @@ def test_sdpa_leaves_caps_out_in_both_ways():
     policy = policy_of("gemma2", attn_logit_softcapping=1.0)
     policy.causal_lm.set_attn_implementation("sdpa")
     try:
-        ((_, shared),), ((_, plain),) = (list(take(policy, [group()], share_prompt=s)) for s in (True, False))
+        ways = [GradientSettings(share_prompt=shared) for shared in (True, False)]
+        ((_, shared),), ((_, plain),) = (list(take(policy, [group()], None, way)) for way in ways)
     finally:
         policy.causal_lm.set_attn_implementation("eager")
     assert (shared - plain).norm() < 1e-5 * plain.norm()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
 
 from lean_align.errors import OutOfMemoryError
 from lean_align.gradients.group import backward_group, micro_batches
 from lean_align.gradients.rows import GradientRow
+from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.weights import completion_weights
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
@@ -32,24 +33,16 @@ class BudgetedBackward:
     policy : Policy
     row : GradientRow
         Collects each gradient; what a pass left there that ran out of memory is dropped.
-    token_budget : int
-        To begin with.  A group that does not fit halves it, for itself and for those that follow.
+    settings : GradientSettings
+        To begin with.  A group that does not fit halves `token_budget`, for itself and for those that follow.
     on_halving : callable
         Told of each halving.
-    **options
-        Of `backward_group`.
     """
 
     def __init__(
-        self,
-        policy: Policy,
-        row: GradientRow,
-        token_budget: int,
-        on_halving: Callable[[Halving], None],
-        **options: Any,
+        self, policy: Policy, row: GradientRow, settings: GradientSettings, on_halving: Callable[[Halving], None]
     ) -> None:
-        self.policy, self.row, self.token_budget = policy, row, token_budget
-        self.on_halving, self.options = on_halving, options
+        self.policy, self.row, self.settings, self.on_halving = policy, row, settings, on_halving
 
     def run(self, group: Group) -> None:
         """Leave the group's gradient in the row.
@@ -65,19 +58,18 @@ class BudgetedBackward:
 
     def _collect(self, group: Group) -> None:
         with self.row.collecting():
-            backward_group(self.policy, group, token_budget=self.token_budget, **self.options)
+            backward_group(self.policy, group, self.settings)
 
     def _halve(self, group: Group, shortage: Shortage) -> None:
-        options = self.options
-        chosen = completion_weights(group, options["loss"], options["rollouts"], options["max_new_tokens"])
-        prompt = 0 if options["share_prompt"] else len(self.policy.encoder.encode(group.prompt))
+        settings, chosen = self.settings, completion_weights(group, self.settings)
+        prompt = 0 if settings.share_prompt else len(self.policy.encoder.encode(group.prompt))
         lengths = [prompt + group.completions[i].n_tokens for i in chosen]
-        budget = smaller_budget(lengths, self.token_budget, padded=not options["share_prompt"])
+        budget = smaller_budget(lengths, settings.token_budget, padded=not settings.share_prompt)
         if budget is None:
             raise OutOfMemoryError(
                 f"no memory for the gradient of {group.prompt.prompt_id}, with one completion of up to {max(lengths)} "
                 f"tokens at a time ({shortage}). Rows written before are kept. Lower gradients.logprob_chunk (now "
-                f"{options['logprob_chunk']}) or rollouts.max_new_tokens, or set gradients.gradient_checkpointing=true."
+                f"{settings.logprob_chunk}) or rollouts.max_new_tokens, or set gradients.gradient_checkpointing=true."
             )
-        self.token_budget = budget
+        self.settings = replace(settings, token_budget=budget)
         self.on_halving(Halving(f"gradient of {group.prompt.prompt_id}", "token_budget", budget, shortage))

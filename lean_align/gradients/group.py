@@ -14,6 +14,7 @@ from lean_align.gradients.log_probs import (
     run_prompt,
     token_log_probs,
 )
+from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.shared_prompt import shared_prompt_attention, wide_leaf
 from lean_align.gradients.weights import completion_weights
 from lean_align.policy import Policy
@@ -36,18 +37,7 @@ def micro_batches(lengths: Sequence[int], token_budget: int, padded: bool = True
     return runs
 
 
-def backward_group(
-    policy: Policy,
-    group: Group,
-    *,
-    temperature: float = 1.0,
-    token_budget: int = 4096,
-    logprob_chunk: int = 1024,
-    loss: str = "grpo",
-    rollouts: str = "all",
-    max_new_tokens: int | None = None,
-    share_prompt: bool = True,
-) -> None:
+def backward_group(policy: Policy, group: Group, settings: GradientSettings = GradientSettings()) -> None:
     """Add the gradient of a group's loss to `.grad` of the policy's LoRA parameters.
 
     Parameters
@@ -55,8 +45,7 @@ def backward_group(
     policy : Policy
     group : Group
         With rewards that differ.
-    temperature, token_budget, logprob_chunk, loss, rollouts, max_new_tokens, share_prompt
-        See `prompt_gradients`.
+    settings : GradientSettings
 
     Raises
     ------
@@ -69,22 +58,22 @@ def backward_group(
     and the prompt's own backward pass comes last and once.  In one graph for both, autograd would hold the
     packed run's gradient of every LoRA matrix until the prompt's was there.
     """
-    weights = completion_weights(group, loss, rollouts, max_new_tokens)
+    weights = completion_weights(group, settings)
     chosen = [group.completions[i] for i in weights]
     per_completion = torch.tensor(list(weights.values()), dtype=torch.float64, device=policy.device)
     prompt_ids, head = policy.encoder.encode(group.prompt), OutputLayer(policy.causal_lm)
 
     def backward(tokens: TokenStates, run: range) -> None:
         per_token = per_completion[run.start : run.stop][tokens.completion]
-        backward_tokens(head, tokens, per_token, temperature, logprob_chunk)
+        backward_tokens(head, tokens, per_token, settings.temperature, settings.logprob_chunk)
 
     whole = [len(prompt_ids) + c.n_tokens for c in chosen]
     alone = beyond_rope(policy.causal_lm, max(whole))
-    if alone or not share_prompt:
-        for run in micro_batches(whole, 0 if alone else token_budget):
+    if alone or not settings.share_prompt:
+        for run in micro_batches(whole, 0 if alone else settings.token_budget):
             backward(plain_states(policy, prompt_ids, chosen[run.start : run.stop]), run)
         return
-    runs = micro_batches([c.n_tokens for c in chosen], token_budget, padded=False)
+    runs = micro_batches([c.n_tokens for c in chosen], settings.token_budget, padded=False)
     with shared_prompt_attention(policy):
         prompt, last_state = run_prompt(policy, prompt_ids)
         outputs, leaves = prompt.cut()

@@ -5,39 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lean_align.recipe import RolloutRecipe, TrainerRecipe
+from lean_align.grpo.settings import TrainerSettings
+from lean_align.recipe import TrainerRecipe
+from lean_align.rng import seed_for
 
 
-def trainer_fields(
-    trainer: TrainerRecipe, rollouts: RolloutRecipe, folder: Path, seed: int, device: str, bf16: bool
-) -> dict[str, Any]:
+def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: bool) -> dict[str, Any]:
     """Every GRPOConfig field that bears on the result, on memory or on what is written.
 
     Parameters
     ----------
-    trainer : TrainerRecipe
-    rollouts : RolloutRecipe
+    settings : TrainerSettings
     folder : Path
         Where checkpoints go.
-    seed : int
-        In [0, 2**31).
     device : str
         `cpu` or `cuda`.
     bf16 : bool
         Mixed precision; on CUDA only.
     """
-    completions = trainer.prompts_per_step * rollouts.num_generations
+    trainer, seed = settings.trainer, seed_for(settings.seed, settings.stage) % 2**31
     return {
         **_optimiser_fields(trainer),
         "output_dir": str(folder),
         "per_device_train_batch_size": trainer.micro_batch,
-        "gradient_accumulation_steps": completions // trainer.micro_batch,
+        "gradient_accumulation_steps": settings.completions_per_step // trainer.micro_batch,
         "generation_batch_size": None,
-        "steps_per_generation": trainer.sampled_at_once(rollouts.num_generations) // trainer.micro_batch,
+        "steps_per_generation": settings.sampled_at_once // trainer.micro_batch,
         "num_iterations": 1,
-        "num_generations": rollouts.num_generations,
-        "max_completion_length": rollouts.max_new_tokens,
-        "temperature": rollouts.temperature,
+        "num_generations": settings.num_generations,
+        "max_completion_length": settings.max_new_tokens,
+        "temperature": settings.temperature,
         "top_p": 1.0,
         "top_k": 0,
         "min_p": None,

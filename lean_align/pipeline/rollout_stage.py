@@ -25,15 +25,7 @@ def sample_rollouts(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     from lean_align.rollouts import Sampling, complete, complete_sequentially
 
     settings = recipe.rollouts
-    sampling = Sampling(
-        recipe.selection_generations,
-        settings.temperature,
-        settings.max_new_tokens,
-        settings.batch_size,
-        recipe.seed,
-        "rollouts",
-        settings.window,
-    )
+    sampling = Sampling.of_rollouts(recipe)
     prompts, path = read_prompts(run_dir, "train"), folder.path / ROLLOUTS
     record = recorder(folder, "rollouts")
     # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained

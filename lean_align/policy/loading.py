@@ -51,6 +51,11 @@ class Policy:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
+    def lora_sizes(self) -> dict[str, int]:
+        """Number of entries of each trainable parameter, in the model's order."""
+        return {name: parameter.numel() for name, parameter in self.lora_parameters.items()}
+
+    @property
     def pad_token_id(self) -> int:
         """Id that fills up short rows; the first end token where the tokenizer has none."""
         pad = self.encoder.tokenizer.pad_token_id

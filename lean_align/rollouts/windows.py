@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
 
@@ -45,6 +46,27 @@ class Sampling:
     window: int = 512
     top_p: float = 1.0
     first_index: int = 0
+
+    @classmethod
+    def of_rollouts(cls, recipe: Recipe) -> Sampling:
+        """That of a recipe's rollouts: what success rates and gradients are taken from."""
+        settings, count = recipe.rollouts, recipe.selection_generations
+        drawn = count, settings.temperature, settings.max_new_tokens
+        return cls(*drawn, settings.batch_size, recipe.seed, "rollouts", settings.window)
+
+    @classmethod
+    def of_evaluation(
+        cls,
+        recipe: Recipe,
+        problems: str,
+        num_samples: int,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> Sampling:
+        """That of a set of problems, by its name: the noise is the same for every model."""
+        settings, drawn = recipe.evaluation, (num_samples, temperature, max_new_tokens)
+        return cls(*drawn, settings.batch_size, recipe.seed, problems, settings.window, top_p)
 
     @property
     def indices(self) -> range:
