@@ -22,6 +22,7 @@ import pyarrow.parquet
 from lean_align.advice import made_anew
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
 from lean_align.errors import StageError
+from lean_align.files import cut_file, whole_rows
 from lean_align.pipeline.gradient_stage import groups_to_learn
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.inputs import read_groups, read_prompts, sampling_policy
@@ -139,20 +140,13 @@ def _fill_table(
 def _whole_rows(path: Path, prompt_ids: Sequence[str]) -> list[Row]:
     """Rows of an earlier attempt; the file is cut after the last whole one."""
     rows: list[Row] = []
+    end = 0
     path.touch()
-    with path.open("rb+") as file:
-        end = 0
-        for line in file:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None
-            if row is None:  # torn by a kill
-                break
-            found = row.get("prompt_id") if isinstance(row, dict) else None
-            if len(rows) == len(prompt_ids) or found != prompt_ids[len(rows)]:
-                raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. {made_anew(path)}")
-            rows.append(row)
-            end += len(line)
-        file.truncate(end)
+    for row, stop in whole_rows(path):
+        found = row.get("prompt_id") if isinstance(row, dict) else None
+        if len(rows) == len(prompt_ids) or found != prompt_ids[len(rows)]:
+            raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. {made_anew(path)}")
+        rows.append(row)
+        end = stop
+    cut_file(path, end)
     return rows

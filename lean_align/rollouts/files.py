@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lean_align.advice import made_anew
 from lean_align.errors import OutOfMemoryError, StageError
+from lean_align.files import cut_file, whole_rows
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.progress import Progress
 from lean_align.rollouts.engines import Engine
@@ -172,22 +173,14 @@ def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], indice
         return 0
     expected = [(prompt.prompt_id, index) for window in windows for prompt in window for index in indices]
     ends: list[int] = []
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None
-            if row is None:  # torn by a kill: this window is made again
-                break
-            found = (row.get("prompt_id"), row.get("index")) if isinstance(row, dict) else None
-            if len(ends) >= len(expected) or found != expected[len(ends)]:
-                raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. {made_anew(path)}")
-            ends.append(file.tell())
+    for row, end in whole_rows(path):
+        found = (row.get("prompt_id"), row.get("index")) if isinstance(row, dict) else None
+        if len(ends) >= len(expected) or found != expected[len(ends)]:
+            raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. {made_anew(path)}")
+        ends.append(end)
     done, kept = 0, 0
     while done < len(windows) and kept + len(windows[done]) * len(indices) <= len(ends):
         kept += len(windows[done]) * len(indices)
         done += 1
-    with path.open("rb+") as file:
-        file.truncate(ends[kept - 1] if kept else 0)
+    cut_file(path, ends[kept - 1] if kept else 0)
     return done
