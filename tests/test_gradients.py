@@ -13,11 +13,11 @@ from lean_align.gradients import (
     advantages,
     check_log_probs,
     completion_log_probs,
-    micro_batches,
     path_of,
     prompt_gradients,
 )
 from lean_align.gradients.budget import smaller_budget
+from lean_align.policy.forward import micro_batches
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.projection import SjltProjector, make_projector
 from lean_align.types import Group

@@ -26,8 +26,8 @@ from lean_align.gradients import prompt_gradients as take
 from lean_align.policy import Policy
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.families import family_of
+from lean_align.policy.forward import beyond_rope
 from lean_align.policy.output_layer import OutputLayer
-from lean_align.policy.positions import beyond_rope
 from lean_align.recipe import LoraRecipe
 from lean_align.signals import HiddenStates, check_output_layer
 from lean_align.signals.forward import token_losses

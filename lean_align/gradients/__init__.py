@@ -27,7 +27,7 @@ from lean_align.errors import ModelError
 from lean_align.gradients.budget import BudgetedBackward
 from lean_align.gradients.checking import check_log_probs, check_model
 from lean_align.gradients.checkpointing import checkpoint_layers
-from lean_align.gradients.group import backward_group, completion_log_probs, micro_batches
+from lean_align.gradients.group import backward_group, completion_log_probs
 from lean_align.gradients.paths import GradientPath, gradient_path, path_of
 from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.settings import GradientSettings
@@ -49,7 +49,6 @@ __all__ = [
     "completion_log_probs",
     "completion_weights",
     "gradient_path",
-    "micro_batches",
     "path_of",
     "prompt_gradients",
 ]

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lean_align.errors import OutOfMemoryError
-from lean_align.gradients.group import backward_group, micro_batches
+from lean_align.gradients.group import backward_group
 from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.weights import completion_weights
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
+from lean_align.policy.forward import micro_batches
 from lean_align.types import Group
 
 

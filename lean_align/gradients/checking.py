@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from lean_align.errors import ModelError
 from lean_align.gradients.group import completion_log_probs
 from lean_align.gradients.paths import PLAIN, GradientPath, path_of
 from lean_align.policy import Policy
+from lean_align.policy.forward import CHECKED_TOKENS, own_log_probs, refuse_gap, tolerated_gap
 from lean_align.types import Completion, Group, Prompt
 
-CHECKED_TOKENS = 64
 _QUESTION = Prompt("check", "Ann has 12 apples and finds 7 more. How many apples does she have?", "19")
 _ANSWERS = ("12 + 7 = 19, so Ann has 19 apples.", "She has 12 of them.")
 
@@ -34,9 +33,7 @@ def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True) -> 
     Raises
     ------
     ModelError
-        When the mean difference over the tokens of a completion is above 0.01 nats by the plain way too, or above 0.2
-        for a model that computes in 16 bits: there, rounding alone gave SmolLM2-135M 0.04 to 0.06 (and less than
-        0.0001 in float32).
+        When the mean difference over the tokens of a completion is more than rounding by the plain way too.
     """
     completions = [_first_tokens(completion, CHECKED_TOKENS) for completion in group.completions[:2]]
     return _checked(policy, policy.encoder.encode(group.prompt), completions, share_prompt)
@@ -53,30 +50,17 @@ def check_model(policy: Policy, share_prompt: bool = True) -> GradientPath:
 def _checked(
     policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion], share_prompt: bool
 ) -> GradientPath:
-    path, tolerance = path_of(policy, share_prompt), 0.2 if policy.causal_lm.dtype.itemsize == 2 else 0.01
-    theirs = [_own_log_probs(policy, prompt_ids, completion) for completion in completions]
+    path = path_of(policy, share_prompt)
+    theirs = [own_log_probs(policy, [*prompt_ids, *c.token_ids], len(prompt_ids)) for c in completions]
     if path.shares_prompt:
         gap = _gap(policy, prompt_ids, completions, theirs, True)
-        if gap <= tolerance:
+        if gap <= tolerated_gap(policy):
             return path
         path = GradientPath(PLAIN, f"behind a shared prompt, log-probabilities are {gap:.3g} off the model's own")
     gap = _gap(policy, prompt_ids, completions, theirs, False)
-    if not gap <= tolerance:
-        raise ModelError(
-            f"log-probabilities as the gradient stage computes them differ from the model's own by {gap:.3g} on "
-            f"average (expected at most {tolerance}): {type(policy.causal_lm).__name__} does something between its "
-            "layers and its logits that is not reproduced. Choose another model, or a selection.method without "
-            "gradients."
-        )
+    advice = "Choose another model, or a selection.method without gradients."
+    refuse_gap(policy, gap, "as the gradient stage computes them", "", advice)
     return path
-
-
-def _own_log_probs(policy: Policy, prompt_ids: Sequence[int], completion: Completion) -> torch.Tensor:
-    ids = torch.tensor([[*prompt_ids, *completion.token_ids]], device=policy.device)
-    with torch.no_grad():
-        output = policy.model(input_ids=ids, use_cache=False, logits_to_keep=completion.n_tokens + 1)
-    logits: torch.Tensor = output.logits[0, -completion.n_tokens - 1 : -1].float()
-    return logits.log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])[:, 0]
 
 
 def _gap(

@@ -12,29 +12,14 @@ from lean_align.gradients.log_probs import (
     packed_states,
     plain_states,
     run_prompt,
-    token_log_probs,
 )
 from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.shared_prompt import shared_prompt_attention, wide_leaf
 from lean_align.gradients.weights import completion_weights
 from lean_align.policy import Policy
+from lean_align.policy.forward import beyond_rope, chunked_log_probs, micro_batches
 from lean_align.policy.output_layer import OutputLayer
-from lean_align.policy.positions import beyond_rope
 from lean_align.types import Completion, Group
-
-
-def micro_batches(lengths: Sequence[int], token_budget: int, padded: bool = True) -> list[range]:
-    """Cut consecutive rows into runs that keep to the budget, counted with padding or without; a row always fits."""
-    runs, first = [], 0
-    for i in range(1, len(lengths) + 1):
-        if i < len(lengths):
-            rows = lengths[first : i + 1]
-            if (max(rows) * len(rows) if padded else sum(rows)) <= token_budget:
-                continue
-        if i > first:
-            runs.append(range(first, i))
-        first = i
-    return runs
 
 
 def backward_group(policy: Policy, group: Group, settings: GradientSettings = GradientSettings()) -> None:
@@ -114,7 +99,6 @@ def completion_log_probs(
     completion : (total completion tokens,) int64
         Which completion each token belongs to.
     """
-    head = OutputLayer(policy.causal_lm)
     alone = beyond_rope(policy.causal_lm, len(prompt_ids) + max(c.n_tokens for c in completions))
     with torch.no_grad():
         if share_prompt and not alone:
@@ -123,7 +107,6 @@ def completion_log_probs(
         else:
             batches = [[c] for c in completions] if alone else [completions]
             runs = [plain_states(policy, prompt_ids, batch) for batch in batches]
-        states, targets = torch.cat([run.states for run in runs]), torch.cat([run.targets for run in runs])
-        row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
-        chunks = zip(torch.split(states, logprob_chunk), torch.split(targets, logprob_chunk))
-        return torch.cat([token_log_probs(head, *chunk, temperature) for chunk in chunks]), row
+    states, targets = torch.cat([run.states for run in runs]), torch.cat([run.targets for run in runs])
+    row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
+    return chunked_log_probs(policy, states, targets, logprob_chunk, temperature), row
