@@ -16,7 +16,7 @@ from lean_align.gradients import (
     path_of,
     prompt_gradients,
 )
-from lean_align.gradients.budget import smaller_budget
+from lean_align.gradients.group import smaller_budget
 from lean_align.policy.forward import micro_batches
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.projection import SjltProjector, make_projector

@@ -13,7 +13,6 @@ import zoo
 from lean_align.errors import ModelError
 from lean_align.gradients import (
     GradientSettings,
-    attention,
     check_log_probs,
     check_model,
     checkpoint_layers,
@@ -30,7 +29,7 @@ from lean_align.policy.forward import beyond_rope
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.recipe import LoraRecipe
 from lean_align.signals import HiddenStates, check_output_layer
-from lean_align.signals.forward import token_losses
+from lean_align.signals.states import token_losses
 from lean_align.types import Completion, Group, Prompt
 
 PROMPT = tuple(torch.randint(6, 60, (19,), generator=torch.Generator().manual_seed(7)).tolist())
@@ -119,9 +118,9 @@ def test_a_model_with_a_running_state_takes_the_plain_way_and_says_so(name, caps
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3", "gpt_oss", "phi3"])
 def test_a_window_of_one_token_more_is_caught(name, monkeypatch):
-    rule = attention.LayerMask._mask
+    rule = shared_prompt.LayerMask._mask
     monkeypatch.setattr(
-        attention.LayerMask,
+        shared_prompt.LayerMask,
         "_mask",
         lambda self, *sizes: rule(replace(self, sees=lambda b, h, q, k: self.sees(b, h, q - 1, k) | (q == k)), *sizes),
     )
@@ -130,7 +129,7 @@ def test_a_window_of_one_token_more_is_caught(name, monkeypatch):
 
 @pytest.mark.parametrize(("name", "left_out"), [("gemma2", "softcap"), ("gpt_oss", "sinks")])
 def test_attention_without_its_cap_or_sinks_is_caught(name, left_out, monkeypatch):
-    explicit, own = attention.explicit_attention, {"attn_logit_softcapping": 2.0} if left_out == "softcap" else {}
+    explicit, own = shared_prompt.explicit_attention, {"attn_logit_softcapping": 2.0} if left_out == "softcap" else {}
     assert error_of(name, **own) < 1e-5
     monkeypatch.setattr(
         shared_prompt, "explicit_attention", lambda *rows, **options: explicit(*rows, **{**options, left_out: None})

@@ -22,8 +22,7 @@ from lean_align.plan.costs import whole_weights
 from lean_align.plan.pool import _known_benchmarks
 from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy import load_policy
-from lean_align.policy.known_models import KNOWN_MODELS
-from lean_align.policy.shapes import loading_bytes, shape_policy, weight_bytes, with_prompt_length
+from lean_align.policy.shapes import KNOWN_MODELS, loading_bytes, shape_policy, weight_bytes, with_prompt_length
 from lean_align.recipe import load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")

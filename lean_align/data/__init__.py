@@ -20,7 +20,6 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 """
 
 from lean_align.data.files import FORMATS, is_local, local_files
-from lean_align.data.naming import fields_for
 from lean_align.data.preparing import (
     Census,
     PreparedPrompts,
@@ -34,6 +33,7 @@ from lean_align.data.reading import (
     TEST_SEED,
     TRAIN_SEED,
     data_sources,
+    fields_for,
     load_rows,
     read_rows,
     testbed_pool,

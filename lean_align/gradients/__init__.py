@@ -24,16 +24,14 @@ from dataclasses import replace
 import torch
 
 from lean_align.errors import ModelError
-from lean_align.gradients.budget import BudgetedBackward
-from lean_align.gradients.checking import check_log_probs, check_model
-from lean_align.gradients.checkpointing import checkpoint_layers
-from lean_align.gradients.group import backward_group, completion_log_probs
-from lean_align.gradients.paths import GradientPath, gradient_path, path_of
+from lean_align.gradients.group import BudgetedBackward, backward_group, completion_log_probs
+from lean_align.gradients.paths import GradientPath, check_log_probs, check_model, gradient_path, path_of
 from lean_align.gradients.rows import GradientRow
 from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.weights import advantages, completion_weights
 from lean_align.memory import Halving
 from lean_align.policy import Policy
+from lean_align.policy.forward import checkpoint_layers
 from lean_align.progress import say
 from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Group

@@ -1,11 +1,13 @@
-"""How a training goes: the record that the stages, the bench and the plan share."""
+"""How a training goes: the record that stages, bench and plan share, and trl's own configuration from it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from lean_align.recipe import Recipe, TrainerRecipe
+from lean_align.rng import seed_for
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,107 @@ class TrainerSettings:
     def sampled_at_once(self) -> int:
         """Completions that are sampled in one batch."""
         return self.trainer.sampled_at_once(self.num_generations)
+
+
+def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: bool) -> dict[str, Any]:
+    """Every GRPOConfig field that bears on the result, on memory or on what is written.
+
+    Parameters
+    ----------
+    settings : TrainerSettings
+    folder : Path
+        Where checkpoints go.
+    device : str
+        `cpu` or `cuda`.
+    bf16 : bool
+        Mixed precision; on CUDA only.
+    """
+    trainer, seed = settings.trainer, seed_for(settings.seed, settings.stage) % 2**31
+    return {
+        **_optimiser_fields(trainer),
+        "output_dir": str(folder),
+        "per_device_train_batch_size": trainer.micro_batch,
+        "gradient_accumulation_steps": settings.completions_per_step // trainer.micro_batch,
+        "generation_batch_size": None,
+        "steps_per_generation": settings.sampled_at_once // trainer.micro_batch,
+        "num_iterations": 1,
+        "num_generations": settings.num_generations,
+        "max_completion_length": settings.max_new_tokens,
+        "temperature": settings.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": None,
+        "repetition_penalty": 1.0,
+        "generation_kwargs": None,
+        "loss_type": "grpo",
+        "scale_rewards": "group",
+        "importance_sampling_level": "token",
+        "beta": trainer.beta,
+        "epsilon": trainer.epsilon,
+        "epsilon_high": trainer.epsilon,
+        "delta": None,
+        "mask_truncated_completions": False,
+        "sync_ref_model": False,
+        "top_entropy_quantile": 1.0,
+        "entropy_coef": 0.0,
+        "use_adaptive_entropy": False,
+        "off_policy_mask_threshold": None,
+        "reward_weights": None,
+        "multi_objective_aggregation": "sum_then_normalize",
+        "disable_dropout": True,
+        "cast_lm_head_to_fp32": False,
+        "shuffle_dataset": False,
+        "remove_unused_columns": False,
+        "dataloader_drop_last": False,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": device == "cuda",
+        "use_vllm": False,
+        "use_liger_kernel": False,
+        "use_transformers_continuous_batching": False,
+        "bf16": bf16,
+        "fp16": False,
+        "tf32": None,
+        "use_cpu": device == "cpu",
+        "torch_compile": False,
+        "auto_find_batch_size": False,
+        "full_determinism": False,
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "steps",
+        "save_steps": trainer.save_steps,
+        "save_total_limit": 2,
+        "save_only_model": False,
+        "load_best_model_at_end": False,
+        "eval_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_first_step": False,
+        "logging_nan_inf_filter": False,
+        "log_completions": False,
+        "log_level": "error",
+        "disable_tqdm": True,
+        "report_to": "none",
+        "push_to_hub": False,
+    }
+
+
+def _optimiser_fields(trainer: TrainerRecipe) -> dict[str, Any]:
+    return {
+        "max_steps": trainer.steps,
+        "num_train_epochs": 1,
+        "learning_rate": trainer.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup" if trainer.lr_scheduler == "constant" else trainer.lr_scheduler,
+        "lr_scheduler_kwargs": None,
+        "warmup_steps": trainer.lr_warmup_steps,
+        "optim": trainer.optimizer,
+        "optim_args": None,
+        "weight_decay": trainer.weight_decay,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "max_grad_norm": trainer.max_grad_norm,
+        "label_smoothing_factor": 0.0,
+        "neftune_noise_alpha": None,
+        "gradient_checkpointing": trainer.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if trainer.gradient_checkpointing else None,
+    }

@@ -22,10 +22,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.errors import StageError
-from lean_align.grpo.fields import trainer_fields
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
-from lean_align.grpo.settings import TrainerSettings
+from lean_align.grpo.settings import TrainerSettings, trainer_fields
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
 from lean_align.policy.saving import like_other_files, writing_tensors

@@ -4,8 +4,8 @@ Pass 1 draws completions 0 .. first - 1 of every prompt, pass 2 completions firs
 rewards are not all equal.  A completion's noise is that of its index, so each is the one that G completions of every
 prompt would have held there, but for rounding: a batch of other rows rounds otherwise.
 
-Each pass has a file of its own, continued after a kill as `files.complete` does.  Which prompts pass 2 takes follows
-from pass 1's file alone.  Both lie in one order, longest prompt first, and are merged line by line.
+Each pass has a file of its own, continued after a kill as `completions.complete` does.  Which prompts pass 2 takes
+follows from pass 1's file alone.  Both lie in one order, longest prompt first, and are merged line by line.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 from lean_align.advice import made_anew
 from lean_align.errors import StageError
 from lean_align.memory import Halving
+from lean_align.rollouts.completions import Reward, complete
 from lean_align.rollouts.engines import Engine
-from lean_align.rollouts.files import Reward, complete
-from lean_align.rollouts.windows import Sampling
+from lean_align.rollouts.sampling import Sampling
 from lean_align.types import Prompt
 
 FIRST, MORE = "first.jsonl", "more.jsonl"

@@ -16,8 +16,8 @@ from lean_align.rollouts.attention import grouped_heads
 from lean_align.rollouts.cache import SlotCache
 from lean_align.rollouts.drawing import DecodeRow, Drawing, Noise
 from lean_align.rollouts.equal_lengths import EqualLengths
-from lean_align.rollouts.support import EQUAL_LENGTHS, check_prefilled, rollout_path
-from lean_align.rollouts.windows import Sampling
+from lean_align.rollouts.paths import EQUAL_LENGTHS, check_prefilled, rollout_path
+from lean_align.rollouts.sampling import Sampling
 
 REFILL = 0.25
 """Share of the slots that must be free before prompts join: fewer, larger prefills."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from lean_align.policy import Policy, PromptEncoder
 from lean_align.rollouts.decoding import decode
-from lean_align.rollouts.windows import Sampling
+from lean_align.rollouts.sampling import Sampling
 from lean_align.types import Prompt
 
 Groups = Sequence[Sequence[tuple[int, ...]]]

@@ -15,7 +15,7 @@ from lean_align.files import cut_file, whole_rows
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.progress import Progress
 from lean_align.rollouts.engines import Engine
-from lean_align.rollouts.windows import Sampling, make_windows
+from lean_align.rollouts.sampling import Sampling, make_windows
 from lean_align.types import Completion, Group, Prompt
 
 Reward = Callable[[str, str], float]
