@@ -23,8 +23,7 @@ from growth import grows_faster_than
 
 from lean_align.errors import DataError, StageError
 from lean_align.verify import MAX_ANSWER_CHARS, TAIL_CHARS, extract_answer, math_worker, parse_gold, verify, verify_many
-from lean_align.verify.numbers import plain_number
-from lean_align.verify.units import NOT_UNITS
+from lean_align.verify.numbers import NOT_UNITS, plain_number
 
 DATA = Path(os.environ.get("LEAN_ALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -6,7 +6,7 @@ columns of their own (`option_columns`).  The gold is
 
 1. an option's label, with or without brackets, a period, or the option's text behind it: `B`, `(B)`, `B) 7`;
 2. a whole number that is no text: the option at that place, counted from 0, or from 1 where the file shows it
-   (`places.py`);
+   (`first_place`);
 3. the text of exactly one option;
 4. a whole number as text (CSV has no other): the option at that place, likewise.
 

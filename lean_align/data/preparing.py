@@ -12,10 +12,9 @@ from typing import Any
 from lean_align.contamination import Contamination, ContaminationPair, find_contamination
 from lean_align.data.answers import NO_ANSWER
 from lean_align.data.columns import RowError
-from lean_align.data.places import first_place, letters_without_options
 from lean_align.data.questions import NO_PROMPT
 from lean_align.data.reading import fields_for
-from lean_align.data.rows import read_prompt
+from lean_align.data.rows import first_place, letters_without_options, read_prompt
 from lean_align.errors import DataError
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for

@@ -34,17 +34,16 @@ of the first differ (`allocation.complete_sequentially`).
 
 from __future__ import annotations
 
-from lean_align.rollouts.allocation import complete_sequentially
 from lean_align.rollouts.completions import (
     Reward,
     complete,
+    complete_sequentially,
     generate_batch,
     group_completions,
     read_completions,
 )
-from lean_align.rollouts.decoding import Decoded, decode
-from lean_align.rollouts.engines import Engine, TransformersEngine
-from lean_align.rollouts.sampling import Sampling, make_windows
+from lean_align.rollouts.decoding import Decoded, TransformersEngine, decode
+from lean_align.rollouts.sampling import Engine, Sampling, make_windows
 
 __all__ = [
     "Decoded",

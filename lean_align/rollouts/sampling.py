@@ -1,13 +1,15 @@
-"""How completions are drawn, and the windows of prompts that are decoded and written as one."""
+"""How completions are drawn, the windows of prompts that are decoded and written as one, and what decodes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.policy import PromptEncoder
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
@@ -106,3 +108,31 @@ def make_windows(
     return tuple(
         tuple(prompts[i] for i in order[start : start + per_window]) for start in range(0, len(order), per_window)
     )
+
+
+Groups = Sequence[Sequence[tuple[int, ...]]]
+
+
+class Engine(Protocol):
+    """Samples the completions of some prompts.
+
+    Attributes
+    ----------
+    encoder : PromptEncoder
+    eos_token_ids : tuple of int
+        Any of them ends a completion.
+    """
+
+    @property
+    def encoder(self) -> PromptEncoder: ...  # noqa: D102
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def with_encoder(self, encoder: PromptEncoder) -> Engine:
+        """The same engine, to which prompts are put in another way."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None]) -> Groups:
+        """Token ids by prompt and index, an end token the last; `advance` is told how many have just ended."""
+        ...

@@ -34,8 +34,7 @@ from lean_align.errors import OutOfMemoryError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import PromptEncoder
 from lean_align.rng import seed_for
-from lean_align.rollouts.engines import Groups
-from lean_align.rollouts.sampling import Sampling
+from lean_align.rollouts.sampling import Groups, Sampling
 from lean_align.types import Prompt
 
 _BLOCK = 128  # tokens whose keys and values vLLM keeps together on a CPU; fewer on a card

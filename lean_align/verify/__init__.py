@@ -1,6 +1,6 @@
 r"""Whether the final answer of a completion equals the gold: the reward, in {0.0, 1.0}.
 
-Only what follows a completion's thinking counts (thinking.py).  The first rule that finds an answer decides
+Only what follows a completion's thinking counts (extraction.py).  The first rule that finds an answer decides
 (extraction.py):
 
 1. the last `<answer>`;
@@ -33,16 +33,14 @@ from decimal import Decimal
 from fractions import Fraction
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, concluded, find, find_answer, words_alone
+from lean_align.verify.extraction import TAIL_CHARS, after_thinking, concluded, find, find_answer, words_alone
 from lean_align.verify.golds import completion_text, gold_text, mend_gold, unanswerable
 from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
 from lean_align.verify.numbers import plain_number
 from lean_align.verify.pool import Question, ask_all
 from lean_align.verify.readings import has_option, same_number, without_label
-from lean_align.verify.signs import plain_signs
-from lean_align.verify.spelling import spelled
+from lean_align.verify.spelling import plain_signs, spelled
 from lean_align.verify.structure import same_value
-from lean_align.verify.thinking import after_thinking
 
 __all__ = [
     "CALL_SECONDS",
@@ -165,7 +163,7 @@ def _same(gold: str, found: str) -> tuple[bool | None, str]:
 
 
 def extract_answer(completion: str) -> str | None:
-    """The final answer of a completion, by the module's rules 1 to 7, in plain signs (signs.py).
+    """The final answer of a completion, by the module's rules 1 to 7, in plain signs (spelling.py).
 
     Returns
     -------

@@ -13,7 +13,7 @@ from lean_align.verify.exact import exact
 from lean_align.verify.latex import tokens
 from lean_align.verify.math_worker import math_equal
 from lean_align.verify.numbers import plain_number
-from lean_align.verify.signs import plain_signs
+from lean_align.verify.spelling import plain_signs
 from lean_align.verify.structure import same_value
 from lean_align.verify.sums import Sum
 
