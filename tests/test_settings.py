@@ -36,6 +36,7 @@ RECIPE = load_recipe(  # nothing of it is what a record has by itself
         "rollouts.window": 99,
         "rollouts.num_generations": 4,
         "selection.num_generations": 6,
+        "warmup.micro_batch": 4,
         "training.micro_batch": 4,
         "training.beta": 0.1,
         "training.gradient_checkpointing": True,
@@ -129,7 +130,7 @@ def test_trainings(bench, monkeypatch):
     monkeypatch.setattr(training_stages, "training_backend", nothing)
     for name in ("policy_to_train", "keep_share"):
         monkeypatch.setattr(training_stages, name, lambda *given: None)
-    stage = (RECIPE, RECIPE.training, bench, None, [], "training", None)
+    stage = (RECIPE, RECIPE.training, bench, None, [], "training", SimpleNamespace(path=bench))
     assert handed(training_stages.train_policy, *stage) == expected
     timed = expected.with_trainer(backend="trl", steps=3, save_steps=3)
     assert handed(pieces.training, bench, "trl", 3) == timed
