@@ -105,7 +105,7 @@ def sampling_engine(
     import torch
 
     from lean_align.policy import save_dense
-    from lean_align.policy.adapter_files import check_adapter, check_request
+    from lean_align.policy.adapters import check_adapter, check_request
     from lean_align.rollouts.vllm import VllmSettings, vllm_engine
 
     merged, dtype = chosen["adapter"] == "merged", getattr(torch, chosen["dtype"])

@@ -22,7 +22,7 @@ from transformers.integrations.bitsandbytes import Bnb4bitDeserialize
 
 from lean_align.errors import ModelError
 from lean_align.memory import release_memory
-from lean_align.policy.adapter_files import some
+from lean_align.policy.adapters import some
 from lean_align.policy.loading import Policy
 from lean_align.policy.merging import Weight, merged_weights
 from lean_align.policy.saving import like_other_files, writing_tensors

@@ -12,8 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from lean_align.errors import ModelError
 from lean_align.memory import forget_mapped_files
-from lean_align.policy.adapter_files import check_adapter, some
-from lean_align.policy.adapters import add_adapter
+from lean_align.policy.adapters import add_adapter, check_adapter, some
 from lean_align.policy.encoding import PromptEncoder, load_encoder
 from lean_align.policy.families import family_of
 from lean_align.policy.four_bits import share_4bit, shortfall

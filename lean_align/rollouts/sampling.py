@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.policy import PromptEncoder
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
+
+if TYPE_CHECKING:
+    from lean_align.policy import PromptEncoder
 
 
 @dataclass(frozen=True)
