@@ -174,9 +174,9 @@ def test_lines_are_plain_json(whole):
 def test_a_window_that_does_not_fit_is_decoded_in_smaller_batches(policy, whole, tmp_path, monkeypatch):
     import torch
 
-    from lean_align.rollouts import files
+    from lean_align.rollouts import completions
 
-    real, tried, halvings = files.generate_batch, [], []
+    real, tried, halvings = completions.generate_batch, [], []
 
     def limited(policy, window, sampling, reward, advance):
         tried.append(sampling.batch_size)
@@ -186,7 +186,7 @@ def test_a_window_that_does_not_fit_is_decoded_in_smaller_batches(policy, whole,
         advance(-1)
         return real(policy, window, sampling, reward, advance)
 
-    monkeypatch.setattr(files, "generate_batch", limited)
+    monkeypatch.setattr(completions, "generate_batch", limited)
     path = tmp_path / "r.jsonl"
     large = dataclasses.replace(SAMPLING, batch_size=16)
     complete(
