@@ -24,7 +24,7 @@ from bench.cases import Case, demo_case, real_case, real_or_demo
 from bench.child import in_child
 from bench.measure import Row, Settings, Timing, attempt, cosine, failure, pairwise_cosines, ratio
 from bench.passes import ours, unprojected
-from lean_align.gradients import advantages
+from lean_align.gradients import GradientSettings, advantages
 from lean_align.store import open_store
 
 Way = Callable[[Path], Row]
@@ -94,8 +94,7 @@ def ours_child(case: str, n_prompts: int, dtype: str, proj_dim: int, out: str) -
     groups, policy = found.groups(), found.policy("none", dtype)
     folder = tempfile.mkdtemp(dir=out)
     start = time.perf_counter()
-    settings = replace(found.recipe.gradients, proj_dim=proj_dim)
-    ours(policy, groups, found.recipe.rollouts.temperature, settings, Path(folder))
+    ours(policy, groups, GradientSettings.of(found.recipe), proj_dim, Path(folder))
     seconds = time.perf_counter() - start
     store = open_store(folder)
     np.save(f"{out}/rows.npy", np.asarray(store.rows, np.float32) * np.asarray(store.norms)[:, None])
@@ -142,7 +141,6 @@ def _agreement(case: Case, options: Row, folder: Path) -> Row:
     case = replace(case, prompts=case.prompts[:1])
     one = _write_groups(case, folder)
     _theirs("less_loop:run", case, one, folder, options | {"dtype": "float32", "proj_dim": 64})
-    policy, temperature = case.policy("none", "float32"), case.recipe.rollouts.temperature
-    mine = unprojected(policy, case.groups(), temperature, case.recipe.gradients)[0]
+    mine = unprojected(case.policy("none", "float32"), case.groups(), GradientSettings.of(case.recipe))[0]
     found = cosine(mine, np.load(f"{folder}/first.npy"))
     return {"prompts": 1, "cosine": found, "note": "expected above 0.999: " + ("yes" if found > 0.999 else "NO")}

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from bench.cases import Case, real_or_demo
 from bench.measure import Row, Settings, failed_rows, in_turn, ratio
 from bench.passes import bare, completion_tokens, naive, ours
+from lean_align.gradients import GradientSettings
 
 PROJ_DIM = 8192
 TARGETS = {("ours", "bare"): "at most 1.10", ("naive", "ours"): "at least 1.6"}
@@ -35,18 +35,18 @@ def _base(case: Case, quantization: str, settings: Settings) -> Iterator[Row]:
     if quantization == "nf4":  # fewer prompts, except in full
         groups = groups[: settings.pick(1, 1, 16)]
     policy, temperature = case.policy(quantization, "bfloat16"), case.recipe.rollouts.temperature
-    options = replace(case.recipe.gradients, proj_dim=PROJ_DIM)
+    how = GradientSettings.of(case.recipe)
 
     def whole() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            ours(policy, groups, temperature, options, Path(folder))
+            ours(policy, groups, how, PROJ_DIM, Path(folder))
 
     ways = {
         "ours": whole,
-        "bare": lambda: bare(policy, groups, temperature, options),
+        "bare": lambda: bare(policy, groups, how),
         "naive": lambda: naive(policy, groups, temperature),
     }
-    bare(policy, groups[:1], temperature, options)
+    bare(policy, groups[:1], how)
     timings = in_turn(ways, settings.times(2, 5), warm_up=False)
     for way, timing in timings.items():
         yield {"prompts": len(groups), "way": way} | timing.columns(tokens=completion_tokens(groups))

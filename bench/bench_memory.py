@@ -18,8 +18,8 @@ import torch
 from bench.cases import CACHE
 from bench.child import added_memory, in_child
 from bench.measure import Row, Settings, attempt
-from bench.passes import naive, sizes_of
-from lean_align.gradients import prompt_gradients
+from bench.passes import naive
+from lean_align.gradients import GradientSettings, prompt_gradients
 from lean_align.policy import DEMO_MODEL, Policy, load_policy
 from lean_align.projection import make_projector
 from lean_align.recipe import load_recipe
@@ -78,9 +78,9 @@ def group(model: str, completion_tokens: int, budget: int | None, checkpointing:
         if budget is None:
             naive(policy, groups, 1.0)
         else:
-            projector = make_projector("sjlt", sizes_of(policy), recipe.gradients.proj_dim, device=policy.device)
-            options = {"token_budget": budget, "logprob_chunk": recipe.gradients.logprob_chunk}
-            list(prompt_gradients(policy, groups, projector, temperature=1.0, **options))
+            projector = make_projector("sjlt", policy.lora_sizes, recipe.gradients.proj_dim, device=policy.device)
+            settings = GradientSettings(token_budget=budget, logprob_chunk=recipe.gradients.logprob_chunk)
+            list(prompt_gradients(policy, groups, projector, settings))
         seconds = time.perf_counter() - start
     found.pop("added_anonymous_bytes")
     return (

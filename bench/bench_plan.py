@@ -100,6 +100,7 @@ def _against_group(options: Row) -> Row:
 
 def planned_group(model: str, budget: int, checkpointing: bool, completion_tokens: int) -> Row:
     """Planned peak of a process that takes one group's gradient, as `plan` makes it up; and the work's part of it."""
+    from lean_align.gradients import GradientSettings
     from lean_align.plan.process import process_bytes
     from lean_align.plan.rehearsals import gradient_work
     from lean_align.policy.shapes import shape_policy, weight_bytes
@@ -118,5 +119,6 @@ def planned_group(model: str, budget: int, checkpointing: bool, completion_token
     )
     process = process_bytes().gradients  # before the rehearsal, which adds to this process
     loaded = weight_bytes(shape_policy(recipe.model, recipe.lora, PROMPT_TOKENS))
-    work = gradient_work(recipe.model, recipe.lora, recipe.rollouts, recipe.gradients, PROMPT_TOKENS).peak_bytes
+    settings, shape = GradientSettings.of(recipe), (COMPLETIONS, PROMPT_TOKENS)
+    work = gradient_work(recipe.model, recipe.lora, recipe.gradients, settings, *shape).peak_bytes
     return {"planned_bytes": process + loaded + work, "work_bytes": work}

@@ -17,6 +17,7 @@ import torch
 from bench.cases import AbsentError, demo_run, real_case
 from bench.measure import Row, Settings, attempt, cosine, pairwise_cosines, spearman, spread, top_overlap
 from bench.passes import exact_scores, stored_scores, unprojected
+from lean_align.gradients import GradientSettings
 from lean_align.policy import Policy, load_policy
 from lean_align.projection import make_projector
 from lean_align.recipe import Recipe
@@ -41,7 +42,7 @@ class Subject:
 
     def gradients(self, quantization: str, dtype: str) -> np.ndarray:
         policy = self.policy(quantization, dtype)
-        return unprojected(policy, self.groups, self.recipe.rollouts.temperature, self.recipe.gradients)
+        return unprojected(policy, self.groups, GradientSettings.of(self.recipe))
 
 
 def measure(settings: Settings) -> Iterator[Row]:

@@ -15,6 +15,7 @@ import torch
 from bench.cases import ROOT, demo_run
 from bench.measure import Row, Settings, attempt, pairwise_cosines, spearman, spread, top_overlap
 from bench.passes import exact_scores, stored_scores, unprojected
+from lean_align.gradients import GradientSettings
 from lean_align.projection import make_projector
 from lean_align.stages.inputs import sampling_policy
 
@@ -33,7 +34,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     run_dir, recipe, groups = demo_run()
     groups = groups[: settings.pick(8, None, None)]
     policy = sampling_policy(recipe, run_dir)
-    whole = unprojected(policy, groups, recipe.rollouts.temperature, recipe.gradients)
+    whole = unprojected(policy, groups, GradientSettings.of(recipe))
     rates = np.array([group.success_rate for group in groups])
     truth = exact_scores(whole, rates), pairwise_cosines(whole)
     best = min(recipe.selection.n, len(groups))

@@ -1,8 +1,9 @@
-"""The verifier: answers a second of verify_many (2 processes), of verify one by one, and of math-verify alone.
+"""The verifier: answers a second of verify, and of math-verify alone.
 
 math-verify alone parses gold and completion in this process, with its own time-outs.  `right` counts verdicts that are
 those expected.  Half of the made answers are wrong; "mixed" are numbers and LaTeX as models box them, 14 kinds of 15
 with an exact form; "functions" are all beyond it, so that math-verify judges each.  Caches are emptied every time.
+Rows of `verify_many` are of a commit that still had it: the same answers asked over two child processes.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from functools import partial
 
 from bench.cases import DATA
 from bench.measure import Row, Settings, in_turn, ratio
-from lean_align.verify import math_worker, verify, verify_many
+from lean_align.verify import math_worker, verify
 
 Cases = list[tuple[str, str, float]]
-WAYS = ("verify_many, 2 processes", "verify, one by one", "math-verify alone")
+WAYS = ("verify, one by one", "math-verify alone")
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -39,18 +40,14 @@ def rows(what: str, cases: Cases, repeats: int) -> Iterator[Row]:
     def count_right(way: str, verdicts: list[float]) -> None:
         right[way] = sum(got == expected for got, (_, _, expected) in zip(verdicts, cases))
 
-    def many() -> None:
-        math_worker._ask.cache_clear()
-        count_right(WAYS[0], verify_many([case[:2] for case in cases], processes=2))
-
     def one_by_one() -> None:
         math_worker._ask.cache_clear()
-        count_right(WAYS[1], [verify(gold, completion) for gold, completion, _ in cases])
+        count_right(WAYS[0], [verify(gold, completion) for gold, completion, _ in cases])
 
     def alone() -> None:
-        count_right(WAYS[2], [math_verify_alone(gold, completion) for gold, completion, _ in cases])
+        count_right(WAYS[1], [math_verify_alone(gold, completion) for gold, completion, _ in cases])
 
-    timings = in_turn(dict(zip(WAYS, (many, one_by_one, alone))), repeats)
+    timings = in_turn(dict(zip(WAYS, (one_by_one, alone))), repeats)
     for way, timing in timings.items():
         row: Row = {"what": f"{len(cases):,} {what}", "way": way} | timing.columns(answers=len(cases))
         yield row | {"seconds_over_ours": ratio(timing, timings[WAYS[0]]), "right": right.get(way)}

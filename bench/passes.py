@@ -9,33 +9,27 @@ import numpy as np
 import torch
 
 from lean_align import gradients
+from lean_align.gradients import GradientSettings
 from lean_align.policy import Policy
 from lean_align.projection import make_projector
-from lean_align.recipe import GradientRecipe
 from lean_align.scoring import learnability, score_prompts
 from lean_align.store import StoreWriter
 from lean_align.types import Group
 
 
-def sizes_of(policy: Policy) -> dict[str, int]:
-    return {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-
-
-def ours(policy: Policy, groups: list[Group], temperature: float, settings: GradientRecipe, folder: Path) -> None:
+def ours(policy: Policy, groups: list[Group], settings: GradientSettings, proj_dim: int, folder: Path) -> None:
     """The gradient stage with one projection seed: every prompt's projected gradient into a new store."""
-    projector = make_projector("sjlt", sizes_of(policy), settings.proj_dim, device=policy.device)
-    budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
-    rows = gradients.prompt_gradients(policy, groups, projector, temperature=temperature, **budgets)
-    with StoreWriter.open(folder, [group.prompt.prompt_id for group in groups], settings.proj_dim) as store:
+    projector = make_projector("sjlt", policy.lora_sizes, proj_dim, device=policy.device)
+    rows = gradients.prompt_gradients(policy, groups, projector, settings)
+    with StoreWriter.open(folder, [group.prompt.prompt_id for group in groups], proj_dim) as store:
         for row, (_, projected) in enumerate(rows):
             store.write(row, projected.numpy())
 
 
-def bare(policy: Policy, groups: Iterable[Group], temperature: float, settings: GradientRecipe) -> None:
+def bare(policy: Policy, groups: Iterable[Group], settings: GradientSettings) -> None:
     """The forward and backward passes of `ours` over the same micro-batches; no projection, no store."""
-    budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
     for group in groups:
-        gradients.backward_group(policy, group, temperature=temperature, **budgets)
+        gradients.backward_group(policy, group, settings)
         drop_gradients(policy)
 
 
@@ -65,11 +59,10 @@ def drop_gradients(policy: Policy) -> None:
         parameter.grad = None
 
 
-def unprojected(policy: Policy, groups: list[Group], temperature: float, settings: GradientRecipe) -> np.ndarray:
+def unprojected(policy: Policy, groups: list[Group], settings: GradientSettings) -> np.ndarray:
     """(n, P) float32 gradients of the prompts."""
-    budgets = {"token_budget": settings.token_budget, "logprob_chunk": settings.logprob_chunk}
-    rows = gradients.prompt_gradients(policy, groups, temperature=temperature, **budgets)
-    out = np.empty((len(groups), sum(sizes_of(policy).values())), np.float32)
+    rows = gradients.prompt_gradients(policy, groups, None, settings)
+    out = np.empty((len(groups), sum(policy.lora_sizes.values())), np.float32)
     for row, (_, gradient) in zip(out, rows):
         row[:] = gradient.numpy()
     return out

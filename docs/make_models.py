@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lean_align.gradients.paths import SHARED, gradient_path
 from lean_align.policy.families import Family, family_of
-from lean_align.rollouts.support import EQUAL_LENGTHS, WINDOWED, rollout_path
+from lean_align.rollouts.paths import EQUAL_LENGTHS, WINDOWED, rollout_path
 from tests import zoo
 
 TARGET = Path(__file__).parent / "models.md"

@@ -124,6 +124,25 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise StageError(f"{path} is damaged ({error}). {made_anew(stage_of(path))}") from error
 
 
+def whole_rows(path: Path) -> Iterator[tuple[Any, int]]:
+    """Rows of a JSONL file before the first line that a kill has torn, each with the byte that it ends at."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                row = None
+            if row is None:
+                return
+            yield row, file.tell()
+
+
+def cut_file(path: Path, end: int) -> None:
+    """Drop what a file holds from a byte on; a file that is not there is made."""
+    with path.open("ab") as file:
+        file.truncate(end)
+
+
 def stage_of(path: Path) -> Path:
     """The folder of the stage that wrote a file, finished or not; the file itself where it lies in none.
 

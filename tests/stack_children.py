@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def smollm2_with_an_adapter(model: str, folder: str) -> dict[str, Any]:
     from lean_align.policy import load_policy, save_adapter, save_dense
     from lean_align.recipe import load_recipe
     from lean_align.rollouts import Sampling, TransformersEngine, generate_batch
-    from lean_align.rollouts.vllm import vllm_engine
+    from lean_align.rollouts.vllm import VllmSettings, vllm_engine
     from lean_align.types import Prompt
 
     recipe = load_recipe("gsm8k-cpu", {"model.name": model, "model.quantization": "nf4", "model.dtype": "float32"})
@@ -69,14 +70,15 @@ def smollm2_with_an_adapter(model: str, folder: str) -> dict[str, Any]:
     found: dict[str, Any] = {"transformers": tokens(TransformersEngine(policy))}
     with policy.model.disable_adapter():
         found["base"] = tokens(TransformersEngine(policy))
-    common = (policy.encoder, policy.eos_token_ids, 8, longest, torch.float32, policy.device)
+    common = (policy.encoder, policy.eos_token_ids)
+    settings = VllmSettings(8, longest, torch.float32, policy.device)
     save_dense(policy, dense / "merged", torch.float32)
-    with vllm_engine(dense / "merged", *common) as engine:
+    with vllm_engine(dense / "merged", *common, settings) as engine:
         found["merged"] = tokens(engine)
         drawn = [Sampling(2, 1.0, 24, 8, 0, stage) for stage in ("one", "one", "other")]
         found["drawn"] = [tokens(engine, sampling) for sampling in drawn]
     save_dense(load_policy(recipe.model, recipe.data), dense / "base", torch.float32)
-    with vllm_engine(dense / "base", *common, adapter=adapter) as engine:
+    with vllm_engine(dense / "base", *common, replace(settings, adapter=adapter)) as engine:
         found["request"] = tokens(engine)
     found["end"] = list(policy.eos_token_ids)
     return found

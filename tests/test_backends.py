@@ -130,7 +130,8 @@ def test_vllm_that_does_not_fit_is_loaded_for_half_as_many_completions(monkeypat
 
     monkeypatch.setattr(vllm, "_load", load)
     monkeypatch.setattr(vllm, "_set_environment", lambda threads: None)
-    common = (tmp_path, policy.encoder, policy.eos_token_ids, 16, 64, torch.float32, policy.device)
+    settings = vllm.VllmSettings(16, 64, torch.float32, policy.device)
+    common = (tmp_path, policy.encoder, policy.eos_token_ids, settings)
     fitting = 4
     with vllm.vllm_engine(*common, on_halving=halvings.append) as engine:
         assert engine.eos_token_ids == policy.eos_token_ids

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lean_align.data import PreparedPrompts, load_rows, prepare_prompts
+from lean_align.data import PreparedPrompts, PromptRules, load_rows, prepare_prompts
 from lean_align.errors import DataError
 from lean_align.recipe import DataRecipe, load_recipe
 from lean_align.verify import parse_gold, verify
@@ -48,8 +48,8 @@ def cases(shared_data: Path) -> Path:
 
 def prepared(path: Path, **keys: Any) -> PreparedPrompts:
     data = DataRecipe(train_path=str(path), **keys)
-    fields = {"prompt_field": data.prompt_field, "answer_field": data.answer_field}
-    return prepare_prompts(load_rows(data, "train"), "train", str(path), parse_gold, lambda prompt: True, **fields)
+    rules = PromptRules(data.prompt_field, data.answer_field)
+    return prepare_prompts(load_rows(data, "train"), "train", str(path), parse_gold, lambda prompt: True, rules)
 
 
 @pytest.mark.parametrize("name", GOLDS)

@@ -13,6 +13,7 @@ import pytest
 from lean_align.data import (
     Census,
     PreparedPrompts,
+    PromptRules,
     load_rows,
     prepare_prompts,
     prompt_rows,
@@ -58,8 +59,9 @@ def read_bytes(folder: Path, name: str, content: bytes) -> list[dict[str, Any]]:
 
 
 def prepare(rows: list[Any], **options: Any) -> PreparedPrompts:
-    defaults: dict[str, Any] = {"parse_gold": parse_gold, "fits": lambda prompt: True}
-    return prepare_prompts(rows, "train", "rows.jsonl", **{**defaults, **options})
+    given = {"parse_gold": parse_gold, "fits": lambda prompt: True, "benchmarks": None} | options
+    rules = PromptRules(**{key: value for key, value in options.items() if key in PromptRules.__dataclass_fields__})
+    return prepare_prompts(rows, "train", "rows.jsonl", given["parse_gold"], given["fits"], rules, given["benchmarks"])
 
 
 def pairs(prepared: PreparedPrompts) -> list[tuple[str, str]]:
@@ -552,7 +554,7 @@ def test_a_limit_above_the_pool_keeps_all(limit: int | None) -> None:
 
 def test_splits_draw_apart() -> None:
     def ids(split: str) -> list[str]:
-        prepared = prepare_prompts(numbered(50), split, "rows.jsonl", str, lambda prompt: True, 10)
+        prepared = prepare_prompts(numbered(50), split, "rows.jsonl", str, lambda prompt: True, PromptRules(limit=10))
         return [prompt.prompt_id.removeprefix(f"{split}-") for prompt in prepared.prompts]
 
     assert ids("train") != ids("test")

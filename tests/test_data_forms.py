@@ -12,6 +12,7 @@ import pytest
 
 from lean_align.data import (
     PreparedPrompts,
+    PromptRules,
     data_sources,
     fields_for,
     load_rows,
@@ -62,8 +63,9 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def prepare(rows: list[Any], **options: Any) -> PreparedPrompts:
-    return prepare_prompts(rows, "train", "rows.jsonl", parse_gold, lambda prompt: True, **options)
+def prepare(rows: list[Any], benchmarks: dict[str, list[Prompt]] | None = None, **rules: Any) -> PreparedPrompts:
+    given = parse_gold, lambda prompt: True, PromptRules(**rules), benchmarks
+    return prepare_prompts(rows, "train", "rows.jsonl", *given)
 
 
 def pairs(prepared: PreparedPrompts) -> list[tuple[str, str]]:

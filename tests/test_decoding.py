@@ -17,7 +17,7 @@ from lean_align.policy import Policy
 from lean_align.policy.families import family_of
 from lean_align.recipe import load_recipe
 from lean_align.rollouts import Sampling, attention, cache, decode, drawing
-from lean_align.rollouts.support import EQUAL_LENGTHS, PLAIN, REFUSED, WINDOWED, check_prefilled, rollout_path
+from lean_align.rollouts.paths import EQUAL_LENGTHS, PLAIN, REFUSED, WINDOWED, check_prefilled, rollout_path
 
 GREEDY = Sampling(num_generations=1, temperature=0.0, max_new_tokens=24, batch_size=6, seed=0, stage="tests")
 SAMPLED = Sampling(num_generations=3, temperature=1.2, max_new_tokens=40, batch_size=12, seed=0, stage="tests")

@@ -9,21 +9,23 @@ import torch
 
 from lean_align.errors import GradientError, ModelError, OutOfMemoryError, RecipeError
 from lean_align.gradients import (
+    GradientSettings,
     advantages,
     check_log_probs,
     completion_log_probs,
-    micro_batches,
     path_of,
     prompt_gradients,
 )
-from lean_align.gradients.budget import smaller_budget
+from lean_align.gradients.group import smaller_budget
+from lean_align.policy.forward import micro_batches
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.projection import SjltProjector, make_projector
 from lean_align.types import Group
 
 
-def gradient_of(policy, group: Group, **options) -> torch.Tensor:
-    return next(iter(prompt_gradients(policy, [group], **options)))[1]
+def gradient_of(policy, group: Group, project=None, second_moments=None, **settings) -> torch.Tensor:
+    rows = prompt_gradients(policy, [group], project, GradientSettings(**settings), second_moments)
+    return next(iter(rows))[1]
 
 
 def literal_loss(policy, group: Group, temperature: float = 1.0) -> torch.Tensor:
@@ -113,13 +115,13 @@ def test_equals_the_gradient_of_trls_own_loss(make_policy, groups, tmp_path, los
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    from lean_align.grpo import trainer_fields
-    from lean_align.recipe import RolloutRecipe, TrainerRecipe
+    from lean_align.grpo import TrainerSettings, trainer_fields
+    from lean_align.recipe import TrainerRecipe
 
     group, policy = groups[0], make_policy()
     ours = gradient_of(policy, group, loss=loss, max_new_tokens=24)
-    rollouts = RolloutRecipe(num_generations=4, max_new_tokens=24)
-    fields = trainer_fields(TrainerRecipe(prompts_per_step=1, micro_batch=4), rollouts, tmp_path, 0, "cpu", False)
+    settings = TrainerSettings(TrainerRecipe(prompts_per_step=1, micro_batch=4), 4, 24, 1.0, 0, "tests")
+    fields = trainer_fields(settings, tmp_path, "cpu", False)
     fields |= {"loss_type": loss}
     dataset = Dataset.from_list([{"prompt": policy.encoder.request(group.prompt), "answer": "1"}])
     trainer = GRPOTrainer(
@@ -499,11 +501,11 @@ def out_of_memory_above(n_tokens: int, monkeypatch) -> list[int]:
 @pytest.mark.parametrize("share_prompt", [True, False])
 def test_a_group_that_does_not_fit_is_taken_in_smaller_pieces(make_policy, groups, monkeypatch, share_prompt):
     policy, halvings = make_policy(double=True), []
-    options = {"token_budget": 4096, "share_prompt": share_prompt}
-    expected = dict(prompt_gradients(policy, groups, **options))
+    settings = GradientSettings(share_prompt=share_prompt)
+    expected = dict(prompt_gradients(policy, groups, None, settings))
     longest = max(c.n_tokens for g in groups for c in g.completions)
     tried = out_of_memory_above(longest, monkeypatch)
-    found = dict(prompt_gradients(policy, groups, **options, on_halving=halvings.append))
+    found = dict(prompt_gradients(policy, groups, None, settings, on_halving=halvings.append))
     assert max(tried) > longest  # it did run out of memory
     for prompt_id, row in expected.items():
         assert (found[prompt_id] - row).norm() <= 1e-12 * row.norm()

@@ -12,7 +12,7 @@ import zoo
 
 from lean_align.errors import ModelError
 from lean_align.gradients import (
-    attention,
+    GradientSettings,
     check_log_probs,
     check_model,
     checkpoint_layers,
@@ -25,11 +25,11 @@ from lean_align.gradients import prompt_gradients as take
 from lean_align.policy import Policy
 from lean_align.policy.adapters import add_adapter
 from lean_align.policy.families import family_of
+from lean_align.policy.forward import beyond_rope
 from lean_align.policy.output_layer import OutputLayer
-from lean_align.policy.positions import beyond_rope
 from lean_align.recipe import LoraRecipe
 from lean_align.signals import HiddenStates, check_output_layer
-from lean_align.signals.forward import token_losses
+from lean_align.signals.states import token_losses
 from lean_align.types import Completion, Group, Prompt
 
 PROMPT = tuple(torch.randint(6, 60, (19,), generator=torch.Generator().manual_seed(7)).tolist())
@@ -83,7 +83,8 @@ def literal_of(policy: Policy) -> torch.Tensor:
 
 
 def error_of(name: str, share_prompt: bool = True, token_budget: int = 4096, **settings) -> float:
-    ((_, found),) = take(policy_of(name, **settings), [group()], share_prompt=share_prompt, token_budget=token_budget)
+    way = GradientSettings(share_prompt=share_prompt, token_budget=token_budget)
+    ((_, found),) = take(policy_of(name, **settings), [group()], None, way)
     expected = literal_gradient(name, **settings)
     return ((found - expected).norm() / expected.norm()).item()
 
@@ -117,9 +118,9 @@ def test_a_model_with_a_running_state_takes_the_plain_way_and_says_so(name, caps
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3", "gpt_oss", "phi3"])
 def test_a_window_of_one_token_more_is_caught(name, monkeypatch):
-    rule = attention.LayerMask._mask
+    rule = shared_prompt.LayerMask._mask
     monkeypatch.setattr(
-        attention.LayerMask,
+        shared_prompt.LayerMask,
         "_mask",
         lambda self, *sizes: rule(replace(self, sees=lambda b, h, q, k: self.sees(b, h, q - 1, k) | (q == k)), *sizes),
     )
@@ -128,7 +129,7 @@ def test_a_window_of_one_token_more_is_caught(name, monkeypatch):
 
 @pytest.mark.parametrize(("name", "left_out"), [("gemma2", "softcap"), ("gpt_oss", "sinks")])
 def test_attention_without_its_cap_or_sinks_is_caught(name, left_out, monkeypatch):
-    explicit, own = attention.explicit_attention, {"attn_logit_softcapping": 2.0} if left_out == "softcap" else {}
+    explicit, own = shared_prompt.explicit_attention, {"attn_logit_softcapping": 2.0} if left_out == "softcap" else {}
     assert error_of(name, **own) < 1e-5
     monkeypatch.setattr(
         shared_prompt, "explicit_attention", lambda *rows, **options: explicit(*rows, **{**options, left_out: None})
@@ -159,7 +160,7 @@ def test_layers_that_run_again_change_nothing(name):
 def test_dropout_stays_off_where_layers_run_again():
     policy = make_policy_of("qwen2", attention_dropout=0.5)
     checkpoint_layers(policy)
-    ((_, found),) = take(policy, [group()], share_prompt=False)
+    ((_, found),) = take(policy, [group()], None, GradientSettings(share_prompt=False))
     assert (found - literal_gradient("qwen2")).norm() < 1e-5 * found.norm()
 
 
@@ -180,7 +181,8 @@ def test_sdpa_leaves_caps_out_in_both_ways():
     policy = policy_of("gemma2", attn_logit_softcapping=1.0)
     policy.causal_lm.set_attn_implementation("sdpa")
     try:
-        ((_, shared),), ((_, plain),) = (list(take(policy, [group()], share_prompt=s)) for s in (True, False))
+        ways = [GradientSettings(share_prompt=shared) for shared in (True, False)]
+        ((_, shared),), ((_, plain),) = (list(take(policy, [group()], None, way)) for way in ways)
     finally:
         policy.causal_lm.set_attn_implementation("eager")
     assert (shared - plain).norm() < 1e-5 * plain.norm()

@@ -13,6 +13,7 @@ from lean_align.grpo import (
     REWARDS,
     SECOND_MOMENTS,
     RewardLog,
+    TrainerSettings,
     last_checkpoint,
     log_rows,
     read_rewards,
@@ -26,13 +27,19 @@ from lean_align.grpo import (
 from lean_align.grpo.training import what_moves
 from lean_align.memory import Shortage
 from lean_align.pipeline.halving import smaller_trainer
-from lean_align.recipe import RolloutRecipe, TrainerRecipe
+from lean_align.recipe import TrainerRecipe
 from lean_align.types import Prompt
 from tests.conftest import QUESTIONS
 
 PROMPTS = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
 TRAINER = TrainerRecipe(steps=3, prompts_per_step=2, micro_batch=4, learning_rate=1e-2, save_steps=1)
-ROLLOUTS = RolloutRecipe(num_generations=4, max_new_tokens=8)
+
+
+def settings_of(trainer: TrainerRecipe) -> TrainerSettings:
+    return TrainerSettings(trainer, num_generations=4, max_new_tokens=8, temperature=1.0, seed=7, stage="tests")
+
+
+SETTINGS = settings_of(TRAINER)
 
 # fields of GRPOConfig that are left alone: they do nothing while the fields passed are what they are
 INERT = (  # prefixes
@@ -85,7 +92,7 @@ def reward(gold: str, completion: str) -> float:
 def test_every_field_is_passed_or_known_to_be_inert(tmp_path):
     from trl import GRPOConfig
 
-    passed = trainer_fields(TRAINER, ROLLOUTS, tmp_path, 0, "cpu", False)
+    passed = trainer_fields(SETTINGS, tmp_path, "cpu", False)
     fields = {f.name for f in dataclasses.fields(GRPOConfig) if f.init}
     assert passed.keys() <= fields
     left = {f for f in fields - passed.keys() if not f.startswith(tuple(INERT))}
@@ -93,7 +100,7 @@ def test_every_field_is_passed_or_known_to_be_inert(tmp_path):
 
 
 def test_the_trainer_computes_the_loss_of_the_method(tmp_path):
-    fields = trainer_fields(TRAINER, ROLLOUTS, tmp_path, 0, "cpu", False)
+    fields = trainer_fields(SETTINGS, tmp_path, "cpu", False)
     assert (fields["loss_type"], fields["scale_rewards"], fields["num_iterations"]) == ("grpo", "group", 1)
     assert fields["per_device_train_batch_size"] * fields["gradient_accumulation_steps"] == 2 * 4
     assert fields["steps_per_generation"] == fields["gradient_accumulation_steps"]
@@ -141,7 +148,7 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp
                 raise _Killed
             return reward(gold, completion)
 
-        return train_grpo(policy, PROMPTS, trainer, ROLLOUTS, counted, folder, 7, "tests")
+        return train_grpo(policy, PROMPTS, settings_of(trainer), counted, folder)
 
     log = train(tmp_path / "whole")
     with pytest.raises(_Killed):
@@ -157,7 +164,7 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp
 def test_training_moves_the_adapter_in_float32_over_a_4_bit_base(make_policy, tmp_path):
     policy = make_policy("nf4")
     before = {name: p.detach().clone() for name, p in policy.lora_parameters.items()}
-    train_grpo(policy, PROMPTS, dataclasses.replace(TRAINER, steps=1), ROLLOUTS, reward, tmp_path, 7, "tests")
+    train_grpo(policy, PROMPTS, SETTINGS.with_trainer(steps=1), reward, tmp_path)
     after = policy.lora_parameters
     assert {p.dtype for p in after.values()} == {torch.float32}
     assert all(not torch.equal(before[name], after[name]) for name in before)
@@ -200,13 +207,13 @@ def test_a_training_that_runs_out_of_memory_goes_on_from_its_checkpoint_in_small
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
         return reward(gold, completion)
 
-    shortage = train_grpo(make_policy(), PROMPTS, TRAINER, ROLLOUTS, full, tmp_path, 7, "tests")
+    shortage = train_grpo(make_policy(), PROMPTS, SETTINGS, full, tmp_path)
     assert shortage == Shortage(3 * 2**30, None)
     assert last_checkpoint(tmp_path / "checkpoints").name == "checkpoint-2"
-    smaller, halvings = smaller_trainer(TRAINER, 4, "training", shortage)
-    assert (smaller.micro_batch, smaller.sampling_batch) == (2, 4)
+    smaller, halvings = smaller_trainer(SETTINGS, "training", shortage)
+    assert (smaller.trainer.micro_batch, smaller.trainer.sampling_batch) == (2, 4)
     assert [(h.key, h.value) for h in halvings] == [("micro_batch", 2), ("sampling_batch", 4)]
-    log = train_grpo(make_policy(), PROMPTS, smaller, ROLLOUTS, reward, tmp_path, 7, "tests")
+    log = train_grpo(make_policy(), PROMPTS, smaller, reward, tmp_path)
     assert [row["step"] for row in log] == list(range(1, TRAINER.steps + 1))
     met = [prompt_id for row in read_rewards(tmp_path) for prompt_id in row["prompt_ids"]]
     assert met == [prompt.prompt_id for prompt in training_order(PROMPTS, 6, 7, "tests")]
@@ -214,9 +221,9 @@ def test_a_training_that_runs_out_of_memory_goes_on_from_its_checkpoint_in_small
 
 
 def test_a_training_that_takes_one_completion_and_samples_one_group_cannot_be_smaller():
-    least = dataclasses.replace(TRAINER, micro_batch=1, sampling_batch=4)
+    least = SETTINGS.with_trainer(micro_batch=1, sampling_batch=4)
     with pytest.raises(OutOfMemoryError, match=r"warmup with one completion.*5\.0 GiB.*warmup\.gradient_checkpointing"):
-        smaller_trainer(least, 4, "warmup", Shortage(5 * 2**30, 0))
+        smaller_trainer(least, "warmup", Shortage(5 * 2**30, 0))
 
 
 @pytest.mark.parametrize(
@@ -225,24 +232,23 @@ def test_a_training_that_takes_one_completion_and_samples_one_group_cannot_be_sm
 )
 def test_what_is_sampled_at_once_stays_whole_groups_and_divides_the_step(micro_batch, sampling_batch, expected):
     """30 prompts x 4 completions; with micro-batches of 15 at first, 60 is the half that 5 and 4 divide."""
-    trainer = dataclasses.replace(TRAINER, prompts_per_step=30, micro_batch=micro_batch, sampling_batch=sampling_batch)
-    smaller, _ = smaller_trainer(trainer, 4, "warmup", Shortage(1, 0))
-    assert (smaller.micro_batch, smaller.sampling_batch) == expected
+    settings = SETTINGS.with_trainer(prompts_per_step=30, micro_batch=micro_batch, sampling_batch=sampling_batch)
+    smaller, _ = smaller_trainer(settings, "warmup", Shortage(1, 0))
+    assert (smaller.trainer.micro_batch, smaller.trainer.sampling_batch) == expected
 
 
 @pytest.mark.parametrize(("micro_batch", "sampling_batch"), [(10, None), (2, 4)])
 def test_rewards_are_kept_by_prompt_in_the_order_of_training(make_policy, tmp_path, micro_batch, sampling_batch):
     """Five prompts a step of a pool of four: one is met twice.  A step may be sampled at once or in pieces."""
-    trainer = dataclasses.replace(
-        TRAINER, steps=2, prompts_per_step=5, micro_batch=micro_batch, sampling_batch=sampling_batch, learning_rate=0.0
-    )
+    batches = {"prompts_per_step": 5, "micro_batch": micro_batch, "sampling_batch": sampling_batch}
+    settings = SETTINGS.with_trainer(steps=2, learning_rate=0.0, **batches)
     seen = []
 
     def noted(gold, completion):
         seen.append((gold, reward(gold, completion)))
         return seen[-1][1]
 
-    log = train_grpo(make_policy(), PROMPTS, trainer, ROLLOUTS, noted, tmp_path, 7, "tests")
+    log = train_grpo(make_policy(), PROMPTS, settings, noted, tmp_path)
     rows = read_rewards(tmp_path)
     order = training_order(PROMPTS, 10, 7, "tests")
     assert [row["step"] for row in rows] == [1, 2]

@@ -8,16 +8,16 @@ import pytest
 import tiny_models as tiny
 
 from lean_align.errors import StageError
-from lean_align.grpo import train_grpo
+from lean_align.grpo import TrainerSettings, train_grpo
 from lean_align.grpo.training import give_token_ids
 from lean_align.policy import load_policy
-from lean_align.recipe import LoraRecipe, RolloutRecipe, TrainerRecipe, load_recipe
+from lean_align.recipe import LoraRecipe, TrainerRecipe, load_recipe
 from lean_align.rollouts import Sampling, TransformersEngine, generate_batch
 from lean_align.types import Prompt
 
 DEMO = load_recipe("demo", {"model.quantization": "none", "model.dtype": "float32", "model.device": "cpu"})
 TRAINER = TrainerRecipe(steps=1, prompts_per_step=2, micro_batch=8, learning_rate=1e-3, save_steps=1)
-ROLLOUTS = RolloutRecipe(num_generations=4, max_new_tokens=12, temperature=2.0)
+SETTINGS = TrainerSettings(TRAINER, num_generations=4, max_new_tokens=12, temperature=2.0, seed=0, stage="tests")
 START = "<|im_start|>assistant\n"
 PROMPTS = [
     Prompt("plain", "How many plums?", "5"),
@@ -65,7 +65,7 @@ def test_a_training_sees_the_prompts_ends_and_texts_of_the_rollouts(policy, tmp_
         texts.append(completion)
         return float(len(texts) % 2)
 
-    assert isinstance(train_grpo(policy, PROMPTS, TRAINER, ROLLOUTS, reward, tmp_path, 0, "tests"), list)
+    assert isinstance(train_grpo(policy, PROMPTS, SETTINGS, reward, tmp_path), list)
     sampled = dict(zip(judged, asked["input_ids"].tolist()))
     for prompt in PROMPTS:
         ids = policy.encoder.encode(prompt)

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from lean_align.cli import main
 from lean_align.errors import RecipeError
+from lean_align.gradients import GradientSettings
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.live_bytes import LiveBytes
 from lean_align.plan import Plan, Pool, Speed, StagePlan, plan_run, pool_of
@@ -21,8 +22,7 @@ from lean_align.plan.costs import whole_weights
 from lean_align.plan.pool import _known_benchmarks
 from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy import load_policy
-from lean_align.policy.known_models import KNOWN_MODELS
-from lean_align.policy.shapes import loading_bytes, shape_policy, weight_bytes, with_prompt_length
+from lean_align.policy.shapes import KNOWN_MODELS, loading_bytes, shape_policy, weight_bytes, with_prompt_length
 from lean_align.recipe import load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")
@@ -110,7 +110,7 @@ def test_weights_take_the_bytes_of_a_loaded_model(quantization):
 @pytest.mark.parametrize("checkpointing", [True, False])
 def test_a_gradient_of_shapes_counts_what_a_real_one_takes(share_prompt, checkpointing):
     recipe = load_recipe("demo", {"model.quantization": "none"})
-    options = {"loss": "grpo", "rollouts": "all", "max_new_tokens": 30, "share_prompt": share_prompt}
+    settings = GradientSettings(token_budget=100, logprob_chunk=16, max_new_tokens=30, share_prompt=share_prompt)
     peaks = []
     for policy in (
         shape_policy(recipe.model, recipe.lora, 20),
@@ -119,15 +119,16 @@ def test_a_gradient_of_shapes_counts_what_a_real_one_takes(share_prompt, checkpo
         if checkpointing:
             policy.model.gradient_checkpointing_enable({"use_reentrant": False})
             policy.model.train()
-        work = functools.partial(rehearse_gradient, n_completions=4, completion_tokens=30, token_budget=100, **options)
-        peaks.append(count(policy, functools.partial(work, logprob_chunk=16)).peak_bytes)
+        work = functools.partial(rehearse_gradient, n_completions=4, completion_tokens=30, settings=settings)
+        peaks.append(count(policy, work).peak_bytes)
     assert peaks[0] == pytest.approx(peaks[1], rel=0.15)  # shapes take another attention kernel
     assert peaks[0] > 100_000
 
 
 def peak_of(**settings) -> int:
     recipe = load_recipe("gsm8k-cpu", settings)
-    return gradient_work(recipe.model, recipe.lora, recipe.rollouts, recipe.gradients, 40).peak_bytes
+    settings, count = GradientSettings.of(recipe), recipe.rollouts.num_generations
+    return gradient_work(recipe.model, recipe.lora, recipe.gradients, settings, count, 40).peak_bytes
 
 
 POOL = Pool(64, 64, 40, "made up")

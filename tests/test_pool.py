@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lean_align.contamination import find_contamination
-from lean_align.data import load_rows, prepare_prompts, read_row
+from lean_align.data import PromptRules, load_rows, prepare_prompts, read_row
 from lean_align.data.reading import testbed_pool as pool_of
 from lean_align.demo.pool import KINDS, PoolPrompt, is_held_out, make_held_out, make_pool, signature
 from lean_align.demo.pool.signatures import renamed
@@ -314,7 +314,7 @@ def test_rows_are_the_pool_in_its_order() -> None:
 
 def test_every_prompt_survives_the_rules_of_the_data_and_keeps_its_number() -> None:
     rows = load_rows(TESTBED, "train", MAKE_UP)
-    found = prepare_prompts(rows, "train", "testbed", parse_gold, lambda prompt: True, contamination="off")
+    found = prepare_prompts(rows, "train", "testbed", parse_gold, lambda prompt: True, PromptRules(contamination="off"))
     assert [(p.prompt_id, p.prompt) for p in found.prompts] == [
         (f"train-{i:06d}", prompt.question) for i, prompt in enumerate(POOL)
     ]

@@ -106,7 +106,7 @@ def test_a_window_that_is_whole_is_kept_and_only_the_rest_is_made(policy, whole,
         made.append([prompt.prompt_id for prompt in window])
         return generate_batch(engine, window, *rest)
 
-    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", spy)
+    monkeypatch.setattr("lean_align.rollouts.completions.generate_batch", spy)
     write(policy, path)
     assert len(made) == 1
     assert len(made[0]) == 2
@@ -123,7 +123,7 @@ def test_progress_goes_on_inside_a_window(policy):
 def test_a_finished_file_is_not_made_again(policy, whole, tmp_path, monkeypatch):
     path = tmp_path / "r.jsonl"
     path.write_bytes(whole)
-    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", lambda *a: pytest.fail("generated again"))
+    monkeypatch.setattr("lean_align.rollouts.completions.generate_batch", lambda *a: pytest.fail("generated again"))
     write(policy, path)
     assert path.read_bytes() == whole
 
@@ -174,9 +174,9 @@ def test_lines_are_plain_json(whole):
 def test_a_window_that_does_not_fit_is_decoded_in_smaller_batches(policy, whole, tmp_path, monkeypatch):
     import torch
 
-    from lean_align.rollouts import files
+    from lean_align.rollouts import completions
 
-    real, tried, halvings = files.generate_batch, [], []
+    real, tried, halvings = completions.generate_batch, [], []
 
     def limited(policy, window, sampling, reward, advance):
         tried.append(sampling.batch_size)
@@ -186,7 +186,7 @@ def test_a_window_that_does_not_fit_is_decoded_in_smaller_batches(policy, whole,
         advance(-1)
         return real(policy, window, sampling, reward, advance)
 
-    monkeypatch.setattr(files, "generate_batch", limited)
+    monkeypatch.setattr(completions, "generate_batch", limited)
     path = tmp_path / "r.jsonl"
     large = dataclasses.replace(SAMPLING, batch_size=16)
     complete(
@@ -205,7 +205,7 @@ def test_a_prompt_whose_completions_fit_nowhere_says_what_to_lower(policy, tmp_p
     def full(*args):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1048576 bytes.")
 
-    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", full)
+    monkeypatch.setattr("lean_align.rollouts.completions.generate_batch", full)
     with pytest.raises(OutOfMemoryError, match=r"3 completions of one prompt \(1\.0 MiB more needed.*max_new_tokens"):
         write(policy, tmp_path / "r.jsonl")
 
@@ -312,7 +312,7 @@ def test_a_kill_after_the_merge_leaves_only_cleaning_up(double, sequential, tmp_
     path = tmp_path / "rollouts.jsonl"
     path.write_bytes(sequential)
     path.with_name("more.jsonl").write_bytes(b"a part")
-    monkeypatch.setattr("lean_align.rollouts.files.generate_batch", lambda *a: pytest.fail("generated again"))
+    monkeypatch.setattr("lean_align.rollouts.completions.generate_batch", lambda *a: pytest.fail("generated again"))
     write_sequentially(double, path)
     assert path.read_bytes() == sequential
     assert not path.with_name("more.jsonl").exists()

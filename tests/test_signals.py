@@ -236,7 +236,7 @@ def test_a_prompt_without_learnability_is_not_run(policy, groups, monkeypatch):
 
 
 def test_work_that_does_not_fit_is_halved_and_stays_the_same(policy, groups, monkeypatch):
-    monkeypatch.setattr("lean_align.signals.forward.release_memory", lambda: None)  # slow, and nothing to release
+    monkeypatch.setattr("lean_align.signals.states.release_memory", lambda: None)  # slow, and nothing to release
     groups = groups[:2]
     whole = [found.ifd for found in likelihoods(policy, groups)]
     forward = HiddenStates._forward

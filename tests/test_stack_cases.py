@@ -1,6 +1,6 @@
 """Models and adapters that failed once, where their folder is on this machine: made by its scripts, run as users do.
 
-The kinds have tests of their own beside small models made here: test_prompts, test_family_runs, test_adapter_files,
+The kinds have tests of their own beside small models made here: test_prompts, test_family_runs, test_adapters,
 test_dense, test_four_bits, test_gradients.
 """
 

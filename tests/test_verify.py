@@ -22,9 +22,8 @@ import pytest
 from growth import grows_faster_than
 
 from lean_align.errors import DataError, StageError
-from lean_align.verify import MAX_ANSWER_CHARS, TAIL_CHARS, extract_answer, math_worker, parse_gold, verify, verify_many
-from lean_align.verify.numbers import plain_number
-from lean_align.verify.units import NOT_UNITS
+from lean_align.verify import MAX_ANSWER_CHARS, TAIL_CHARS, extract_answer, math_worker, parse_gold, verify
+from lean_align.verify.numbers import NOT_UNITS, plain_number
 
 DATA = Path(os.environ.get("LEAN_ALIGN_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -298,7 +297,7 @@ def test_agrees_with_every_label_of_gsm8k_model_solutions() -> None:
 def test_math_verify_cases_agree_but_for_the_table() -> None:
     cases = rows("verify_cases/math_verify_cases_half.jsonl")
     assert len(cases) == 134
-    verdicts = verify_many([(case["gold"], case["pred"]) for case in cases])
+    verdicts = [verify(case["gold"], case["pred"]) for case in cases]
     differing = {line for line, (case, got) in enumerate(zip(cases, verdicts), 1) if got != float(case["expected"])}
     assert differing == set(DISAGREEMENTS)
 

@@ -8,32 +8,22 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lean_align.errors import DataError, StageError
-from lean_align.verify import _decide, extract_answer, math_worker, parse_gold, pool, verify, verify_many
+from lean_align.verify import _decide, extract_answer, math_worker, parse_gold, verify
 from lean_align.verify.exact import exact
 from lean_align.verify.latex import tokens
-from lean_align.verify.math_worker import math_equal
+from lean_align.verify.math_worker import Question, math_equal
 from lean_align.verify.structure import same_value
 from lean_align.verify.sums import NotExactError
 
 GOLDEN = Path(__file__).parent / "golden" / "verify_cases.jsonl"
 CASES: list[dict[str, Any]] = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
 SLOW = [(f"\\sin x + {i}", f"\\boxed{{{i} + \\sin {'x' if i % 3 else 'y'}}}") for i in range(40)]
-
-
-@pytest.fixture(autouse=True)
-def few_questions_start_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "QUESTIONS_A_CHILD", 5)
 
 
 # --- the table
@@ -57,7 +47,7 @@ def test_what_is_decided_here_departs_from_math_verify_only_as_stated() -> None:
         found = extract_answer(case["completion"])
         decided = _decide(case["gold"], case["completion"])
         alone = found is not None and math_equal(case["gold"], found)
-        if not isinstance(decided, pool.Question) and decided != alone:
+        if not isinstance(decided, Question) and decided != alone:
             departing.append(case)
     assert departing == [case for case in CASES if "departs" in case]
 
@@ -114,102 +104,23 @@ def test_a_text_too_long_has_no_tokens() -> None:
     assert tokens("x" * 1001) is None
 
 
-# --- many at once
-
-
-def test_many_are_the_verdicts_of_each_in_order() -> None:
-    pairs = [(case["gold"], case["completion"]) for case in CASES]
-    expected = [float(case["expected"]) for case in CASES]
-    math_worker._ask.cache_clear()
-    assert verify_many(pairs, processes=2) == expected
-    assert verify_many(pairs[::-1], processes=1) == expected[::-1]
-    assert verify_many([]) == []
+# --- math-verify's child
 
 
 def test_equal_questions_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(math_worker, "_ask", lambda gold, prediction: bool(asked.append(gold)))
-    assert verify_many([SLOW[1]] * 30 + [("5", "#### 5")], processes=1) == [0.0] * 30 + [1.0]
-    assert len(asked) == 1
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The children that start from now on; the process's own is there already."""
-    verify(*SLOW[0])
-    found: list[subprocess.Popen[bytes]] = []
-    start = math_worker._start_child
-
-    def start_and_note() -> subprocess.Popen[bytes]:
-        found.append(start())
-        return found[-1]
-
-    monkeypatch.setattr(math_worker, "_start_child", start_and_note)
     math_worker._ask.cache_clear()
-    return found
+    monkeypatch.setattr(math_worker._worker, "ask", lambda gold, prediction: bool(asked.append(gold)))
+    assert [verify(*SLOW[1]) for _ in range(30)] == [0.0] * 30
+    assert verify("5", "#### 5") == 1.0
+    assert len(asked) == 1
+    math_worker._ask.cache_clear()
 
 
-def test_children_share_the_work_and_end_with_the_call(
-    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask, both, seen = pool.Question.ask, threading.Barrier(2, timeout=60), set()
-
-    def meet(question: pool.Question) -> bool:
-        if threading.get_ident() not in seen:  # neither thread may take all questions
-            seen.add(threading.get_ident())
-            both.wait()
-        return ask(question)
-
-    monkeypatch.setattr(pool.Question, "ask", meet)
-    assert sum(verify_many(SLOW, processes=2)) == sum(1 for i in range(40) if i % 3)
-    assert len(seen) == 2
-    assert [child.poll() for child in started] == [-signal.SIGKILL]
-    assert math_worker._worker._process is not None
-    assert math_worker._worker._process.poll() is None
-
-
-def test_children_end_when_a_call_fails(
-    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask = pool.Question.ask
-
-    def fail(question: pool.Question) -> bool:
-        if question.gold == SLOW[30][0]:
-            raise StageError("planted")
-        return ask(question)
-
-    monkeypatch.setattr(pool.Question, "ask", fail)
-    with pytest.raises(StageError, match="planted"):
-        verify_many(SLOW, processes=3)
-    assert all(child.poll() is not None for child in started)
-    assert len(started) <= 2
-
-
-def test_few_questions_start_no_child(started: list[subprocess.Popen[bytes]]) -> None:
-    assert verify_many(SLOW[:4], processes=8) == [0.0, 1.0, 1.0, 0.0]
-    assert started == []
-
-
-def test_an_ended_worker_starts_no_child() -> None:
-    worker = math_worker.MathWorker()
-    assert worker.ask("$x$", "$x$")
-    worker.end()
-    with pytest.raises(StageError, match="ended"):
-        worker.ask("$x$", "$x$")
-
-
-def test_processes_below_one_are_refused() -> None:
-    with pytest.raises(DataError, match="got processes=0; expected at least 1"):
-        verify_many([("1", "1")], processes=0)
-
-
-def test_many_works_in_a_script_without_a_main_guard() -> None:
-    code = (
-        "from lean_align.verify import verify_many, pool; pool.QUESTIONS_A_CHILD = 2\n"
-        f"print(sum(verify_many({SLOW[:8]!r}, processes=2)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert (done.stdout.strip(), done.stderr) == ("5.0", "")
+def test_verdicts_do_not_depend_on_the_order_of_the_questions() -> None:
+    for order in (SLOW, SLOW[::-1]):
+        math_worker._ask.cache_clear()
+        assert sum(verify(*pair) for pair in order) == sum(1 for i in range(40) if i % 3)
 
 
 # --- hostile text
@@ -304,7 +215,7 @@ def math500(shared_data: Path) -> list[dict[str, str]]:
 
 
 def test_every_solution_of_math500_is_right(math500: list[dict[str, str]]) -> None:
-    verdicts = verify_many([(parse_gold(row["answer"]), row["solution"]) for row in math500])
+    verdicts = [verify(parse_gold(row["answer"]), row["solution"]) for row in math500]
     assert (sum(verdicts), len(verdicts)) == (500.0, 500)
 
 
@@ -314,7 +225,7 @@ def test_every_perturbed_solution_of_math500_is_wrong(math500: list[dict[str, st
         other = perturbed(row["answer"])
         pairs.append((row["answer"], with_another_box(row["solution"], row["answer"], other)))
         assert str(extract_answer(pairs[-1][1])).endswith(other)  # "... or \\boxed{...}" is both
-    verdicts = verify_many(pairs)
+    verdicts = [verify(*pair) for pair in pairs]
     assert [pair[0] for pair, verdict in zip(pairs, verdicts) if verdict] == []
     assert len(verdicts) == 500
 

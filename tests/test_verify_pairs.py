@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lean_align.verify import after_thinking, extract_answer, verify, verify_many
+from lean_align.verify import after_thinking, extract_answer, verify
 
 ROOT = Path(__file__).parent.parent
 WORDINGS = Path(__file__).parent / "golden" / "verify_wordings.jsonl"
@@ -27,7 +27,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def differing(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    verdicts = verify_many([(case["gold"], case["completion"]) for case in cases], processes=1)
+    verdicts = [verify(case["gold"], case["completion"]) for case in cases]
     return [case for case, verdict in zip(cases, verdicts) if verdict != float(case["expected"])]
 
 

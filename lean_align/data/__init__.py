@@ -20,13 +20,20 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 """
 
 from lean_align.data.files import FORMATS, is_local, local_files
-from lean_align.data.naming import fields_for
-from lean_align.data.preparing import Census, PreparedPrompts, prepare_prompts, prompt_rows, prompts_from_rows
+from lean_align.data.preparing import (
+    Census,
+    PreparedPrompts,
+    PromptRules,
+    prepare_prompts,
+    prompt_rows,
+    prompts_from_rows,
+)
 from lean_align.data.reading import (
     GENERATED,
     TEST_SEED,
     TRAIN_SEED,
     data_sources,
+    fields_for,
     load_rows,
     read_rows,
     testbed_pool,
@@ -40,6 +47,7 @@ __all__ = [
     "TRAIN_SEED",
     "Census",
     "PreparedPrompts",
+    "PromptRules",
     "data_sources",
     "fields_for",
     "float_text",

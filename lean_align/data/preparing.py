@@ -12,10 +12,11 @@ from typing import Any
 from lean_align.contamination import Contamination, ContaminationPair, find_contamination
 from lean_align.data.answers import NO_ANSWER
 from lean_align.data.columns import RowError
-from lean_align.data.places import first_place, letters_without_options
 from lean_align.data.questions import NO_PROMPT
-from lean_align.data.rows import read_prompt
+from lean_align.data.reading import fields_for
+from lean_align.data.rows import first_place, letters_without_options, read_prompt
 from lean_align.errors import DataError
+from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
 from lean_align.verify import verify
@@ -29,6 +30,40 @@ SHOWN_REASONS = 5
 
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,1000})(?:\.\d{1,1000})?")
+
+
+@dataclass(frozen=True)
+class PromptRules:
+    """What a recipe says of which rows become prompts.
+
+    Attributes
+    ----------
+    prompt_field, answer_field : str or None
+        Columns, or dotted paths into them, that hold question and answer; by the rules of `rows.py` where None.
+    chinese : str
+        `keep`, or `drop` prompts with Chinese characters.
+    contamination : str
+        `keep` what the benchmarks hold too, `drop` it, `drop_exact` matches only, or `off`: not looked for.
+    limit : int or None
+        Size of the seeded random subset to keep.
+    seed : int
+        Seed of that subset.
+    """
+
+    prompt_field: str | None = None
+    answer_field: str | None = None
+    chinese: str = "keep"
+    contamination: str = "keep"
+    limit: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, split: str, rows: Sequence[Mapping[str, Any]]) -> PromptRules:
+        """Those of a recipe for the rows of a split; runs of all seeds are evaluated on the same problems."""
+        data, fields = recipe.data, fields_for(recipe.data, split, rows)
+        if split == "train":
+            return cls(*fields, data.chinese, data.contamination, data.limit, recipe.seed)
+        return cls(*fields, contamination="off", limit=data.test_limit)
 
 
 @dataclass(frozen=True)
@@ -111,13 +146,8 @@ def prepare_prompts(
     source: str,
     parse_gold: Callable[[str], str],
     fits: Callable[[Prompt], bool],
-    limit: int | None = None,
-    seed: int = 0,
-    chinese: str = "keep",
-    contamination: str = "keep",
+    rules: PromptRules = PromptRules(),
     benchmarks: Mapping[str, Sequence[Prompt]] | None = None,
-    prompt_field: str | None = None,
-    answer_field: str | None = None,
 ) -> PreparedPrompts:
     """Turn raw rows into prompts, by the rules of `lean_align.data`.
 
@@ -133,18 +163,9 @@ def prepare_prompts(
         Reads an answer; raises DataError where it cannot.
     fits : callable
         Whether a prompt is short enough: for a completion in the model's context, and for data.max_prompt_tokens.
-    limit : int, optional
-        Size of the seeded random subset to keep.
-    seed : int
-        Seed of that subset.
-    chinese : str
-        `keep`, or `drop` prompts with Chinese characters.
-    contamination : str
-        `keep` what the benchmarks hold too, `drop` it, `drop_exact` matches only, or `off`: not looked for.
+    rules : PromptRules
     benchmarks : mapping of str to sequence of Prompt, optional
-        Problems of each benchmark and of the held-out set, for that check.
-    prompt_field, answer_field : str, optional
-        Columns, or dotted paths into them, that hold question and answer; by the rules of `rows.py` where not given.
+        Problems of each benchmark and of the held-out set, for the check of contamination.
 
     Returns
     -------
@@ -156,16 +177,16 @@ def prepare_prompts(
         When no row has a prompt or none an answer, when one is of a kind that is not read, or when nothing usable is
         left.
     """
-    sieve = _Sieve()
-    prompts = _with_their_options(_read_prompts(rows, split, source, (prompt_field, answer_field), sieve), sieve)
+    sieve, fields = _Sieve(), (rules.prompt_field, rules.answer_field)
+    prompts = _with_their_options(_read_prompts(rows, split, source, fields, sieve), sieve)
     prompts = _readable(prompts, parse_gold, sieve)
     census, prompts = _take_stock(prompts), [replace(p, prompt=p.prompt.strip()) for p in prompts]
     prompts = _unequivocal(prompts, sieve)
-    if chinese == "drop":
+    if rules.chinese == "drop":
         prompts = sieve.keep(prompts, CHINESE, lambda p: "Chinese characters" if _CHINESE.search(p.prompt) else None)
-    found = None if contamination == "off" else find_contamination(prompts, benchmarks or {})
-    if found is not None and contamination != "keep":
-        prompts = _uncontaminated(prompts, found, contamination, sieve)
+    found = None if rules.contamination == "off" else find_contamination(prompts, benchmarks or {})
+    if found is not None and rules.contamination != "keep":
+        prompts = _uncontaminated(prompts, found, rules.contamination, sieve)
     long = "no room for a completion: with rollouts.max_new_tokens past the context, or past data.max_prompt_tokens"
     prompts = sieve.keep(prompts, TOO_LONG, lambda p: None if fits(p) else long)
     if not prompts:
@@ -173,7 +194,7 @@ def prepare_prompts(
         more = f"; and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
         told = "; ".join(reasons[:SHOWN_REASONS]) + more
         raise DataError(f"{source}: none of its {len(sieve.dropped)} rows can be used ({told}).")
-    chosen = _subset(prompts, limit, seed, split)
+    chosen = _subset(prompts, rules.limit, rules.seed, split)
     return PreparedPrompts(chosen, tuple(sieve.dropped), dict(sieve.by_reason), census, found)
 
 

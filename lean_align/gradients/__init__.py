@@ -19,25 +19,26 @@ spread of reward have A = 0, hence g = 0, and are not run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from lean_align.errors import ModelError
-from lean_align.gradients.budget import BudgetedBackward
-from lean_align.gradients.checking import check_log_probs, check_model
-from lean_align.gradients.checkpointing import checkpoint_layers
-from lean_align.gradients.group import backward_group, completion_log_probs, micro_batches
-from lean_align.gradients.paths import GradientPath, gradient_path, path_of
+from lean_align.gradients.group import BudgetedBackward, backward_group, completion_log_probs
+from lean_align.gradients.paths import GradientPath, check_log_probs, check_model, gradient_path, path_of
 from lean_align.gradients.rows import GradientRow
+from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.weights import advantages, completion_weights
 from lean_align.memory import Halving
 from lean_align.policy import Policy
+from lean_align.policy.forward import checkpoint_layers
 from lean_align.progress import say
 from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Group
 
 __all__ = [
     "GradientPath",
+    "GradientSettings",
     "advantages",
     "backward_group",
     "check_log_probs",
@@ -46,7 +47,6 @@ __all__ = [
     "completion_log_probs",
     "completion_weights",
     "gradient_path",
-    "micro_batches",
     "path_of",
     "prompt_gradients",
 ]
@@ -56,13 +56,7 @@ def prompt_gradients(
     policy: Policy,
     groups: Iterable[Group],
     project: Projector | None = None,
-    temperature: float = 1.0,
-    token_budget: int = 4096,
-    logprob_chunk: int = 1024,
-    loss: str = "grpo",
-    rollouts: str = "all",
-    max_new_tokens: int | None = None,
-    share_prompt: bool = True,
+    settings: GradientSettings = GradientSettings(),
     second_moments: Mapping[str, torch.Tensor] | None = None,
     ordinals: Sequence[int] | None = None,
     on_halving: Callable[[Halving], None] = lambda halving: None,
@@ -76,21 +70,7 @@ def prompt_gradients(
     groups : iterable of Group
     project : Projector, optional
         When given, projected rows are yielded.
-    temperature : float
-        Sampling temperature.
-    token_budget : int
-        Tokens a forward and backward pass: of completions, or with prompts and padding when the prompt
-        is not shared.
-    logprob_chunk : int
-        Positions whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes.
-    loss : str
-        `grpo` or `dr_grpo`; see `completion_weights`.
-    rollouts : str
-        `all`, or `one_correct` for the first correct completion alone.
-    max_new_tokens : int, optional
-        The length that `dr_grpo` divides by.
-    share_prompt : bool
-        Compute the prompt once for all its completions, where the model can (see `path_of`); False pads and repeats it.
+    settings : GradientSettings
     second_moments : mapping of str to tensor, optional
         Of Adam, for each LoRA parameter by name: gradients are divided by their square root plus 1e-8.
     ordinals : sequence of int, optional
@@ -98,7 +78,7 @@ def prompt_gradients(
         projection that works on several rows at a time puts ordinal o into slot o % batch_rows, so that
         a row does not depend on which others are made in the same call.
     on_halving : callable
-        Told when a group ran out of memory and `token_budget` was halved, for it and those that follow: their
+        Told when a group ran out of memory and `settings.token_budget` was halved, for it and those that follow: their
         rows are the same but for rounding.
 
     Yields
@@ -130,13 +110,6 @@ def prompt_gradients(
     streams = isinstance(project, StreamingProjector) and project.batch_rows == 1
     row = GradientRow(parameters, project if streams else None, second_moments)  # type: ignore[arg-type]
     batch = _Batch(project, row) if project is not None and not streams else None
-    options = {
-        "temperature": temperature,
-        "logprob_chunk": logprob_chunk,
-        "loss": loss,
-        "rollouts": rollouts,
-        "max_new_tokens": max_new_tokens,
-    }
     backward: BudgetedBackward | None = None
     place = iter(ordinals) if ordinals is not None else iter(range(2**62))
     for group in groups:
@@ -152,8 +125,8 @@ def prompt_gradients(
         if batch is not None and not batch.takes(ordinal):
             yield from batch.empty()
         if backward is None:
-            options["share_prompt"] = _shares_prompt(policy, share_prompt)
-            backward = BudgetedBackward(policy, row, token_budget, on_halving, **options)
+            taken = replace(settings, share_prompt=_shares_prompt(policy, settings.share_prompt))
+            backward = BudgetedBackward(policy, row, taken, on_halving)
         backward.run(group)
         row.check(group.prompt.prompt_id)
         if batch is None:

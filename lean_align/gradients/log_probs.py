@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from lean_align.gradients.shared_prompt import SharedPrompt
 from lean_align.memory import return_freed_blocks
 from lean_align.policy import Policy
+from lean_align.policy.forward import last_states, token_log_probs
 from lean_align.policy.output_layer import OutputLayer, backbone_of
 from lean_align.types import Completion
 
@@ -38,13 +38,6 @@ class TokenStates:
     states: torch.Tensor
     targets: torch.Tensor
     completion: torch.Tensor
-
-
-def token_log_probs(head: OutputLayer, states: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probabilities of `targets`, (tokens,) float32 (float64 for a float64 model), at a temperature."""
-    logits = head(states)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return -cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none")
 
 
 def backward_tokens(
@@ -81,10 +74,7 @@ def backward_tokens(
 def plain_states(policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion]) -> TokenStates:
     """States from padded rows of prompt and completion: the prompt is computed for each completion."""
     rows = [[*prompt_ids, *completion.token_ids] for completion in completions]
-    width, start = max(map(len, rows)), len(prompt_ids)
-    ids = torch.tensor([row + [policy.pad_token_id] * (width - len(row)) for row in rows], device=policy.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=policy.device)
-    hidden = backbone_of(policy.causal_lm)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    (ids, hidden), start = last_states(policy, rows), len(prompt_ids)
     row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
     place = torch.tensor([start + t for c in completions for t in range(len(c.token_ids))], device=policy.device)
     return TokenStates(hidden[row, place - 1], ids[row, place], row)  # position t of a row predicts token t + 1

@@ -3,19 +3,25 @@
 The shared way needs keys and values in every layer, which all completions can read.  A layer that keeps a running state
 (linear attention, convolutions) has none: such models take the plain way, which repeats the prompt for each completion.
 Both ways give the same gradient.
+
+`check_log_probs` tells whether the parts, as gradients use them, are the model: compared with its own forward.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from lean_align.errors import ModelError
+from lean_align.gradients.group import completion_log_probs
 from lean_align.gradients.log_probs import run_prompt
 from lean_align.gradients.shared_prompt import shared_prompt_attention
 from lean_align.policy import Policy
 from lean_align.policy.families import FULL, SLIDING, Family, family_of
+from lean_align.policy.forward import CHECKED_TOKENS, own_log_probs, refuse_gap, tolerated_gap
+from lean_align.types import Completion, Group, Prompt
 
 SHARED, PLAIN = "shared", "plain"
 _KINDS = {FULL, SLIDING, "chunked_attention"}
@@ -96,3 +102,69 @@ def path_of(policy: Policy, share_prompt: bool = True) -> GradientPath:
     except ModelError as error:
         return GradientPath(PLAIN, str(error).split(". ")[0])
     return GradientPath(SHARED)
+
+
+_QUESTION = Prompt("check", "Ann has 12 apples and finds 7 more. How many apples does she have?", "19")
+_ANSWERS = ("12 + 7 = 19, so Ann has 19 apples.", "She has 12 of them.")
+
+
+def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True) -> GradientPath:
+    """The way that gradients take, checked against the model's own log-probabilities.
+
+    An output layer or an attention that does what is not reproduced here is found.
+
+    Parameters
+    ----------
+    policy : Policy
+    group : Group
+        The first 64 tokens of its first two completions are computed.
+    share_prompt : bool
+        Whether the shared way is wanted; where the model cannot take it, it is the plain way.
+
+    Raises
+    ------
+    ModelError
+        When the mean difference over the tokens of a completion is more than rounding by the plain way too.
+    """
+    completions = [_first_tokens(completion, CHECKED_TOKENS) for completion in group.completions[:2]]
+    return _checked(policy, policy.encoder.encode(group.prompt), completions, share_prompt)
+
+
+def check_model(policy: Policy, share_prompt: bool = True) -> GradientPath:
+    """The same with a made-up prompt and two completions of it, for when nothing has been sampled yet."""
+    encode = policy.encoder.tokenizer.encode
+    rows = [tuple(encode(text, add_special_tokens=False)) for text in _ANSWERS]
+    completions = [Completion("check", i, "", row, len(row), 0.0, True) for i, row in enumerate(rows) if row]
+    return _checked(policy, policy.encoder.encode(_QUESTION), completions, share_prompt)
+
+
+def _checked(
+    policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion], share_prompt: bool
+) -> GradientPath:
+    path = path_of(policy, share_prompt)
+    theirs = [own_log_probs(policy, [*prompt_ids, *c.token_ids], len(prompt_ids)) for c in completions]
+    if path.shares_prompt:
+        gap = _gap(policy, prompt_ids, completions, theirs, True)
+        if gap <= tolerated_gap(policy):
+            return path
+        path = GradientPath(PLAIN, f"behind a shared prompt, log-probabilities are {gap:.3g} off the model's own")
+    gap = _gap(policy, prompt_ids, completions, theirs, False)
+    advice = "Choose another model, or a selection.method without gradients."
+    refuse_gap(policy, gap, "as the gradient stage computes them", "", advice)
+    return path
+
+
+def _gap(
+    policy: Policy,
+    prompt_ids: Sequence[int],
+    completions: Sequence[Completion],
+    theirs: Sequence[torch.Tensor],
+    share_prompt: bool,
+) -> float:
+    ours, row = completion_log_probs(policy, prompt_ids, completions, share_prompt=share_prompt)
+    gaps = [(ours[row == i] - expected).abs().mean() for i, expected in enumerate(theirs)]
+    return torch.stack(gaps).max().item()  # NaN where one is
+
+
+def _first_tokens(completion: Completion, n: int) -> Completion:
+    return replace(completion, token_ids=completion.token_ids[:n], n_tokens=min(n, completion.n_tokens))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lean_align.gradients.group import backward_group
 from lean_align.gradients.rows import GradientRow
+from lean_align.gradients.settings import GradientSettings
 from lean_align.policy import Policy
 from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Completion, Group, Prompt
 
 
 def rehearse_gradient(
-    policy: Policy, n_completions: int, completion_tokens: int, project: Projector | None = None, **options: Any
+    policy: Policy,
+    n_completions: int,
+    completion_tokens: int,
+    project: Projector | None = None,
+    settings: GradientSettings = GradientSettings(),
 ) -> None:
     """Take the gradient of a group whose completions all have the same length.
 
@@ -23,8 +26,7 @@ def rehearse_gradient(
     n_completions, completion_tokens : int
     project : Projector, optional
         On the same device.
-    **options
-        Of `backward_group`.
+    settings : GradientSettings
     """
     first = Completion("planned", 0, "", (0,) * completion_tokens, completion_tokens, 1.0, True)
     others = (Completion(**{**vars(first), "index": i, "reward": 0.0}) for i in range(1, n_completions))
@@ -33,6 +35,6 @@ def rehearse_gradient(
     row = GradientRow(policy.lora_parameters, project if streams else None)  # type: ignore[arg-type]
     waiting = None if project is None or streams else row.row.new_zeros(project.batch_rows, row.grad_dim)
     with row.collecting():
-        backward_group(policy, group, **options)
+        backward_group(policy, group, settings)
     if project is not None and waiting is not None:
         project.project(waiting)

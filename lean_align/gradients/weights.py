@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import torch
 
 from lean_align.errors import RecipeError
+from lean_align.gradients.settings import GradientSettings
 from lean_align.types import Group
 
 ADVANTAGE_EPSILON = 1e-4
@@ -30,21 +31,15 @@ def advantages(rewards: Sequence[float], scale: bool = True) -> torch.Tensor:
     return centred / (r.std() + ADVANTAGE_EPSILON) if scale else centred
 
 
-def completion_weights(
-    group: Group, loss: str = "grpo", rollouts: str = "all", max_new_tokens: int | None = None
-) -> dict[int, float]:
+def completion_weights(group: Group, settings: GradientSettings = GradientSettings()) -> dict[int, float]:
     """Weight of every token of each completion that the loss uses.
 
     Parameters
     ----------
     group : Group
         With rewards that differ.
-    loss : str
-        `grpo` or `dr_grpo`.
-    rollouts : str
-        `all` or `one_correct`.
-    max_new_tokens : int, optional
-        L of `dr_grpo`.
+    settings : GradientSettings
+        Of which loss, rollouts and, for `dr_grpo`, max_new_tokens (L) are read.
 
     Returns
     -------
@@ -56,17 +51,18 @@ def completion_weights(
     RecipeError
         For an unknown loss or rollouts, or `dr_grpo` without its length.
     """
+    loss, rollouts, length = settings.loss, settings.rollouts, settings.max_new_tokens
     if loss not in ("grpo", "dr_grpo") or rollouts not in ("all", "one_correct"):
         raise RecipeError(
             f"gradients.loss is {loss!r} and gradients.rollouts {rollouts!r}; expected grpo or dr_grpo, "
             "and all or one_correct."
         )
-    if loss == "dr_grpo" and not max_new_tokens:
+    if loss == "dr_grpo" and not length:
         raise RecipeError("gradients.loss is dr_grpo, which divides by max_new_tokens; got none. Give its number.")
     if rollouts == "one_correct":
         chosen = {next(i for i, reward in enumerate(group.rewards) if reward > 0): 1.0}
     else:
         values = advantages(group.rewards, scale=loss == "grpo") / len(group.completions)
         chosen = {i: float(value) for i, value in enumerate(values) if value != 0}
-    lengths = {i: group.completions[i].n_tokens if loss == "grpo" else max_new_tokens for i in chosen}
+    lengths = {i: group.completions[i].n_tokens if loss == "grpo" else length for i in chosen}
     return {i: value / lengths[i] for i, value in chosen.items()}  # type: ignore[operator]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from lean_align.advice import made_anew
 from lean_align.artifacts import read_jsonl
 from lean_align.errors import StageError
+from lean_align.files import cut_file, whole_rows
 
 REWARDS = "rewards.jsonl"
 
@@ -141,29 +142,18 @@ def reward_curves(rows: Sequence[Mapping[str, Any]], prompt_ids: Sequence[str], 
     return np.array([met[prompt_id][:epochs] for prompt_id in prompt_ids], dtype=np.float64)
 
 
-def _step_of(line: bytes) -> Any:
-    """The step of a row; None of a damaged one."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row.get("step") if isinstance(row, dict) else None
-
-
 def _keep_steps(path: Path, steps_done: int) -> None:
     """Cut the file after the line of a step; later and torn ones are made again."""
     steps, end = 0, 0
     if path.exists():
-        with path.open("rb") as file:
-            for line in file:
-                if steps == steps_done or not line.endswith(b"\n") or _step_of(line) != steps + 1:
-                    break
-                steps, end = steps + 1, file.tell()
+        for row, stop in whole_rows(path):
+            if steps == steps_done or not isinstance(row, dict) or row.get("step") != steps + 1:
+                break
+            steps, end = steps + 1, stop
     if steps < steps_done:
         raise StageError(
             f"{path} has the rewards of {steps} steps, the checkpoint beside it was taken after {steps_done}. "
             + made_anew(path.parent)
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.truncate(end)
+    cut_file(path, end)

@@ -22,14 +22,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.errors import StageError
-from lean_align.grpo.fields import trainer_fields
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
+from lean_align.grpo.settings import TrainerSettings, trainer_fields
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
 from lean_align.policy.saving import like_other_files, writing_tensors
 from lean_align.progress import Progress
-from lean_align.recipe import RolloutRecipe, TrainerRecipe
 from lean_align.rng import rng_for, seed_for
 from lean_align.types import Prompt
 
@@ -62,12 +61,9 @@ def training_order(prompts: Sequence[Prompt], n: int, seed: int, stage: str) -> 
 def train_grpo(
     policy: Policy,
     prompts: Sequence[Prompt],
-    trainer: TrainerRecipe,
-    rollouts: RolloutRecipe,
+    settings: TrainerSettings,
     reward: Callable[[str, str], float],
     folder: Path,
-    seed: int,
-    stage: str,
 ) -> list[dict[str, float]] | Shortage:
     """Train the policy's adapter, continuing from the last whole checkpoint, and save it.
 
@@ -77,36 +73,33 @@ def train_grpo(
         With trainable LoRA parameters; changed in place.
     prompts : sequence of Prompt
         Cycled through until the steps are done.
-    trainer, rollouts : TrainerRecipe, RolloutRecipe
+    settings : TrainerSettings
     reward : callable
         (gold, completion) -> 0.0 or 1.0.
     folder : Path
         Gets `adapter/`, `rewards.jsonl`, and `second_moments.safetensors` from an Adam in full precision; holds
         `checkpoints/` meanwhile.
-    seed : int
-        The recipe's seed.
-    stage : str
-        Names this training's random streams.
 
     Returns
     -------
     list of dict, or Shortage
         One row a step: step, reward, reward_std, share_zero_spread, share_truncated, loss, grad_norm, ...  Or what was
         lacking when memory ran out: checkpoints are kept, and a call with a fresh policy and a smaller
-        `trainer.micro_batch` goes on from them.
+        `micro_batch` goes on from them.
     """
     from trl import GRPOConfig
 
+    trainer, seed, stage = settings.trainer, settings.seed, settings.stage
     rows = training_order(prompts, trainer.steps * trainer.prompts_per_step, seed, stage)
     ids = {policy.encoder.text(prompt): policy.encoder.encode(prompt) for prompt in prompts}
     dataset = Dataset.from_list([_example(policy.encoder, prompt) for prompt in rows])
     device = policy.device.type
     bf16 = device == "cuda" and policy.model.dtype.is_floating_point and policy.model.dtype.itemsize == 2
     checkpoints = folder / "checkpoints"
-    fields = trainer_fields(trainer, rollouts, checkpoints, seed_for(seed, stage) % 2**31, device, bf16)
+    fields = trainer_fields(settings, checkpoints, device, bf16)
     resume = last_checkpoint(checkpoints)
     steps_done = int(resume.name.split("-")[1]) if resume else 0
-    rewards = RewardLog(folder / REWARDS, rollouts.num_generations, steps_done)
+    rewards = RewardLog(folder / REWARDS, settings.num_generations, steps_done)
     callback = _StepCallback(seed, stage, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
     judge = recorded(reward, policy.encoder.decode, rewards)
     grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, judge, callback)

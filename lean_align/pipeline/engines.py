@@ -105,8 +105,8 @@ def sampling_engine(
     import torch
 
     from lean_align.policy import save_dense
-    from lean_align.policy.adapter_files import check_adapter, check_request
-    from lean_align.rollouts.vllm import vllm_engine
+    from lean_align.policy.adapters import check_adapter, check_request
+    from lean_align.rollouts.vllm import VllmSettings, vllm_engine
 
     merged, dtype = chosen["adapter"] == "merged", getattr(torch, chosen["dtype"])
     if adapter is not None and not merged:
@@ -124,18 +124,8 @@ def sampling_engine(
         encoder, eos_token_ids, device = policy.encoder, policy.eos_token_ids, policy.device
         del policy
         release_memory()
-        with vllm_engine(
-            dense,
-            encoder,
-            eos_token_ids,
-            batch_size,
-            longest(encoder),
-            dtype,
-            device,
-            request,
-            recipe.threads,
-            on_halving,
-        ) as engine:
+        settings = VllmSettings(batch_size, longest(encoder), dtype, device, request, recipe.threads)
+        with vllm_engine(dense, encoder, eos_token_ids, settings, on_halving) as engine:
             yield engine
     finally:
         shutil.rmtree(dense, ignore_errors=True)

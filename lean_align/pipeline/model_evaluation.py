@@ -104,7 +104,7 @@ def evaluate_model(
             f"{model} is an adapter and no model. Give the model that it belongs to, and --adapter {quoted(model)}."
         )
     if adapter is not None:
-        from lean_align.policy.adapter_files import check_adapter
+        from lean_align.policy.adapters import check_adapter
 
         check_adapter(recipe.model, adapter)
     problems, name = _problems(recipe), _label(model, adapter)

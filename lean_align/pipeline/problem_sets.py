@@ -51,9 +51,8 @@ class ProblemSet:
         """How completions are drawn: with the same noise for every model."""
         from lean_align.rollouts import Sampling
 
-        settings = recipe.evaluation
-        drawn = self.num_samples, self.temperature, self.max_new_tokens
-        return Sampling(*drawn, settings.batch_size, recipe.seed, self.name, settings.window, self.top_p)
+        drawn = self.num_samples, self.max_new_tokens, self.temperature, self.top_p
+        return Sampling.of_evaluation(recipe, self.name, *drawn)
 
     def decoding(self) -> dict[str, Any]:
         """Number of samples, temperature, top_p and longest completion, as tables print them."""

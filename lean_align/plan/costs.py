@@ -8,12 +8,14 @@ from functools import cache
 
 import torch
 
+from lean_align.gradients import GradientSettings
+from lean_align.grpo import TrainerSettings
 from lean_align.plan.pool import Pool
 from lean_align.plan.process import ProcessBytes
 from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.plan.speed import Speed
 from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
-from lean_align.recipe import ModelRecipe, Recipe, TrainerRecipe
+from lean_align.recipe import ModelRecipe, Recipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
 
@@ -49,8 +51,8 @@ class Place:
 
 
 def _gradients_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
-    drawn = replace(recipe.rollouts, num_generations=recipe.selection_generations)
-    group = gradient_work(recipe.model, recipe.lora, drawn, recipe.gradients, pool.longest_prompt)
+    settings, count = GradientSettings.of(recipe), recipe.selection_generations
+    group = gradient_work(recipe.model, recipe.lora, recipe.gradients, settings, count, pool.longest_prompt)
     passes = 3  # forward, backward, and the forward again of checkpointing
     seconds = place.speed.seconds(group.flops, group.moved_bytes + passes * loaded, group.operations)
     return Cost(group.peak_bytes, pool.n_train * seconds)
@@ -59,7 +61,7 @@ def _gradients_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Co
 def _rollouts_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
     settings = recipe.rollouts
     count, longest = recipe.selection_generations, settings.max_new_tokens
-    sampling = Sampling(count, settings.temperature, longest, settings.batch_size, 0, "", 0)
+    sampling = Sampling.of_rollouts(recipe)
     fills = pool.n_train * count / max(settings.batch_size, count)
     # a sequential allocation draws few completions of many prompts first, and computes as many prompts at once
     drawn = (settings.first_generations, count) if settings.allocation == "sequential" else (count,)
@@ -78,7 +80,7 @@ def _evaluation_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> C
     settings, costs, longest = recipe.evaluation, [], 0
     for problems in pool.evaluation_sets(recipe):
         count, limit = problems.num_samples, problems.max_new_tokens
-        sampling = Sampling(count, 0.0, limit, settings.batch_size, 0, "", 0)
+        sampling = Sampling.of_evaluation(recipe, "", count, limit)
         n_prompts = min(problems.n_problems, max(1, settings.window // count))
         fills = 2 * problems.n_problems * count / sampling.slots  # the base and the trained model
         work = decoding_work(recipe.model, recipe.lora, n_prompts, problems.longest_prompt, sampling)
@@ -130,13 +132,13 @@ def _decoding_cost(work: tuple[Work, Work], fills: float, longest: int, place: P
 
 def _trainer_cost(name: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
     def cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
-        trainer: TrainerRecipe = getattr(recipe, name)
-        rows, longest = trainer.prompts_per_step * recipe.rollouts.num_generations, recipe.rollouts.max_new_tokens
+        settings = TrainerSettings.of(recipe, name)
+        trainer, longest = settings.trainer, settings.max_new_tokens
+        rows, at_once = settings.completions_per_step, settings.sampled_at_once
         lengths = pool.longest_prompt, longest
-        settings = trainer.gradient_checkpointing, trainer.epsilon, place.device == "cuda"
-        at_once = trainer.sampled_at_once(recipe.rollouts.num_generations)
+        how = trainer.gradient_checkpointing, trainer.epsilon, place.device == "cuda"
         sampling = sampling_work(recipe.model, recipe.lora, at_once, *lengths)
-        loss = loss_work(recipe.model, recipe.lora, trainer.micro_batch, *lengths, *settings)
+        loss = loss_work(recipe.model, recipe.lora, trainer.micro_batch, *lengths, *how)
         sampled = _decoding_cost(sampling, rows / at_once, longest, place, loaded)
         each = place.speed.seconds(loss.flops, loss.moved_bytes + 3 * loaded, loss.operations)
         reference = each / 3 if trainer.beta else 0.0  # one more forward pass, of the base

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lean_align.benchmarks import find_benchmarks
-from lean_align.data import GENERATED, fields_for, is_local, load_rows, prepare_prompts
+from lean_align.data import GENERATED, PromptRules, is_local, load_rows, prepare_prompts
 from lean_align.errors import RecipeError
 from lean_align.policy import load_encoder
 from lean_align.policy.shapes import is_local as is_local_model
@@ -109,19 +109,9 @@ def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
     """Rows, longest prompt in tokens, and how that is known."""
     data = recipe.data
     if path in GENERATED or is_local(path):
-        chinese = data.chinese if split == "train" else "keep"
         rows = load_rows(data, split, recipe.pool)
-        prompt_field, answer_field = fields_for(data, split, rows)
-        found = prepare_prompts(
-            rows,
-            split,
-            path,
-            parse_gold,
-            lambda prompt: True,
-            chinese=chinese,
-            prompt_field=prompt_field,
-            answer_field=answer_field,
-        )
+        rules = replace(PromptRules.of(recipe, split, rows), contamination="off", limit=None)
+        found = prepare_prompts(rows, split, path, parse_gold, lambda prompt: True, rules)
         texts = [prompt.prompt for prompt in found.prompts]
         if is_local_model(recipe.model):
             encoder = load_encoder(recipe.model, data)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
-from lean_align.gradients import GradientPath, checkpoint_layers, path_of
+from lean_align.gradients import GradientPath, GradientSettings, checkpoint_layers, path_of
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.grpo.rehearsal import rehearse_loss, rehearse_sampling
 from lean_align.live_bytes import LiveBytes, kernels_on_meta
 from lean_align.policy import Policy
 from lean_align.policy.shapes import shape_policy
 from lean_align.projection import make_projector
-from lean_align.recipe import GradientRecipe, LoraRecipe, ModelRecipe, RolloutRecipe
+from lean_align.recipe import GradientRecipe, LoraRecipe, ModelRecipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.rehearsal import rehearse_decoding
 
@@ -69,34 +69,30 @@ def _work(live: LiveBytes) -> Work:
 
 @cache
 def gradient_work(
-    model: ModelRecipe, lora: LoraRecipe, rollouts: RolloutRecipe, settings: GradientRecipe, prompt_tokens: int
+    model: ModelRecipe,
+    lora: LoraRecipe,
+    recipe: GradientRecipe,
+    settings: GradientSettings,
+    num_generations: int,
+    prompt_tokens: int,
 ) -> Work:
-    """One group of the gradient stage, with every completion at its longest."""
+    """One group of the gradient stage, with every completion at its longest; `settings` are those of the recipe."""
     policy = shape_policy(model, lora, prompt_tokens)
-    if settings.gradient_checkpointing:
+    if recipe.gradient_checkpointing:
         checkpoint_layers(policy)
     paths: list[GradientPath] = []
     count(policy, lambda policy: paths.append(path_of(policy, settings.share_prompt)))
 
     def work(policy: Policy) -> None:
-        sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
+        kind, proj_dim, nonzeros = recipe.projection, recipe.proj_dim, recipe.sjlt_nonzeros
         held = [
-            make_projector(settings.projection, sizes, settings.proj_dim, seed, policy.device, settings.sjlt_nonzeros)
-            for seed in range(2 if settings.second_seed else 1)
-            if settings.projection != "trak"
+            make_projector(kind, policy.lora_sizes, proj_dim, seed, policy.device, nonzeros)
+            for seed in range(2 if recipe.second_seed else 1)
+            if kind != "trak"
         ]
-        rehearse_gradient(
-            policy,
-            rollouts.num_generations,
-            rollouts.max_new_tokens,
-            held[0] if held else None,
-            token_budget=settings.token_budget,
-            logprob_chunk=settings.logprob_chunk,
-            loss=settings.loss,
-            rollouts=settings.rollouts,
-            max_new_tokens=rollouts.max_new_tokens,
-            share_prompt=paths[0].shares_prompt,
-        )
+        taken = replace(settings, share_prompt=paths[0].shares_prompt)
+        longest = settings.max_new_tokens or 0
+        rehearse_gradient(policy, num_generations, longest, held[0] if held else None, taken)
 
     return count(policy, work)
 

@@ -8,7 +8,7 @@ from lean_align.policy.families import family_of
 from lean_align.policy.output_layer import backbone_of
 from lean_align.policy.shapes import model_config, shape_policy
 from lean_align.recipe import Recipe
-from lean_align.rollouts.support import PLAIN, rollout_path
+from lean_align.rollouts.paths import PLAIN, rollout_path
 from lean_align.selection import find_method
 
 

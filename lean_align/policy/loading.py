@@ -12,8 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from lean_align.errors import ModelError
 from lean_align.memory import forget_mapped_files
-from lean_align.policy.adapter_files import check_adapter, some
-from lean_align.policy.adapters import add_adapter
+from lean_align.policy.adapters import add_adapter, check_adapter, some
 from lean_align.policy.encoding import PromptEncoder, load_encoder
 from lean_align.policy.families import family_of
 from lean_align.policy.four_bits import share_4bit, shortfall
@@ -49,6 +48,11 @@ class Policy:
     def lora_parameters(self) -> dict[str, torch.nn.Parameter]:
         """The trainable parameters by name, in the model's order."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def lora_sizes(self) -> dict[str, int]:
+        """Number of entries of each trainable parameter, in the model's order."""
+        return {name: parameter.numel() for name, parameter in self.lora_parameters.items()}
 
     @property
     def pad_token_id(self) -> int:

@@ -17,11 +17,39 @@ from transformers.quantizers.quantizers_utils import should_convert_module
 
 from lean_align.errors import ModelError
 from lean_align.policy.adapters import add_adapter
-from lean_align.policy.known_models import KNOWN_MODELS
 from lean_align.policy.loading import Policy, attention_options, keep_head_contiguous
 from lean_align.policy.sources import load_part, model_path
 from lean_align.recipe import LoraRecipe, ModelRecipe
 from lean_align.types import Prompt
+
+_FIELDS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+    "tie_word_embeddings",
+)
+_QWEN2_5 = {
+    "Qwen/Qwen2.5-0.5B-Instruct": (896, 24, 14, 2, 4864, 151_936, True),
+    "Qwen/Qwen2.5-1.5B-Instruct": (1536, 28, 12, 2, 8960, 151_936, True),
+    "Qwen/Qwen2.5-3B-Instruct": (2048, 36, 16, 2, 11_008, 151_936, True),
+    "Qwen/Qwen2.5-7B-Instruct": (3584, 28, 28, 4, 18_944, 152_064, False),
+    "Qwen/Qwen2.5-7B": (3584, 28, 28, 4, 18_944, 152_064, False),
+}
+KNOWN_MODELS: dict[str, dict[str, Any]] = {
+    name: {"model_type": "qwen2", "max_position_embeddings": 32_768, **dict(zip(_FIELDS, sizes))}
+    for name, sizes in _QWEN2_5.items()
+} | {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": {
+        "model_type": "llama",
+        "max_position_embeddings": 8192,
+        **dict(zip(_FIELDS, (576, 30, 9, 3, 1536, 49_152, True))),
+    }
+}
+"""Arguments of `AutoConfig.for_model` by the model's name on the hub."""
+
 
 _BLOCK, _OUTER_BLOCK = 64, 256  # weights that share a scale, and scales that share one, in NF4 with double quantisation
 

@@ -14,8 +14,7 @@ import torch
 from peft import set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
-from lean_align.policy.adapter_files import check_adapter, read_config, read_weights
-from lean_align.policy.adapters import adapter_shape, seeded
+from lean_align.policy.adapters import adapter_shape, check_adapter, read_config, read_weights, seeded
 from lean_align.policy.encoding import load_encoder
 from lean_align.policy.loading import Policy, resolve_device
 from lean_align.policy.sources import model_path

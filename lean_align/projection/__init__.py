@@ -23,6 +23,8 @@ from lean_align.projection.sjlt import SjltProjector
 from lean_align.projection.stacked import StackedProjector
 from lean_align.projection.streams import STREAM_VERSION, splitmix64, stream_key
 from lean_align.projection.trak import TrakProjector
+from lean_align.recipe import GradientRecipe
+from lean_align.rng import seed_for
 
 __all__ = [
     "STREAM_VERSION",
@@ -33,10 +35,13 @@ __all__ = [
     "StreamingProjector",
     "TrakProjector",
     "make_projector",
+    "recipe_projector",
     "splitmix64",
     "stream_key",
 ]
 
+SECOND_SEED = "second_seed"
+"""Names the random stream that the second projection's seed is drawn from."""
 FLAT = ""  # name of the one parameter of a projector made for a number of entries
 
 
@@ -91,3 +96,26 @@ def make_projector(
     if kind == "rademacher":
         return RademacherProjector(sizes, proj_dim, seed, device)
     return TrakProjector(sizes, proj_dim, seed, device)
+
+
+def recipe_projector(
+    settings: GradientRecipe, sizes: Mapping[str, int], seed: int, device: torch.device | str = "cpu"
+) -> tuple[Projector, dict[str, dict[str, object]]]:
+    """A recipe's projection, and the fingerprint of each that it holds: with `second_seed` two lie side by side.
+
+    Parameters
+    ----------
+    settings : GradientRecipe
+    sizes : mapping of str to int
+        Number of entries of each parameter.
+    seed : int
+        The recipe's.
+    device : torch.device or str
+    """
+    seeds = {"projection": seed}
+    if settings.second_seed:
+        seeds["second_projection"] = seed_for(seed, SECOND_SEED) % 2**31
+    kind, proj_dim, nonzeros = settings.projection, settings.proj_dim, settings.sjlt_nonzeros
+    projectors = [make_projector(kind, sizes, proj_dim, each, device, nonzeros) for each in seeds.values()]
+    fingerprints = {name: projector.fingerprint() for name, projector in zip(seeds, projectors)}
+    return projectors[0] if len(projectors) == 1 else StackedProjector(projectors), fingerprints

@@ -87,6 +87,29 @@ class ParameterProjector:
             "parameters": hashlib.sha256(repr(list(self.sizes.items())).encode()).hexdigest(),
         }
 
+    def project(self, gradients: torch.Tensor) -> torch.Tensor:
+        """Project flat gradients, best in multiples of `batch_rows`.
+
+        Parameters
+        ----------
+        gradients : (n, P) or (P,) float32 or float64
+            Entries in the order of `sizes`; other dtypes are taken as float32.
+
+        Returns
+        -------
+        (n, proj_dim) or (proj_dim,) of the same dtype
+
+        Raises
+        ------
+        ValueError
+            When a row has not grad_dim entries.
+        """
+        return self._project(self._rows(gradients)).reshape(*gradients.shape[:-1], self.proj_dim)
+
+    def _project(self, matrix: torch.Tensor) -> torch.Tensor:
+        """(n, P) to (n, k), in float32 or float64."""
+        raise NotImplementedError
+
     def _rows(self, gradients: torch.Tensor) -> torch.Tensor:
         """(n, P) in float32 or float64; lower precisions become float32, so that sums are not taken in them."""
         if gradients.ndim not in (1, 2) or gradients.shape[-1] != self.grad_dim:
@@ -116,3 +139,28 @@ class ParameterProjector:
         for name, size in self.sizes.items():
             yield name, matrix[:, start : start + size]
             start += size
+
+
+class StreamedProjector(ParameterProjector):
+    """Base of the projectors that take a gradient parameter by parameter too."""
+
+    def add_to(self, row: torch.Tensor, name: str, gradient: torch.Tensor) -> None:
+        """Add R restricted to parameter `name`, times `gradient`, to `row` in place.
+
+        Parameters
+        ----------
+        row : (proj_dim,) float32 or float64
+        name : str
+            A key of `sizes`.
+        gradient : any shape with sizes[name] entries
+
+        Raises
+        ------
+        ValueError
+            For an unknown name or another number of entries.
+        """
+        self._add(row, name, self._flat(name, gradient, row.dtype))
+
+    def _add(self, row: torch.Tensor, name: str, flat: torch.Tensor) -> None:
+        """The same for a gradient of (sizes[name],)."""
+        raise NotImplementedError

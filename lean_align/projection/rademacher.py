@@ -19,24 +19,20 @@ from collections.abc import Mapping
 
 import torch
 
-from lean_align.projection.base import ParameterProjector
+from lean_align.projection.base import StreamedProjector
 from lean_align.projection.streams import splitmix64, stream_key
 
 _WORD = 64  # signs in one output of the generator
 _BLOCK = {"cpu": (4096, 256), "cuda": (1 << 16, 1024)}  # entries, columns (a multiple of 64)
 
 
-class RademacherProjector(ParameterProjector):
+class RademacherProjector(StreamedProjector):
     """Dense projection by random signs, of gradients given whole or parameter by parameter.
 
     Parameters
     ----------
-    sizes : mapping of str to int
-        Number of entries of each parameter.
-    proj_dim : int
-        Length of a projected row (k).
-    seed : int
-    device : torch.device or str
+    sizes, proj_dim, seed, device
+        See `ParameterProjector`.
 
     Notes
     -----
@@ -45,8 +41,9 @@ class RademacherProjector(ParameterProjector):
 
     Time is that of drawing P k signs, and 2 P k multiply-adds a row; the drawing is shared by the rows of a call.
 
-    `project` multiplies blocks of 16 rows, padded with zeros, always of the same shapes, so that a row gives the
-    same bits whatever the rows beside it hold.
+    `project` draws the signs once for blocks of 16 rows; these are padded with zeros and always of the same shapes, so
+    that a row gives the same bits whatever the rows beside it hold.  `add_to` is slower a row, and equal to it up to
+    rounding.
     """
 
     kind = "rademacher"
@@ -90,48 +87,13 @@ class RademacherProjector(ParameterProjector):
     def _sums(self, n_groups: int, group_rows: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.zeros(n_groups, group_rows, self._n_tiles * self._columns, dtype=dtype, device=self.device)
 
-    def add_to(self, row: torch.Tensor, name: str, gradient: torch.Tensor) -> None:
-        """Add R restricted to parameter `name`, times `gradient`, to `row` in place.
-
-        Slower a row than `project`, which draws the signs once for 16 rows, and equal to it up to rounding.
-
-        Parameters
-        ----------
-        row : (proj_dim,) float32 or float64
-        name : str
-            A key of `sizes`.
-        gradient : any shape with sizes[name] entries
-
-        Raises
-        ------
-        ValueError
-            For an unknown name or another number of entries.
-        """
+    def _add(self, row: torch.Tensor, name: str, flat: torch.Tensor) -> None:
         sums = self._sums(1, 1, row.dtype)
-        self._add_part(sums, name, self._flat(name, gradient, row.dtype)[None])
+        self._add_part(sums, name, flat[None])
         row += sums[0, 0, : self.proj_dim] * self.proj_dim**-0.5
 
-    def project(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Project flat gradients, best in multiples of 16 rows.
-
-        Parameters
-        ----------
-        gradients : (n, P) or (P,) float32 or float64
-            Entries in the order of `sizes`; other dtypes are taken as float32.
-
-        Returns
-        -------
-        (n, proj_dim) or (proj_dim,) of the same dtype
-            Sums are taken in that dtype.
-
-        Raises
-        ------
-        ValueError
-            When a row has not grad_dim entries.
-        """
-        matrix = self._rows(gradients)
+    def _project(self, matrix: torch.Tensor) -> torch.Tensor:
         sums = self._sums(-(-len(matrix) // self.batch_rows), self.batch_rows, matrix.dtype)
         for name, part in self._parts(matrix):
             self._add_part(sums, name, part)
-        rows: torch.Tensor = sums.flatten(0, 1)[: len(matrix), : self.proj_dim] * self.proj_dim**-0.5
-        return rows.reshape(*gradients.shape[:-1], self.proj_dim)
+        return sums.flatten(0, 1)[: len(matrix), : self.proj_dim] * self.proj_dim**-0.5

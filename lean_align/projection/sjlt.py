@@ -20,24 +20,20 @@ from collections.abc import Mapping
 import torch
 
 from lean_align.errors import RecipeError
-from lean_align.projection.base import ParameterProjector
+from lean_align.projection.base import StreamedProjector
 from lean_align.projection.streams import logical_shift_right, splitmix64, stream_key
 
 MAX_NONZEROS = 64  # one word of the sign stream holds the signs of all blocks
 _PIECE = {"cpu": 1 << 16, "cuda": 1 << 22}  # entries at a time
 
 
-class SjltProjector(ParameterProjector):
+class SjltProjector(StreamedProjector):
     """Sparse sign projection of gradients given whole or parameter by parameter.
 
     Parameters
     ----------
-    sizes : mapping of str to int
-        Number of entries of each parameter.
-    proj_dim : int
-        Length of a projected row (k).
-    seed : int
-    device : torch.device or str
+    sizes, proj_dim, seed, device
+        See `ParameterProjector`.
     nonzeros : int
         Non-zeros a column (c), 1 to 64; divides proj_dim.
 
@@ -132,45 +128,14 @@ class SjltProjector(ParameterProjector):
                 for cell, sign in zip(cells, signs):  # scatter_add_ with int64 runs twice as fast as index_add_
                     row.scatter_add_(0, cell, scaled * sign)
 
-    def add_to(self, row: torch.Tensor, name: str, gradient: torch.Tensor) -> None:
-        """Add R restricted to parameter `name`, times `gradient`, to `row` in place.
+    def _add(self, row: torch.Tensor, name: str, flat: torch.Tensor) -> None:
+        self._add_part(row[None], name, flat[None])
 
-        Parameters
-        ----------
-        row : (proj_dim,) float32 or float64
-        name : str
-            A key of `sizes`.
-        gradient : any shape with sizes[name] entries
-
-        Raises
-        ------
-        ValueError
-            For an unknown name or another number of entries.
-        """
-        self._add_part(row[None], name, self._flat(name, gradient, row.dtype)[None])
-
-    def project(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Project flat gradients.
-
-        Parameters
-        ----------
-        gradients : (n, P) or (P,) float32 or float64
-            Entries in the order of `sizes`; other dtypes are taken as float32.
-
-        Returns
-        -------
-        (n, proj_dim) or (proj_dim,) of the same dtype
-
-        Raises
-        ------
-        ValueError
-            When a row has not grad_dim entries.
-        """
-        matrix = self._rows(gradients)
+    def _project(self, matrix: torch.Tensor) -> torch.Tensor:
         out = torch.zeros(len(matrix), self.proj_dim, dtype=matrix.dtype, device=matrix.device)
         for name, part in self._parts(matrix):
             self._add_part(out, name, part)
-        return out.reshape(*gradients.shape[:-1], self.proj_dim)
+        return out
 
     def fingerprint(self) -> dict[str, object]:
         """What two stores must share for their rows to be comparable."""

@@ -31,12 +31,8 @@ class TrakProjector(ParameterProjector):
 
     Parameters
     ----------
-    sizes : mapping of str to int
-        Number of entries of each parameter.
-    proj_dim : int
-        Length of a projected row (k).
-    seed : int
-    device : torch.device or str
+    sizes, proj_dim, seed, device
+        See `ParameterProjector`.
 
     Raises
     ------
@@ -81,32 +77,14 @@ class TrakProjector(ParameterProjector):
         else:
             self._projector = projectors.BasicProjector(**arguments, block_size=BLOCK_COLUMNS, dtype=torch.float32)
 
-    def project(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Project flat gradients; the signs are drawn again for every 16 rows.
-
-        Parameters
-        ----------
-        gradients : (n, P) or (P,) float32 or float64
-            Entries in the order of `sizes`.  traker computes in float32.
-
-        Returns
-        -------
-        (n, proj_dim) or (proj_dim,) of the same dtype
-
-        Raises
-        ------
-        ValueError
-            When a row has not grad_dim entries.
-        """
-        matrix = self._rows(gradients)
+    def _project(self, matrix: torch.Tensor) -> torch.Tensor:
         out = torch.empty(len(matrix), self.proj_dim, dtype=matrix.dtype, device=matrix.device)
         for start in range(0, len(matrix), self.batch_rows):
             rows = matrix[start : start + self.batch_rows]
             batch = torch.zeros(self.batch_rows, self.grad_dim, dtype=torch.float32, device=matrix.device)
             batch[: len(rows)] = rows
             out[start : start + len(rows)] = self._projector.project(batch, model_id=0)[: len(rows)]
-        out /= self.proj_dim**0.5
-        return out.reshape(*gradients.shape[:-1], self.proj_dim)
+        return out.div_(self.proj_dim**0.5)
 
     def fingerprint(self) -> dict[str, object]:
         """What two stores must share for their rows to be comparable."""

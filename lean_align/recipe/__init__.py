@@ -12,7 +12,11 @@ from lean_align.recipe.fields import (
     ModelRecipe,
     PoolRecipe,
     Recipe,
+    RolloutRecipe,
     SelectionRecipe,
+    TrainerRecipe,
+    TrainingRecipe,
+    WarmupRecipe,
 )
 from lean_align.recipe.reading import (
     all_keys,
@@ -23,7 +27,6 @@ from lean_align.recipe.reading import (
     recipe_tree,
     shipped_recipes,
 )
-from lean_align.recipe.trainers import RolloutRecipe, TrainerRecipe, TrainingRecipe, WarmupRecipe
 
 __all__ = [
     "CompareRecipe",

@@ -24,27 +24,26 @@ Layers with a window are decoded with it, by the same loop.  Models whose layers
 convolutions) are decoded in batches of prompts of one length (`equal_lengths`); `support.rollout_path` tells which way
 serves a model, from its configuration alone.
 
-Prompts are sorted by length and cut into windows (`windows.make_windows`), a function of the recipe and the
+Prompts are sorted by length and cut into windows (`sampling.make_windows`), a function of the recipe and the
 prompts alone.  A window is decoded from an empty batch and written whole, so that the file of a resumed
 run is that of an uninterrupted one, byte for byte, rounding included.
 
-Every prompt gets the same number of completions (`files.complete`), or the last of them only where the rewards of the
-first differ (`allocation.complete_sequentially`).
+Every prompt gets the same number of completions (`completions.complete`), or the last of them only where the rewards
+of the first differ (`allocation.complete_sequentially`).
 """
 
 from __future__ import annotations
 
-from lean_align.rollouts.allocation import complete_sequentially
-from lean_align.rollouts.decoding import Decoded, decode
-from lean_align.rollouts.engines import Engine, TransformersEngine
-from lean_align.rollouts.files import (
+from lean_align.rollouts.completions import (
     Reward,
     complete,
+    complete_sequentially,
     generate_batch,
     group_completions,
     read_completions,
 )
-from lean_align.rollouts.windows import Sampling, make_windows
+from lean_align.rollouts.decoding import Decoded, TransformersEngine, decode
+from lean_align.rollouts.sampling import Engine, Sampling, make_windows
 
 __all__ = [
     "Decoded",

@@ -1,23 +1,27 @@
-"""The decode loop: prompts join a batch when slots are free, rows leave it when they end."""
+"""The decode loop: prompts join a batch when slots are free, rows leave it when they end.
+
+`TransformersEngine` samples by it; `vllm.VllmEngine` in another way.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
-from lean_align.policy import Policy
+from lean_align.policy import Policy, PromptEncoder
 from lean_align.policy.families import family_of
 from lean_align.rollouts.attention import grouped_heads
 from lean_align.rollouts.cache import SlotCache
 from lean_align.rollouts.drawing import DecodeRow, Drawing, Noise
 from lean_align.rollouts.equal_lengths import EqualLengths
-from lean_align.rollouts.support import EQUAL_LENGTHS, check_prefilled, rollout_path
-from lean_align.rollouts.windows import Sampling
+from lean_align.rollouts.paths import EQUAL_LENGTHS, check_prefilled, rollout_path
+from lean_align.rollouts.sampling import Groups, Sampling
+from lean_align.types import Prompt
 
 REFILL = 0.25
 """Share of the slots that must be free before prompts join: fewer, larger prefills."""
@@ -177,3 +181,32 @@ class DecodeLoop(Drawing):
         )
         logits: torch.Tensor = output.logits[:, -1]
         return logits
+
+
+@dataclass(frozen=True)
+class TransformersEngine:
+    """The decode loop, on the very policy whose gradients are taken."""
+
+    policy: Policy
+
+    @property
+    def encoder(self) -> PromptEncoder:
+        """The policy's."""
+        return self.policy.encoder
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The policy's."""
+        return self.policy.eos_token_ids
+
+    def with_encoder(self, encoder: PromptEncoder) -> TransformersEngine:
+        """The same engine, to which prompts are put in another way."""
+        return TransformersEngine(replace(self.policy, encoder=encoder))
+
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None] = lambda n: None
+    ) -> Groups:
+        """Token ids by prompt and index, each row with noise of its own."""
+        encoded = [self.encoder.encode(prompt) for prompt in prompts]
+        noise = [prompt.prompt_id for prompt in prompts]
+        return decode(self.policy, encoded, lambda p, g: sampling.noise(noise[p], g), sampling, advance).token_ids

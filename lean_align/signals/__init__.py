@@ -8,11 +8,10 @@ value is the same whatever the order of the prompts, and however often the work 
 
 from __future__ import annotations
 
-from lean_align.signals.checking import check_output_layer
 from lean_align.signals.features import completion_features, feature_dim
-from lean_align.signals.forward import HiddenStates
 from lean_align.signals.likelihoods import PromptLikelihoods, likelihoods, question_span
 from lean_align.signals.ratings import RATING_PROMPTS, PromptRating, ratings, sentence_rating, token_rating
+from lean_align.signals.states import HiddenStates, check_output_layer
 
 __all__ = [
     "RATING_PROMPTS",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lean_align.errors import ModelError
 from lean_align.memory import Halving
 from lean_align.policy import Policy
-from lean_align.signals.forward import HiddenStates
+from lean_align.signals.states import HiddenStates
 from lean_align.types import Group
 
 

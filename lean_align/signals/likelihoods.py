@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from lean_align.errors import DataError, ModelError
 from lean_align.memory import Halving
 from lean_align.policy import Policy
-from lean_align.signals.forward import HiddenStates, token_losses
+from lean_align.signals.states import HiddenStates, token_losses
 from lean_align.types import Group, Prompt
 
 SMALLEST_LOSS = 1e-6

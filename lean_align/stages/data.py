@@ -11,8 +11,8 @@ from lean_align.benchmarks import find_benchmarks, source_of
 from lean_align.contamination import CONTAMINATION, Contamination
 from lean_align.data import (
     PreparedPrompts,
+    PromptRules,
     data_sources,
-    fields_for,
     load_rows,
     prepare_prompts,
     prompt_rows,
@@ -103,20 +103,9 @@ def _split(
     if training and data.max_prompt_tokens is not None:
         longest = min(longest, data.max_prompt_tokens)
     rows = load_rows(data, split, recipe.pool)
-    prompt_field, answer_field = fields_for(data, split, rows)
+    rules = PromptRules.of(recipe, split, rows)
     prepared = prepare_prompts(
-        rows,
-        split,
-        source,
-        parse_gold,
-        lambda prompt: len(encoder.encode(prompt)) <= longest,
-        data.limit if training else data.test_limit,
-        recipe.seed if training else 0,  # runs of all seeds are evaluated on the same problems
-        chinese=data.chinese if training else "keep",
-        contamination=data.contamination if training else "off",
-        benchmarks=held_out,
-        prompt_field=prompt_field,
-        answer_field=answer_field,
+        rows, split, source, parse_gold, lambda prompt: len(encoder.encode(prompt)) <= longest, rules, held_out
     )
     write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
     folder.counts[f"n_{split}"] = len(prepared.prompts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,6 @@ from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.locks import turn
 from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
-from lean_align.rng import seed_for
 from lean_align.stages.inputs import read_groups, sampling_policy
 from lean_align.stages.rollouts import rollout_facts, rollout_lines
 from lean_align.store import PROJECTION, StoreWriter
@@ -125,6 +125,7 @@ def _write_open_rows(
     recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters
 ) -> None:
     from lean_align.gradients import check_log_probs, checkpoint_layers
+    from lean_align.projection import recipe_projector
 
     policy, settings = sampling_policy(recipe, run_dir), recipe.gradients
     if settings.gradient_checkpointing:
@@ -133,7 +134,7 @@ def _write_open_rows(
     folder.counts["path"] = str(path)
     if settings.share_prompt and not path.shares_prompt:
         say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
-    projector, fingerprints = make_projectors(recipe, policy)
+    projector, fingerprints = recipe_projector(settings, policy.lora_sizes, recipe.seed, policy.device)
     folder.counts |= fingerprints
     check_projection(run_dir, folder.path / PROJECTION, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
@@ -143,26 +144,6 @@ def _write_open_rows(
         for row, (_, projected) in zip(open_rows, gradients):
             store.write(row, projected.numpy())
             progress.advance()
-
-
-def make_projectors(recipe: Recipe, policy: Policy) -> tuple[Projector, dict[str, dict[str, object]]]:
-    """The recipe's projection over the policy's LoRA parameters, and the fingerprint of each that it holds.
-
-    With `second_seed` two lie side by side in one row.
-    """
-    from lean_align.projection import StackedProjector, make_projector
-
-    settings = recipe.gradients
-    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-    seeds = {"projection": recipe.seed}
-    if settings.second_seed:
-        seeds["second_projection"] = seed_for(recipe.seed, SECOND_SEED) % 2**31
-    projectors = [
-        make_projector(settings.projection, sizes, settings.proj_dim, seed, policy.device, settings.sjlt_nonzeros)
-        for seed in seeds.values()
-    ]
-    fingerprints = {name: projector.fingerprint() for name, projector in zip(seeds, projectors)}
-    return projectors[0] if len(projectors) == 1 else StackedProjector(projectors), fingerprints
 
 
 def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
@@ -200,23 +181,17 @@ def _gradients_of(
     on_halving: Callable[[Halving], None],
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Projected gradients of some rows, in their order; `groups` is the whole run, whatever the rows."""
-    from lean_align.gradients import prompt_gradients
+    from lean_align.gradients import GradientSettings, prompt_gradients
     from lean_align.grpo import read_second_moments
 
-    settings = recipe.gradients
+    adam = recipe.gradients.precondition == "adam"
     ordinals = dict(zip((i for i, group in enumerate(groups) if group.learnability > 0), count()))
     return prompt_gradients(
         policy,
         (groups[row] for row in rows),
         projector,
-        temperature=recipe.rollouts.temperature,
-        token_budget=settings.token_budget,
-        logprob_chunk=settings.logprob_chunk,
-        loss=settings.loss,
-        rollouts=settings.rollouts,
-        max_new_tokens=recipe.rollouts.max_new_tokens,
-        share_prompt=share_prompt,
-        second_moments=read_second_moments(run_dir / "warmup") if settings.precondition == "adam" else None,
+        replace(GradientSettings.of(recipe), share_prompt=share_prompt),
+        second_moments=read_second_moments(run_dir / "warmup") if adam else None,
         ordinals=[ordinals[row] for row in rows if row in ordinals],
         on_halving=on_halving,
     )

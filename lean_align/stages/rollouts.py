@@ -30,15 +30,7 @@ def run(stage: StageRun) -> None:
 
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     settings = recipe.rollouts
-    sampling = Sampling(
-        recipe.selection_generations,
-        settings.temperature,
-        settings.max_new_tokens,
-        settings.batch_size,
-        recipe.seed,
-        "rollouts",
-        settings.window,
-    )
+    sampling = Sampling.of_rollouts(recipe)
     prompts, path = read_prompts(run_dir, "train"), folder.path / ROLLOUTS
     record = recorder(folder, "rollouts")
     # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lean_align.advice import made_anew
 from lean_align.errors import DataError, StageError
+from lean_align.files import cut_file, whole_rows
 from lean_align.pipeline.stage import StageRun
 from lean_align.progress import Progress
 from lean_align.scoring.tables import read_table
@@ -92,20 +93,13 @@ def check_pool(run_dir: Path, stage: str, prompt_ids: Sequence[str]) -> None:
 def _whole_rows(path: Path, prompt_ids: Sequence[str]) -> list[Row]:
     """Rows of an earlier attempt; the file is cut after the last whole one."""
     rows: list[Row] = []
+    end = 0
     path.touch()
-    with path.open("rb+") as file:
-        end = 0
-        for line in file:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None
-            if row is None:  # torn by a kill
-                break
-            found = row.get("prompt_id") if isinstance(row, dict) else None
-            if len(rows) == len(prompt_ids) or found != prompt_ids[len(rows)]:
-                raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. {made_anew(path)}")
-            rows.append(row)
-            end += len(line)
-        file.truncate(end)
+    for row, stop in whole_rows(path):
+        found = row.get("prompt_id") if isinstance(row, dict) else None
+        if len(rows) == len(prompt_ids) or found != prompt_ids[len(rows)]:
+            raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. {made_anew(path)}")
+        rows.append(row)
+        end = stop
+    cut_file(path, end)
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lean_align.artifacts import StageFolder, write_jsonl
@@ -47,17 +48,18 @@ def train_policy(
     """
     section = "warmup" if isinstance(trainer, WarmupRecipe) else "training"
     with training_backend(recipe, trainer, run_dir, folder) as backend:
-        from lean_align.grpo import train_grpo
+        from lean_align.grpo import TrainerSettings, train_grpo
 
+        settings = TrainerSettings.of(replace(recipe, **{section: trainer}), section, stage)  # type: ignore[arg-type]
         while True:
-            policy = policy_to_train(recipe, trainer, run_dir, start, prompts, backend)
+            policy = policy_to_train(recipe, settings.trainer, run_dir, start, prompts, backend)
             keep_share(policy, folder)
-            found = train_grpo(policy, prompts, trainer, recipe.rollouts, reward, folder.path, recipe.seed, stage)
+            found = train_grpo(policy, prompts, settings, reward, folder.path)
             if not isinstance(found, Shortage):
                 return found
             del policy
             release_memory()
-            trainer, halvings = smaller_trainer(trainer, recipe.rollouts.num_generations, section, found)
+            settings, halvings = smaller_trainer(settings, section, found)
             for halving in halvings:
                 recorder(folder, section)(halving)
 

@@ -13,7 +13,7 @@ flagged row is whole.  Raw gradients would underflow in float16; entries of a un
 1/sqrt(k) and do not.
 """
 
-from lean_align.store.files import PROJECTION
+from lean_align.store.format import PROJECTION
 from lean_align.store.reading import FirstColumns, GradientStore, open_store
 from lean_align.store.writing import StoreWriter
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lean_align.advice import made_anew, quoted, removal
 from lean_align.artifacts import MANIFEST, check_outputs, json_text, read_json, read_manifest, stage_of
 from lean_align.errors import StageError, StoreError
-from lean_align.store.files import CHECKSUMS, IDS, NORMS, PROJECTION, ROWS, WRITTEN, checksum, header_of, map_array
+from lean_align.store.format import CHECKSUMS, IDS, NORMS, PROJECTION, ROWS, WRITTEN, checksum, header_of, map_array
 
 CHECK_BYTES = 1 << 22  # of rows read at a time while checksums are taken
 

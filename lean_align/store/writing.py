@@ -16,7 +16,7 @@ from lean_align.advice import removal
 from lean_align.artifacts import write_json
 from lean_align.errors import StoreError
 from lean_align.progress import say
-from lean_align.store.files import CHECKSUMS, DTYPES, IDS, NORMS, ROWS, WRITTEN, checksum, create
+from lean_align.store.format import CHECKSUMS, DTYPES, IDS, NORMS, ROWS, WRITTEN, checksum, create
 from lean_align.store.locks import creation_lock, lock_rows
 from lean_align.store.reading import GradientStore
 

@@ -34,8 +34,8 @@ COMPLETIONS = "completions.jsonl"
 def training(run_dir: Path, way: str, steps: int) -> dict[str, Any]:
     """Training steps an hour: the median time from one step's rewards to the next one's."""
     recipe = stored_recipe(run_dir)
-    trainer = replace(recipe.training, backend=way, steps=steps, save_steps=steps)
-    prompts, rewards = read_prompts(run_dir, "train"), trainer.prompts_per_step * recipe.rollouts.num_generations
+    recipe = replace(recipe, training=replace(recipe.training, backend=way, steps=steps, save_steps=steps))
+    prompts, trainer = read_prompts(run_dir, "train"), recipe.training
     given: list[float] = []
 
     def reward(gold: str, completion: str) -> float:
@@ -44,14 +44,15 @@ def training(run_dir: Path, way: str, steps: int) -> dict[str, Any]:
 
     folder = _folder(run_dir, f"training-{way}")
     with training_backend(recipe, trainer, run_dir, folder) as chosen:
-        from lean_align.grpo import train_grpo
+        from lean_align.grpo import TrainerSettings, train_grpo
 
-        began = time.perf_counter()
+        settings, began = TrainerSettings.of(recipe, "training"), time.perf_counter()
         policy = policy_to_train(recipe, trainer, run_dir, None, prompts, chosen)
         loaded = time.perf_counter() - began
-        log = train_grpo(policy, prompts, trainer, recipe.rollouts, reward, folder.path, recipe.seed, "bench")
+        log = train_grpo(policy, prompts, settings, reward, folder.path)
     if not isinstance(log, list):
         raise MemoryError(f"a training step does not fit: {log}")
+    rewards = settings.completions_per_step
     seconds = statistics.median(later - earlier for earlier, later in pairwise(given[::rewards]))
     tokens = statistics.mean(row["mean_tokens"] for row in log) * rewards
     return {
@@ -66,23 +67,11 @@ def rollouts(run_dir: Path, way: str) -> dict[str, Any]:
     """Completion tokens a second of an engine on the trained adapter."""
     from lean_align.rollouts import Sampling, complete, generate_batch, read_completions
 
-    recipe, prompts, folder = (
-        stored_recipe(run_dir),
-        read_prompts(run_dir, "train"),
-        _folder(run_dir, f"rollouts-{way}"),
-    )
-    settings = recipe.rollouts
-    chosen = replace(recipe, rollouts=replace(settings, engine=way))
-    sampling = Sampling(
-        settings.num_generations,
-        settings.temperature,
-        settings.max_new_tokens,
-        settings.batch_size,
-        recipe.seed,
-        "bench",
-    )
+    recipe, prompts = stored_recipe(run_dir), read_prompts(run_dir, "train")
+    folder, sampling = _folder(run_dir, f"rollouts-{way}"), Sampling.of_rollouts(recipe)
+    chosen = replace(recipe, rollouts=replace(recipe.rollouts, engine=way))
     path, began = folder.path / COMPLETIONS, time.perf_counter()
-    longest = longest_of(prompts, settings.max_new_tokens)
+    longest = longest_of(prompts, sampling.max_new_tokens)
     with sampling_engine(chosen, folder, run_dir / TRAINED / "adapter", longest, sampling.slots) as engine:
         loaded = time.perf_counter() - began
         generate_batch(engine, prompts[:1], replace(sampling, max_new_tokens=4, stage="before"), lambda *_: 0.0)
@@ -100,33 +89,28 @@ def rollouts(run_dir: Path, way: str) -> dict[str, Any]:
 
 def gradients(run_dir: Path, way: str) -> dict[str, Any]:
     """Tokens a second of the gradient stage, prompts counted once, on the completions that the decode loop sampled."""
-    from lean_align.gradients import checkpoint_layers, prompt_gradients
-    from lean_align.projection import make_projector
+    import torch
+
+    from lean_align.gradients import GradientSettings, checkpoint_layers, prompt_gradients
+    from lean_align.projection import recipe_projector
     from lean_align.rollouts import group_completions, read_completions
 
     recipe, prompts = stored_recipe(run_dir), read_prompts(run_dir, "train")
-    settings, began = recipe.gradients, time.perf_counter()
+    settings, began = GradientSettings.of(recipe), time.perf_counter()
     policy = policy_at(recipe, run_dir, TRAINED)
-    if settings.gradient_checkpointing:
+    if recipe.gradients.gradient_checkpointing:
         checkpoint_layers(policy)
     loaded = time.perf_counter() - began
     found = (replace(c, reward=float(c.index % 2)) for c in read_completions(run_dir / SAMPLED / COMPLETIONS))
     groups = group_completions(prompts, found)
-    sizes = {name: parameter.numel() for name, parameter in policy.lora_parameters.items()}
-    project = make_projector(
-        settings.projection, sizes, settings.proj_dim, recipe.seed, policy.device, settings.sjlt_nonzeros
-    )
+    project, _ = recipe_projector(recipe.gradients, policy.lora_sizes, recipe.seed, policy.device)
+    moments = None
+    if recipe.gradients.precondition == "adam":  # any numbers take the same time
+        moments = {name: torch.ones_like(parameter) for name, parameter in policy.lora_parameters.items()}
 
     def work(some: list[Any]) -> float:
         began = time.perf_counter()
-        for _ in prompt_gradients(
-            policy,
-            some,
-            project,
-            temperature=recipe.rollouts.temperature,
-            token_budget=settings.token_budget,
-            logprob_chunk=settings.logprob_chunk,
-        ):
+        for _ in prompt_gradients(policy, some, project, settings, moments):
             pass
         return time.perf_counter() - began
 

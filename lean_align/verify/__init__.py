@@ -1,6 +1,6 @@
 r"""Whether the final answer of a completion equals the gold: the reward, in {0.0, 1.0}.
 
-Only what follows a completion's thinking counts (thinking.py).  The first rule that finds an answer decides
+Only what follows a completion's thinking counts (extraction.py).  The first rule that finds an answer decides
 (extraction.py):
 
 1. the last `<answer>`;
@@ -28,21 +28,17 @@ Nothing is ever evaluated as Python.  Where 2 to 4 differ from math-verify, docs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 from lean_align.errors import DataError
-from lean_align.verify.extraction import TAIL_CHARS, concluded, find, find_answer, words_alone
+from lean_align.verify.extraction import TAIL_CHARS, after_thinking, concluded, find, find_answer, words_alone
 from lean_align.verify.golds import completion_text, gold_text, mend_gold, unanswerable
-from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, math_parses
+from lean_align.verify.math_worker import CALL_SECONDS, MAX_ANSWER_CHARS, Question, math_parses
 from lean_align.verify.numbers import plain_number
-from lean_align.verify.pool import Question, ask_all
 from lean_align.verify.readings import has_option, same_number, without_label
-from lean_align.verify.signs import plain_signs
-from lean_align.verify.spelling import spelled
+from lean_align.verify.spelling import plain_signs, spelled
 from lean_align.verify.structure import same_value
-from lean_align.verify.thinking import after_thinking
 
 __all__ = [
     "CALL_SECONDS",
@@ -55,7 +51,6 @@ __all__ = [
     "parse_gold",
     "unanswerable",
     "verify",
-    "verify_many",
 ]
 
 GoldAnswer = str | int | float | Decimal | Fraction
@@ -85,31 +80,6 @@ def verify(answer: GoldAnswer, completion: str) -> float:
     """
     decided = _decide(answer, completion)
     return float(decided.ask() if isinstance(decided, Question) else decided)
-
-
-def verify_many(pairs: Sequence[tuple[GoldAnswer, str]], processes: int | None = None) -> list[float]:
-    """The verdict of `verify` on each pair (answer, completion), in their order, over several cores.
-
-    What this process decides by itself comes first; equal questions of the rest are asked once.  Children are started
-    where there are enough questions for them, and are ended before this returns or raises; the process's own stays.
-
-    Parameters
-    ----------
-    pairs : (answer, completion) each, as `verify` takes them.
-    processes : child processes at most; None: as many as this process may use cores.
-
-    Returns
-    -------
-    list of float : 1.0 or 0.0 for each pair.
-
-    Raises
-    ------
-    DataError : `processes` is below 1, or a pair holds what `verify` does not take.
-    StageError : math-verify is needed and does not start.
-    """
-    decided = [_decide(answer, completion) for answer, completion in pairs]
-    verdicts = ask_all([question for question in decided if isinstance(question, Question)], processes)
-    return [float(verdicts[found] if isinstance(found, Question) else found) for found in decided]
 
 
 def _decide(answer: GoldAnswer, completion: str) -> bool | Question:
@@ -165,7 +135,7 @@ def _same(gold: str, found: str) -> tuple[bool | None, str]:
 
 
 def extract_answer(completion: str) -> str | None:
-    """The final answer of a completion, by the module's rules 1 to 7, in plain signs (signs.py).
+    """The final answer of a completion, by the module's rules 1 to 7, in plain signs (spelling.py).
 
     Returns
     -------

@@ -1,6 +1,8 @@
 """Where the final answer of a completion stands: the rules of the package, each a function text -> answer.
 
 Every pattern is linear in the text: a model that repeats one token up to its limit must not cost seconds.
+
+Thinking, which models write before their answer: only what follows it is judged.
 """
 
 from __future__ import annotations
@@ -8,10 +10,39 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from lean_align.verify.formulas import FORMULA, FORMULA_OR_NUMBER, content
-from lean_align.verify.sentences import is_formula_alone, value_of
-from lean_align.verify.signs import plain_signs
-from lean_align.verify.thinking import after_thinking
+from lean_align.verify.sentences import FORMULA, FORMULA_OR_NUMBER, content, is_formula_alone, value_of
+from lean_align.verify.spelling import plain_signs
+
+_TAGS = r"(?:think(?:ing)?|thoughts?|reasoning)"
+_THOUGHT = re.compile(
+    rf"<(?P<close>/)?\s?{_TAGS}\s?>|(?P<bracket>\[/?THINK\])|<\|(?P<side>begin|end)_of_thought\|>", re.IGNORECASE
+)
+_MAY_THINK = re.compile(r"think|thought|reasoning", re.IGNORECASE)
+
+
+def after_thinking(completion: str, inside: bool = False) -> str | None:
+    """What follows the last closing tag of a completion's thinking; None where the thinking is not closed.
+
+    Tags: `<think>`, `<thinking>`, `<thought>`, `<reasoning>`, `[THINK]`, `<|begin_of_thought|>`.  A text without any is
+    returned as it is; a closing tag counts also where the prompt's template wrote the opening one.
+
+    Parameters
+    ----------
+    completion : the text that the model sampled.
+    inside : whether the prompt ends inside thinking, so that the completion opens it no more.
+
+    Returns
+    -------
+    str or None : None where a block was opened, here or by the prompt, and not closed behind that.
+    """
+    if not inside and not _MAY_THINK.search(completion):
+        return completion
+    opened, start = inside, 0
+    for tag in _THOUGHT.finditer(completion):
+        opened = not (tag["close"] or (tag["bracket"] or "").startswith("[/") or (tag["side"] or "").lower() == "end")
+        start = tag.end()
+    return None if opened else completion[start:]
+
 
 TAIL_CHARS = 20_000
 """Characters at the end of a completion in which the final answer is looked for; a box also before them."""

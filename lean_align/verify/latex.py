@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 
+from lean_align.verify.numbers import is_product, takes_back
 from lean_align.verify.sums import NotExactError
-from lean_align.verify.units import is_product, takes_back
 
 MAX_CHARS = 1_000
 """A longer answer has no normal form here."""

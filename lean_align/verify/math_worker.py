@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import wait
 from typing import Any
@@ -58,16 +59,24 @@ def _as_formula(text: str) -> str:
     return text if any(mark in bare for mark in ("$", "\\(", "\\[", "\\boxed")) else f"${' '.join(text.split())}$"
 
 
+@dataclass(frozen=True)
+class Question:
+    """What math-verify is asked about one answer; `formula=False` leaves it to find the formula in the text."""
+
+    gold: str
+    prediction: str
+    formula: bool = True
+
+    def ask(self) -> bool:
+        """Whether math-verify finds the two equal."""
+        return math_equal(self.gold, self.prediction, self.formula)
+
+
 @lru_cache(maxsize=4096)  # the completions of a group often share an answer
 def _ask(gold: str, prediction: str | None) -> bool:
     if max(len(gold), len(prediction or "")) > MAX_ANSWER_CHARS + len("$$"):
         return False
-    return getattr(_of_thread, "worker", _worker).ask(gold, prediction)
-
-
-def use_worker(worker: MathWorker) -> None:
-    """Ask `worker` for all questions of this thread, instead of the process's own child."""
-    _of_thread.worker = worker
+    return _worker.ask(gold, prediction)
 
 
 class MathWorker:
@@ -76,7 +85,6 @@ class MathWorker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._ended = False
 
     def ask(self, gold: str, prediction: str | None) -> bool:
         """Whether they are equal; of a gold alone, whether it parses."""
@@ -97,11 +105,6 @@ class MathWorker:
                 break
         return False
 
-    def end(self) -> None:
-        """Stop the child for good: a question in another thread's hands fails instead of starting the next one."""
-        self._ended = True
-        self.stop()
-
     def stop(self) -> None:
         """Kill the child; the next question starts another."""
         process, self._process = self._process, None
@@ -114,8 +117,6 @@ class MathWorker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.stop()
-        if self._ended:
-            raise StageError("got a question for a child process that was ended; expected none: verify again")
         self._process = _start_child()
         if self._reply(self._process, b"", START_SECONDS) != _READY:
             raise StageError(
@@ -203,7 +204,6 @@ def _digits(value: Any) -> Any:
     return sympy.Integer(0) if found.is_Float and found._prec == 1 else found
 
 
-_of_thread = threading.local()
 _worker = MathWorker()
 
 

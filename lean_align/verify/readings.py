@@ -12,8 +12,16 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from lean_align.verify.numbers import CURRENCY, DIGITS, ELLIPSIS, MAX_NUMBER_CHARS, plain_number
-from lean_align.verify.units import NAMES, is_unit, takes_back
+from lean_align.verify.numbers import (
+    CURRENCY,
+    DIGITS,
+    ELLIPSIS,
+    MAX_NUMBER_CHARS,
+    NAMES,
+    is_unit,
+    plain_number,
+    takes_back,
+)
 
 _MANTISSA = r"([-+]?[0-9]{1,20}(?:,[0-9]{3})*(?:\.[0-9]{1,40})?)"
 _SCIENTIFIC = re.compile(

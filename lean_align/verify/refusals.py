@@ -1,7 +1,7 @@
 r"""Answers that are not the gold although math-verify, which drops signs and words, may say so.
 
 0. Two quantities, `5\text{ hours }30\text{ minutes}`, or a family of values, `6m, m \in \mathbb{Z}`, for a number.
-1. Words that change the value or take it back: `3\text{ or more}`, 5 over (units.py).
+1. Words that change the value or take it back: `3\text{ or more}`, 5 over (numbers.py).
 2. Letters behind a number that are no unit: 1/2h, 4 s^2.
 3. A relation without a left-hand side, `\le 10`, and a sign without a second term, 10+.
 4. A set against a tuple: `\{1, 2\}` is not (1, 2).  A bare list may be either.
@@ -15,9 +15,8 @@ import re
 
 from lean_align.verify.exact import exact
 from lean_align.verify.latex import UNCLEAR_COMMA, Tokens, closes_at_end, split
-from lean_align.verify.numbers import plain_number
+from lean_align.verify.numbers import CHANGES, NAMES, plain_number, takes_back
 from lean_align.verify.sums import NotExactError
-from lean_align.verify.units import CHANGES, NAMES, takes_back
 
 _RELATIONS = frozenset(["<", ">", r"\le", r"\ge", r"\ne", r"\neq", r"\sim", "\u2260"])
 _SETS, _TUPLES = (r"\{",), (("(",), ("[",))

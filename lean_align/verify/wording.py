@@ -9,15 +9,15 @@ Each differs from math-verify in:
    mod 5 is 3.
 4. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
    a problem asks for digits.
+
+Golds that are written in parts: 3 hours 20 minutes, 12:30, CH4.  Equal part by part; None: not decided here.
 """
 
 from __future__ import annotations
 
 import re
 
-from lean_align.verify.numbers import plain_number
-from lean_align.verify.quantities import same_parts
-from lean_align.verify.units import NAMES
+from lean_align.verify.numbers import NAMES, plain_number
 
 _TEXT = r"\\(?:text|mbox|mathrm|textbf|textit|mathbf|textrm|rm)\s*"
 _UNWRAPPED = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
@@ -191,3 +191,52 @@ def _same_words(gold: str, found: str) -> bool | None:
 def _is_word(text: str, bare: str) -> bool:
     is_text = len(bare) >= 2 and _UNWRAPPED.search(text)
     return bool(is_text or bare.lower() in _SHORT_WORDS or _FOUR_LETTERS.search(bare))
+
+
+_IN_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textbf|mathbf|textrm|ce)\s*\{([^{}]*)\}")
+_SPACES = re.compile(r"\\[,!;: ]|[\s$~]+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)\.?(?:,? (?:and )?)?")
+_PARTS = re.compile(rf"(?:{_PART.pattern}){{2,4}}")
+_UNIT_NAMES = {
+    "h": "hour", "hr": "hour", "min": "minute", "sec": "second", "ft": "foot", "feet": "foot", "in": "inch",
+    "inche": "inch", "lb": "pound", "oz": "ounce", "yd": "yard",
+}  # fmt: skip
+_TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})(?: ?([ap])\.?m\.?)?", re.IGNORECASE)
+_CHEMICAL = re.compile(r"(?:[A-Z][a-z]?[0-9]{0,3}|[()]){2,20}")
+
+
+def same_parts(gold: str, found: str) -> bool | None:
+    """Whether two answers of one of these kinds are equal; None where they are of another, or differ."""
+    ours, theirs = _plain_part(gold), _plain_part(found)
+    for kind in (_quantity, _time, _chemical):
+        wanted, given = kind(ours), kind(theirs)
+        if wanted is not None and wanted == given:
+            return True
+        if kind is _time and wanted and given and wanted[:2] == given[:2] and "" in (wanted[2], given[2]):
+            return True
+    return None
+
+
+def _plain_part(text: str) -> str:
+    return " ".join(_SPACES.sub(" ", _IN_TEXT.sub(r" \1 ", text)).split()).strip(" .*")
+
+
+def _quantity(text: str) -> tuple[tuple[str, str], ...] | None:
+    if len(text) > 100 or not _PARTS.fullmatch(text):
+        return None
+    return tuple((part[1], _unit(part[2].lower())) for part in _PART.finditer(text))
+
+
+def _unit(word: str) -> str:
+    singular = word.removesuffix("s")
+    return _UNIT_NAMES.get(singular, singular)
+
+
+def _time(text: str) -> tuple[str, str, str] | None:
+    found = _TIME.fullmatch(text)
+    return (found[1].lstrip("0"), found[2], (found[3] or "").lower()) if found else None
+
+
+def _chemical(text: str) -> tuple[str, ...] | None:
+    bare = re.sub(r"[_{} ]", "", text)
+    return (bare,) if len(text) <= 60 and _CHEMICAL.fullmatch(bare) and re.search("[0-9]", bare) else None

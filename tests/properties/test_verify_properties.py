@@ -8,12 +8,12 @@ from fractions import Fraction
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from lean_align.verify import extract_answer, verify, verify_many
+from lean_align.verify import extract_answer, verify
 from lean_align.verify.exact import exact
 from lean_align.verify.latex import tokens
 from lean_align.verify.math_worker import math_equal
 from lean_align.verify.numbers import plain_number
-from lean_align.verify.signs import plain_signs
+from lean_align.verify.spelling import plain_signs
 from lean_align.verify.structure import same_value
 from lean_align.verify.sums import Sum
 
@@ -154,12 +154,6 @@ def test_plain_numbers_are_symmetric(a: str, b: str) -> None:
 def test_what_is_decided_without_math_verify_is_total_and_knows_itself(a: str, b: str) -> None:
     assert same_value(a, b) in (True, False, None)
     assert same_value(a, a) in (True, None)
-
-
-@FEW
-@given(st.lists(st.tuples(TEXTS, TEXTS) | st.tuples(NUMBERS, NUMBERS.map("\\boxed{{{}}}".format)), max_size=6))
-def test_many_are_the_verdicts_of_each(pairs: list[tuple[str, str]]) -> None:
-    assert verify_many(pairs) == [verify(answer, completion) for answer, completion in pairs]
 
 
 # A formula and its value in floats, worked out beside it: the exact form is checked without any of its own code.

@@ -19,7 +19,7 @@ import lean_align.policy.loading as loading
 from lean_align.errors import DiskFullError, ModelError
 from lean_align.pipeline import evaluate_model
 from lean_align.policy import save_adapter
-from lean_align.policy.adapter_files import check_adapter, check_request
+from lean_align.policy.adapters import check_adapter, check_request
 
 IDS = torch.arange(5, 25)[None]
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

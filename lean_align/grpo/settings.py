@@ -1,43 +1,87 @@
-"""Every field of trl's GRPOConfig, from the recipe: nothing is left to a default that may change."""
+"""How a training goes: the record that stages, bench and plan share, and trl's own configuration from it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lean_align.recipe import RolloutRecipe, TrainerRecipe
+from lean_align.recipe import Recipe, TrainerRecipe
+from lean_align.rng import seed_for
 
 
-def trainer_fields(
-    trainer: TrainerRecipe, rollouts: RolloutRecipe, folder: Path, seed: int, device: str, bf16: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How a training samples, and how it takes its steps.
+
+    Attributes
+    ----------
+    trainer : TrainerRecipe
+        Steps, batches and optimiser.
+    num_generations : int
+        Completions a prompt (G).
+    max_new_tokens : int
+        Longest completion, in tokens.
+    temperature : float
+    seed, stage : int, str
+        What the training's random streams are drawn from.
+    """
+
+    trainer: TrainerRecipe
+    num_generations: int
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    stage: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, section: str, stage: str | None = None) -> TrainerSettings:
+        """Those of a recipe's section, `warmup` or `training`; the stage is named after it unless another is given."""
+        trainer = {"warmup": recipe.warmup, "training": recipe.training}[section]
+        sampled = recipe.rollouts
+        drawn = sampled.num_generations, sampled.max_new_tokens, sampled.temperature
+        return cls(trainer, *drawn, recipe.seed, stage or section)
+
+    def with_trainer(self, **changes: Any) -> TrainerSettings:
+        """The same with other keys of the trainer."""
+        return replace(self, trainer=replace(self.trainer, **changes))
+
+    @property
+    def completions_per_step(self) -> int:
+        """Those of all prompts of a step."""
+        return self.trainer.prompts_per_step * self.num_generations
+
+    @property
+    def sampled_at_once(self) -> int:
+        """Completions that are sampled in one batch."""
+        return self.trainer.sampled_at_once(self.num_generations)
+
+
+def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: bool) -> dict[str, Any]:
     """Every GRPOConfig field that bears on the result, on memory or on what is written.
 
     Parameters
     ----------
-    trainer : TrainerRecipe
-    rollouts : RolloutRecipe
+    settings : TrainerSettings
     folder : Path
         Where checkpoints go.
-    seed : int
-        In [0, 2**31).
     device : str
         `cpu` or `cuda`.
     bf16 : bool
         Mixed precision; on CUDA only.
     """
-    completions = trainer.prompts_per_step * rollouts.num_generations
+    trainer, seed = settings.trainer, seed_for(settings.seed, settings.stage) % 2**31
     return {
         **_optimiser_fields(trainer),
         "output_dir": str(folder),
         "per_device_train_batch_size": trainer.micro_batch,
-        "gradient_accumulation_steps": completions // trainer.micro_batch,
+        "gradient_accumulation_steps": settings.completions_per_step // trainer.micro_batch,
         "generation_batch_size": None,
-        "steps_per_generation": trainer.sampled_at_once(rollouts.num_generations) // trainer.micro_batch,
+        "steps_per_generation": settings.sampled_at_once // trainer.micro_batch,
         "num_iterations": 1,
-        "num_generations": rollouts.num_generations,
-        "max_completion_length": rollouts.max_new_tokens,
-        "temperature": rollouts.temperature,
+        "num_generations": settings.num_generations,
+        "max_completion_length": settings.max_new_tokens,
+        "temperature": settings.temperature,
         "top_p": 1.0,
         "top_k": 0,
         "min_p": None,

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lean_align.rollouts.choosing import choose_tokens
+from lean_align.rollouts.drawing import choose_tokens
 
 SHARES = torch.tensor([0.0, 0.5, 0.25, 0.0, 0.125, 0.125, 0.0])
 BELOW_ONE = 1 - 2**-53

@@ -1,4 +1,13 @@
-"""Completions as a JSONL file: a line a completion, a window at a time, continued after a kill."""
+"""Completions as a JSONL file: a line a completion, a window at a time, continued after a kill.
+
+`complete_sequentially` draws completions where they can still tell something: a few of every prompt, the others where
+their rewards differ.  Pass 1 draws completions 0 .. first - 1 of every prompt, pass 2 completions first .. G - 1 of the
+prompts whose first rewards are not all equal.  A completion's noise is that of its index, so each is the one that G
+completions of every prompt would have held there, but for rounding: a batch of other rows rounds otherwise.
+
+Each pass has a file of its own, continued after a kill as `complete` does.  Which prompts pass 2 takes
+follows from pass 1's file alone.  Both lie in one order, longest prompt first, and are merged line by line.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +16,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from itertools import groupby
 from pathlib import Path
 
 from lean_align.advice import made_anew
 from lean_align.errors import OutOfMemoryError, StageError
+from lean_align.files import cut_file, whole_rows
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.progress import Progress
-from lean_align.rollouts.engines import Engine
-from lean_align.rollouts.windows import Sampling, make_windows
+from lean_align.rollouts.sampling import Engine, Sampling, make_windows
 from lean_align.types import Completion, Group, Prompt
 
 Reward = Callable[[str, str], float]
@@ -172,22 +182,105 @@ def _truncate_to_windows(path: Path, windows: Sequence[Sequence[Prompt]], indice
         return 0
     expected = [(prompt.prompt_id, index) for window in windows for prompt in window for index in indices]
     ends: list[int] = []
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                row = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                row = None
-            if row is None:  # torn by a kill: this window is made again
-                break
-            found = (row.get("prompt_id"), row.get("index")) if isinstance(row, dict) else None
-            if len(ends) >= len(expected) or found != expected[len(ends)]:
-                raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. {made_anew(path)}")
-            ends.append(file.tell())
+    for row, end in whole_rows(path):
+        found = (row.get("prompt_id"), row.get("index")) if isinstance(row, dict) else None
+        if len(ends) >= len(expected) or found != expected[len(ends)]:
+            raise StageError(f"{path} line {len(ends) + 1} is not a completion of this run. {made_anew(path)}")
+        ends.append(end)
     done, kept = 0, 0
     while done < len(windows) and kept + len(windows[done]) * len(indices) <= len(ends):
         kept += len(windows[done]) * len(indices)
         done += 1
-    with path.open("rb+") as file:
-        file.truncate(ends[kept - 1] if kept else 0)
+    cut_file(path, ends[kept - 1] if kept else 0)
     return done
+
+
+FIRST, MORE = "first.jsonl", "more.jsonl"
+
+
+def complete_sequentially(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    path: Path,
+    sampling: Sampling,
+    first: int,
+    reward: Reward,
+    guard: Callable[[Path], AbstractContextManager[None]],
+    on_halving: Callable[[Halving], None] = lambda halving: None,
+) -> None:
+    """Write a line a completion to `path`, in the form of `complete`, continuing what an earlier run left there.
+
+    Parameters
+    ----------
+    engine : Engine
+    prompts : sequence of Prompt
+    path : Path
+        Written whole, once both passes are; until then `first.jsonl` and `more.jsonl` lie beside it.
+    sampling : Sampling
+        `num_generations` is what an undecided prompt gets in all (G).
+    first : int
+        What every prompt gets, in [1, G - 1].
+    reward, guard, on_halving
+        As for `complete`.
+
+    Raises
+    ------
+    ValueError
+        When `first` is out of range.
+    StageError
+        When a file holds completions of other prompts.
+    OutOfMemoryError
+        When the completions of a single prompt do not fit into memory.
+    """
+    if not 1 <= first < sampling.num_generations:
+        raise ValueError(f"first is {first}; expected 1 to {sampling.num_generations - 1}, one less than G.")
+    parts = (path.with_name(FIRST), path.with_name(MORE))
+    if not path.exists():  # it is renamed into place whole
+        passes = (
+            replace(sampling, num_generations=first),
+            replace(sampling, num_generations=sampling.num_generations - first, first_index=first),
+        )
+        chosen = prompts
+        for part, drawn in zip(parts, passes):
+            complete(engine, chosen, part, drawn, reward, guard, on_halving)
+            undecided = undecided_prompts(parts[0])
+            chosen = [prompt for prompt in prompts if prompt.prompt_id in undecided]
+        with guard(path):
+            _merge(*parts, path)
+    for part in parts:
+        part.unlink(missing_ok=True)
+
+
+def undecided_prompts(path: Path) -> set[str]:
+    """Prompts of a file of completions whose rewards are not all equal."""
+    return {prompt_id for prompt_id, lines in _lines_by_prompt(path) if len({_reward_of(line) for line in lines}) > 1}
+
+
+def _merge(first: Path, more: Path, path: Path) -> None:
+    """Put each prompt's later completions behind its first ones."""
+    partial = path.with_name(path.name + ".tmp")
+    later = _lines_by_prompt(more)
+    waiting = next(later, None)
+    with partial.open("w", encoding="utf-8") as file:
+        for prompt_id, lines in _lines_by_prompt(first):
+            file.writelines(lines)
+            if waiting is not None and waiting[0] == prompt_id:
+                file.writelines(waiting[1])
+                waiting = next(later, None)
+        file.flush()
+        os.fsync(file.fileno())
+    if waiting is not None:
+        raise StageError(
+            f"{more} and {first} are not of the same prompts or order (at {waiting[0]}). {made_anew(more)}"
+        )
+    partial.replace(path)
+
+
+def _lines_by_prompt(path: Path) -> Iterator[tuple[str, list[str]]]:
+    with path.open(encoding="utf-8") as file:
+        for prompt_id, lines in groupby(file, key=lambda line: str(json.loads(line)["prompt_id"])):
+            yield prompt_id, list(lines)
+
+
+def _reward_of(line: str) -> float:
+    return float(json.loads(line)["reward"])

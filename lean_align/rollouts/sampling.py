@@ -1,15 +1,20 @@
-"""How completions are drawn, and the windows of prompts that are decoded and written as one."""
+"""How completions are drawn, the windows of prompts that are decoded and written as one, and what decodes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
+
+if TYPE_CHECKING:
+    from lean_align.policy import PromptEncoder
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,27 @@ class Sampling:
     window: int = 512
     top_p: float = 1.0
     first_index: int = 0
+
+    @classmethod
+    def of_rollouts(cls, recipe: Recipe) -> Sampling:
+        """That of a recipe's rollouts: what success rates and gradients are taken from."""
+        settings, count = recipe.rollouts, recipe.selection_generations
+        drawn = count, settings.temperature, settings.max_new_tokens
+        return cls(*drawn, settings.batch_size, recipe.seed, "rollouts", settings.window)
+
+    @classmethod
+    def of_evaluation(
+        cls,
+        recipe: Recipe,
+        problems: str,
+        num_samples: int,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> Sampling:
+        """That of a set of problems, by its name: the noise is the same for every model."""
+        settings, drawn = recipe.evaluation, (num_samples, temperature, max_new_tokens)
+        return cls(*drawn, settings.batch_size, recipe.seed, problems, settings.window, top_p)
 
     @property
     def indices(self) -> range:
@@ -84,3 +110,31 @@ def make_windows(
     return tuple(
         tuple(prompts[i] for i in order[start : start + per_window]) for start in range(0, len(order), per_window)
     )
+
+
+Groups = Sequence[Sequence[tuple[int, ...]]]
+
+
+class Engine(Protocol):
+    """Samples the completions of some prompts.
+
+    Attributes
+    ----------
+    encoder : PromptEncoder
+    eos_token_ids : tuple of int
+        Any of them ends a completion.
+    """
+
+    @property
+    def encoder(self) -> PromptEncoder: ...  # noqa: D102
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]: ...  # noqa: D102
+
+    def with_encoder(self, encoder: PromptEncoder) -> Engine:
+        """The same engine, to which prompts are put in another way."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None]) -> Groups:
+        """Token ids by prompt and index, an end token the last; `advance` is told how many have just ended."""
+        ...

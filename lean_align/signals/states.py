@@ -1,20 +1,24 @@
-"""Last hidden states of rows of tokens, in micro-batches, and log-probabilities from them, without gradients.
-
-Rows are padded on the right, where a causal model cannot see it.  Logits exist for `logprob_chunk` positions at a time.
-"""
+"""Last hidden states of rows of tokens, in micro-batches, and log-probabilities from them, without gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from lean_align.errors import OutOfMemoryError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
-from lean_align.policy.output_layer import OutputLayer, backbone_of
-from lean_align.policy.positions import beyond_rope
+from lean_align.policy.forward import (
+    CHECKED_TOKENS,
+    chunked_log_probs,
+    last_states,
+    micro_batches,
+    own_log_probs,
+    refuse_gap,
+    rope_reach,
+)
+from lean_align.types import Group
 
 
 class HiddenStates:
@@ -48,9 +52,10 @@ class HiddenStates:
         OutOfMemoryError
             When a single row does not fit.
         """
-        first = 0
+        first, lengths, reach = 0, [len(row) for row in rows], rope_reach(self.policy.causal_lm)
         while first < len(rows):
-            batch = rows[first : first + self._fitting([len(row) for row in rows[first:]])]
+            count = len(micro_batches(lengths[first:], self.token_budget, reach=reach)[0])
+            batch = rows[first : first + count]
             found = within_memory(lambda batch=batch: self._forward(batch))  # type: ignore[misc]
             if isinstance(found, Shortage):
                 release_memory()
@@ -60,24 +65,9 @@ class HiddenStates:
                 yield states[: len(row)]
             first += len(batch)
 
-    def _fitting(self, lengths: Sequence[int]) -> int:
-        """How many of the next rows make a micro-batch: at least one."""
-        count, longest = 0, 0
-        for length in lengths:
-            longest = max(longest, length)
-            too_many = longest * (count + 1) > self.token_budget or beyond_rope(self.policy.causal_lm, longest)
-            if count and too_many:
-                break
-            count += 1
-        return count
-
     def _forward(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-        policy, width = self.policy, max(map(len, batch))
-        ids = torch.tensor([[*row] + [policy.pad_token_id] * (width - len(row)) for row in batch], device=policy.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=policy.device)
         with torch.no_grad():
-            output = backbone_of(policy.causal_lm)(input_ids=ids, attention_mask=mask, use_cache=False)
-        states: torch.Tensor = output.last_hidden_state
+            _, states = last_states(self.policy, batch)
         return states
 
     def _halve(self, batch: Sequence[Sequence[int]], shortage: Shortage) -> None:
@@ -94,7 +84,7 @@ class HiddenStates:
 def token_losses(
     policy: Policy, states: torch.Tensor, row: Sequence[int], tokens: range, logprob_chunk: int
 ) -> torch.Tensor:
-    """Negative log-probabilities of some of a row's tokens, at temperature 1.
+    """Negative log-probabilities of some of a row's tokens, (len(tokens),) float64 on the CPU, in nats.
 
     Parameters
     ----------
@@ -104,18 +94,28 @@ def token_losses(
     tokens : range
         Positions of the tokens; the first is above 0, since nothing predicts a row's first token.
     logprob_chunk : int
-        Positions whose logits exist at the same time: about 8 * logprob_chunk * vocabulary bytes.
-
-    Returns
-    -------
-    (len(tokens),) float64
-        On the CPU, in nats.
+        See `chunked_log_probs`.
     """
-    head = OutputLayer(policy.causal_lm)
     targets = torch.tensor(row[tokens.start : tokens.stop], device=states.device)
-    losses = []
-    with torch.no_grad():
-        predicting = states[tokens.start - 1 : tokens.stop - 1]  # position t of a row predicts token t + 1
-        for some, chosen in zip(torch.split(predicting, logprob_chunk), torch.split(targets, logprob_chunk)):
-            losses.append(cross_entropy(head(some).float(), chosen, reduction="none").cpu())
-    return torch.cat(losses).double()
+    predicting = states[tokens.start - 1 : tokens.stop - 1]  # position t of a row predicts token t + 1
+    return -chunked_log_probs(policy, predicting, targets, logprob_chunk).cpu().double()
+
+
+def check_output_layer(policy: Policy, group: Group) -> None:
+    """Refuse a model whose own log-probabilities of a completion's first 64 tokens are others.
+
+    Raises
+    ------
+    ModelError
+        When the mean difference is more than rounding.
+    """
+    prompt = policy.encoder.encode(group.prompt)
+    row = [*prompt, *group.completions[0].token_ids[:CHECKED_TOKENS]]
+    tokens = range(max(1, len(prompt)), len(row))
+    if not tokens:
+        return
+    states = next(HiddenStates(policy, len(row)).of([row]))
+    ours = token_losses(policy, states, row, tokens, CHECKED_TOKENS)
+    gap = (ours + own_log_probs(policy, row, tokens.start).cpu()).abs().mean().item()
+    advice = "Choose a selection.method that needs neither perplexity nor ratings."
+    refuse_gap(policy, gap, "from the last hidden states", " nats", advice)

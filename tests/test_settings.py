@@ -1,0 +1,145 @@
+"""Stage, bench and plan are handed the same settings, whatever the recipe says."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lean_align.gradients import GradientSettings
+from lean_align.grpo import TrainerSettings
+from lean_align.pipeline import gradient_stage, rollout_stage, training_stages
+from lean_align.plan import costs, rehearsals
+from lean_align.plan.costs import COSTS, Place
+from lean_align.plan.pool import Pool
+from lean_align.plan.process import ProcessBytes
+from lean_align.plan.speed import Speed
+from lean_align.recipe import load_recipe
+from lean_align.rollouts import Sampling
+from lean_align.throughput import pieces
+
+RECIPE = load_recipe(  # nothing of it is what a record has by itself
+    "demo",
+    {
+        "seed": 5,
+        "gradients.loss": "dr_grpo",
+        "gradients.rollouts": "one_correct",
+        "gradients.share_prompt": False,
+        "gradients.precondition": "adam",
+        "gradients.token_budget": 777,
+        "gradients.logprob_chunk": 55,
+        "rollouts.temperature": 0.7,
+        "rollouts.max_new_tokens": 33,
+        "rollouts.batch_size": 21,
+        "rollouts.window": 99,
+        "rollouts.num_generations": 4,
+        "selection.num_generations": 6,
+        "warmup.micro_batch": 4,
+        "training.micro_batch": 4,
+        "training.beta": 0.1,
+        "training.gradient_checkpointing": True,
+    },
+)
+PLACE = Place("cpu", 2**40, ProcessBytes(0, 0, 0), Speed(1e9, 1e9, 1e-6, ""))
+POOL = Pool(8, 8, 40, "made up")
+WORK = rehearsals.Work(1, 1, 1, 1)
+
+
+class Seen(Exception):
+    """Raised with the settings that something was handed."""
+
+
+def raising(place: int) -> Any:
+    def spy(*given: Any, **named: Any) -> Any:
+        raise Seen(given[place])
+
+    return spy
+
+
+def handed(work: Any, *given: Any) -> Any:
+    with pytest.raises(Seen) as seen:
+        work(*given)
+    return seen.value.args[0]
+
+
+@contextmanager
+def nothing(*given: Any, **named: Any) -> Any:
+    yield SimpleNamespace(encoder=None)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, make_policy: Any, tmp_path: Any) -> Any:
+    """The pieces of `lean-align bench` on a run folder without prompts."""
+    policy = make_policy()
+    for name, found in {
+        "stored_recipe": lambda run_dir: RECIPE,
+        "read_prompts": lambda run_dir, split: [],
+        "policy_at": lambda *given: policy,
+        "policy_to_train": lambda *given: policy,
+        "sampling_engine": nothing,
+        "training_backend": nothing,
+    }.items():
+        monkeypatch.setattr(pieces, name, found)
+    sampled = tmp_path / pieces.SAMPLED
+    sampled.mkdir()
+    (sampled / pieces.COMPLETIONS).touch()
+    return tmp_path
+
+
+def test_gradients(bench, monkeypatch):
+    expected = GradientSettings(0.7, 777, 55, "dr_grpo", "one_correct", 33, False)
+    assert GradientSettings.of(RECIPE) == expected
+    monkeypatch.setattr("lean_align.gradients.prompt_gradients", raising(3))
+    monkeypatch.setattr("lean_align.grpo.read_second_moments", lambda folder: {})
+    stage = (RECIPE, bench, None, [], [], None, expected.share_prompt, print)
+    assert handed(gradient_stage._gradients_of, *stage) == expected
+    assert handed(pieces.gradients, bench, "") == expected
+    monkeypatch.setattr(rehearsals, "rehearse_gradient", raising(4))
+    assert handed(COSTS["gradients"], RECIPE, POOL, PLACE, 0) == expected
+
+
+def test_the_bench_projects_as_the_stage_does_and_divides_by_second_moments(bench, monkeypatch):
+    seen = []
+    monkeypatch.setattr("lean_align.gradients.prompt_gradients", lambda *given: seen.append(given) or iter(()))
+    pieces.gradients(bench, "")
+    policy, _, project, _, moments = seen[0]
+    assert project.proj_dim == 2 * RECIPE.gradients.proj_dim  # both seeds
+    assert {name: moment.numel() for name, moment in moments.items()} == policy.lora_sizes
+
+
+def test_rollouts(bench, monkeypatch):
+    expected = Sampling(6, 0.7, 33, 21, 5, "rollouts", 99)
+    assert Sampling.of_rollouts(RECIPE) == expected
+    monkeypatch.setattr("lean_align.rollouts.complete", raising(3))
+    monkeypatch.setattr("lean_align.rollouts.generate_batch", lambda *given: [])
+    monkeypatch.setattr(rollout_stage, "sampling_engine", nothing)
+    monkeypatch.setattr(rollout_stage, "read_prompts", lambda run_dir, split: [])
+    assert handed(rollout_stage.sample_rollouts, RECIPE, bench, SimpleNamespace(path=bench)) == expected
+    assert handed(pieces.rollouts, bench, "transformers") == expected
+    monkeypatch.setattr(rehearsals, "rehearse_decoding", raising(3))
+    assert handed(COSTS["rollouts"], RECIPE, POOL, PLACE, 0) == expected
+
+
+def test_trainings(bench, monkeypatch):
+    expected = TrainerSettings(RECIPE.training, 4, 33, 0.7, 5, "training")
+    assert TrainerSettings.of(RECIPE, "training") == expected
+    assert TrainerSettings.of(RECIPE, "warmup") == TrainerSettings(RECIPE.warmup, 4, 33, 0.7, 5, "warmup")
+    monkeypatch.setattr("lean_align.grpo.train_grpo", raising(2))
+    monkeypatch.setattr(training_stages, "training_backend", nothing)
+    for name in ("policy_to_train", "keep_share"):
+        monkeypatch.setattr(training_stages, name, lambda *given: None)
+    stage = (RECIPE, RECIPE.training, bench, None, [], "training", SimpleNamespace(path=bench))
+    assert handed(training_stages.train_policy, *stage) == expected
+    timed = expected.with_trainer(backend="trl", steps=3, save_steps=3)
+    assert handed(pieces.training, bench, "trl", 3) == timed
+    planned = []
+    monkeypatch.setattr(costs, "sampling_work", lambda *given: planned.append(given) or (WORK, WORK))
+    monkeypatch.setattr(costs, "loss_work", lambda *given: planned.append(given) or WORK)
+    COSTS["training"](RECIPE, POOL, PLACE, 0)
+    lengths = (POOL.longest_prompt, expected.max_new_tokens)
+    assert planned == [
+        (RECIPE.model, RECIPE.lora, expected.sampled_at_once, *lengths),
+        (RECIPE.model, RECIPE.lora, 4, *lengths, True, RECIPE.training.epsilon, False),
+    ]
