@@ -23,9 +23,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lean_align.cli import main
-from lean_align.doctor import Diagnosis, Disk, Finding, Machine, Report, children, examine, facts, probes
-from lean_align.doctor.needs import GIB, NEEDS, hub_sources, shipped
-from lean_align.doctor.packages import OPTIONAL, TESTED, supported_ranges
+from lean_align.machine import children, probes
+from lean_align.machine import inventory as facts
+from lean_align.machine.doctor import examine
+from lean_align.machine.findings import Diagnosis, Disk, Finding, Machine, Report
+from lean_align.machine.needs import GIB, NEEDS, hub_sources, shipped
+from lean_align.machine.software import OPTIONAL, TESTED, supported_ranges
 from lean_align.recipe import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
@@ -414,7 +417,7 @@ def test_needs_are_of_shipped_recipes() -> None:
 
 
 def run_doctor(monkeypatch, machine: Machine, *arguments: str):
-    monkeypatch.setattr("lean_align.doctor.diagnose", lambda: examine(machine))
+    monkeypatch.setattr("lean_align.machine.doctor.diagnose", lambda: examine(machine))
     return CliRunner().invoke(main, ["doctor", *arguments])
 
 
@@ -754,7 +757,7 @@ def test_the_child_prints_one_line_of_json(tmp_path) -> None:
     """Whatever a package prints goes to standard error."""
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text("print('banner')")
-    command = [sys.executable, "-m", "lean_align.doctor.probes", "vllm"]
+    command = [sys.executable, "-m", "lean_align.machine.probes", "vllm"]
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, cwd=ROOT)
     assert json.loads(done.stdout) == {"values": {"version": None}, "error": None}

@@ -13,11 +13,14 @@ import zoo
 from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
 from lean_align.gradients.paths import SHARED, gradient_path, path_of
+from lean_align.machine import plan as plan_making
+from lean_align.machine.plan import plan_run
+from lean_align.machine.pool_sizes import Pool
+from lean_align.machine.process import ProcessBytes
+from lean_align.machine.serving import check_model_serves
+from lean_align.machine.speed import Speed
 from lean_align.pipeline import run_stage
 from lean_align.pipeline.graph import needed_stages
-from lean_align.plan import Pool, Speed, check_model_serves, plan_run
-from lean_align.plan import making as plan_making
-from lean_align.plan.process import ProcessBytes
 from lean_align.policy import load_policy
 from lean_align.policy.families import family_of
 from lean_align.recipe import Recipe, dump_recipe, load_recipe

@@ -8,10 +8,10 @@ from functools import cache
 
 import torch
 
-from lean_align.plan.pool import Pool
-from lean_align.plan.process import ProcessBytes
-from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
-from lean_align.plan.speed import Speed
+from lean_align.machine.pool_sizes import Pool
+from lean_align.machine.process import ProcessBytes
+from lean_align.machine.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
+from lean_align.machine.speed import Speed
 from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
 from lean_align.recipe import ModelRecipe, Recipe, TrainerRecipe
 from lean_align.rollouts import Sampling

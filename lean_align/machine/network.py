@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.needs import NEEDS, missing_sources, reaches_hub, shipped
-from lean_align.doctor.records import MAIN_RECIPE, Finding, Machine
+from lean_align.machine.findings import MAIN_RECIPE, Finding, Machine
+from lean_align.machine.needs import NEEDS, missing_sources, reaches_hub, shipped
 
 
 def check_hub(machine: Machine) -> Finding:

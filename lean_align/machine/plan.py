@@ -9,14 +9,14 @@ import torch
 
 from lean_align.choices import choose_engine
 from lean_align.errors import LeanAlignError, ModelError
+from lean_align.machine.changes import changes_that_fit
+from lean_align.machine.costs import ALLOCATOR_SHARE, CONTEXT_BYTES, COSTS, Cost, Place, vllm_weights, whole_weights
+from lean_align.machine.plan_records import Plan, StagePlan
+from lean_align.machine.pool_sizes import Pool, pool_of
+from lean_align.machine.process import process_bytes
+from lean_align.machine.serving import check_model_serves
+from lean_align.machine.speed import CARD, Speed, measured_speed
 from lean_align.memory import human_bytes
-from lean_align.plan.changes import changes_that_fit
-from lean_align.plan.costs import ALLOCATOR_SHARE, CONTEXT_BYTES, COSTS, Cost, Place, vllm_weights, whole_weights
-from lean_align.plan.pool import Pool, pool_of
-from lean_align.plan.process import process_bytes
-from lean_align.plan.records import Plan, StagePlan
-from lean_align.plan.serving import check_model_serves
-from lean_align.plan.speed import CARD, Speed, measured_speed
 from lean_align.policy import Policy
 from lean_align.policy.four_bits import share_4bit, shortfall
 from lean_align.policy.shapes import is_local, loading_bytes, shape_policy, weight_bytes

@@ -1,4 +1,4 @@
-"""What may crash or hang, one probe a process: `python -m lean_align.doctor.probes NAME`.
+"""What may crash or hang, one probe a process: `python -m lean_align.machine.probes NAME`.
 
 A probe prints {"values": ..., "error": null} to standard output; whatever else is printed, tracebacks too, goes to
 standard error.
@@ -16,8 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lean_align.doctor.needs import hub_sources, shipped
 from lean_align.errors import GradientError
+from lean_align.machine.needs import hub_sources, shipped
 from lean_align.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 
 HUB_SECONDS = 5.0

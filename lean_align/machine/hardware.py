@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.needs import NEEDS, recipes_that, runs_on_cpu, shipped
-from lean_align.doctor.packages import TESTED
-from lean_align.doctor.records import MAIN_RECIPE, Finding, Machine
+from lean_align.machine.findings import MAIN_RECIPE, Finding, Machine
+from lean_align.machine.needs import NEEDS, recipes_that, runs_on_cpu, shipped
+from lean_align.machine.software import TESTED
 from lean_align.memory import human_bytes
 
 OLDEST_DRIVER = {12: 525, 13: 580}

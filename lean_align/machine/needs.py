@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from lean_align.data import GENERATED
-from lean_align.doctor.records import Machine
+from lean_align.machine.findings import Machine
 from lean_align.recipe import Recipe, load_recipe
 
 GIB = 2**30

@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from lean_align.doctor.needs import recipes_that
-from lean_align.doctor.records import Finding, Machine
+from lean_align.machine.findings import Finding, Machine
+from lean_align.machine.needs import recipes_that
 
 TESTED = {
     "accelerate": "1.15.0",
@@ -38,7 +38,7 @@ TESTED = {
 OPTIONAL = {"unsloth": "2026.10.9", "vllm": "0.32.0"}
 """Packages of the extra `gpu`, and the versions that fit the tested ones."""
 _FOUR_BIT = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
-_WHOLE_ERROR = "python -m lean_align.doctor.probes"
+_WHOLE_ERROR = "python -m lean_align.machine.probes"
 
 
 def supported_ranges() -> dict[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lean_align.doctor.records import Report
+from lean_align.machine.findings import Report
 
 SECONDS = {"hub": 30.0}
 OTHER_SECONDS = 300.0
@@ -24,7 +24,7 @@ OTHER_SECONDS = 300.0
 
 
 def run_probe(name: str, environment: Mapping[str, str] | None = None, seconds: float | None = None) -> Report:
-    """Run one of `lean_align.doctor.probes` in a child process.
+    """Run one of `lean_align.machine.probes` in a child process.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def run_probe(name: str, environment: Mapping[str, str] | None = None, seconds: 
 def _start(name: str, environment: dict[str, str], **streams: Any) -> subprocess.Popen[bytes]:
     paths = [os.path.abspath(path) for path in sys.path]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "lean_align.doctor.probes", name],
+        [sys.executable, "-P", "-m", "lean_align.machine.probes", name],
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
         start_new_session=True,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.cards import card_findings
-from lean_align.doctor.facts import read_machine
-from lean_align.doctor.host import check_cpus, check_memory, check_python, disk_findings
-from lean_align.doctor.needs import shipped
-from lean_align.doctor.network import check_hub
-from lean_align.doctor.packages import OPTIONAL, TESTED, check_four_bit, check_lean_align, check_optional, check_package
-from lean_align.doctor.records import Diagnosis, Machine
+from lean_align.machine.findings import Diagnosis, Machine
+from lean_align.machine.hardware import card_findings
+from lean_align.machine.host import check_cpus, check_memory, check_python, disk_findings
+from lean_align.machine.inventory import read_machine
+from lean_align.machine.needs import shipped
+from lean_align.machine.network import check_hub
+from lean_align.machine.software import (
+    OPTIONAL,
+    TESTED,
+    check_four_bit,
+    check_lean_align,
+    check_optional,
+    check_package,
+)
 
 
 def diagnose() -> Diagnosis:

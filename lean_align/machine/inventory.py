@@ -10,9 +10,9 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from lean_align.doctor.children import run_probe
-from lean_align.doctor.packages import OPTIONAL, TESTED, supported_ranges
-from lean_align.doctor.records import Disk, Machine, Report
+from lean_align.machine.children import run_probe
+from lean_align.machine.findings import Disk, Machine, Report
+from lean_align.machine.software import OPTIONAL, TESTED, supported_ranges
 from lean_align.processors import processors
 from lean_align.progress import say
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lean_align.doctor.needs import NEEDS, missing_sources, recipes_that, shipped
-from lean_align.doctor.records import MAIN_RECIPE, Disk, Finding, Machine
+from lean_align.machine.findings import MAIN_RECIPE, Disk, Finding, Machine
+from lean_align.machine.needs import NEEDS, missing_sources, recipes_that, shipped
 from lean_align.memory import human_bytes
 
 OLDEST_PYTHON, NEWEST_TESTED_PYTHON = (3, 11), (3, 13)
