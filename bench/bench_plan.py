@@ -101,7 +101,7 @@ def _against_group(options: Row) -> Row:
 
 def planned_group(model: str, budget: int, checkpointing: bool, completion_tokens: int) -> Row:
     """Planned peak of a process that takes one group's gradient, as `plan` makes it up; and the work's part of it."""
-    from lean_align.machine.process import process_bytes
+    from lean_align.machine.place import process_bytes
     from lean_align.machine.rehearsals import gradient_work
     from lean_align.policy.shapes import shape_policy, weight_bytes
     from lean_align.recipe import load_recipe

@@ -14,11 +14,9 @@ from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
 from lean_align.gradients.paths import SHARED, gradient_path, path_of
 from lean_align.machine import plan as plan_making
-from lean_align.machine.plan import plan_run
+from lean_align.machine.place import ProcessBytes, Speed
+from lean_align.machine.plan import check_model_serves, plan_run
 from lean_align.machine.pool_sizes import Pool
-from lean_align.machine.process import ProcessBytes
-from lean_align.machine.serving import check_model_serves
-from lean_align.machine.speed import Speed
 from lean_align.pipeline import run_stage
 from lean_align.pipeline.graph import needed_stages
 from lean_align.policy import load_policy
@@ -118,7 +116,7 @@ def check_greedy(recipe: Recipe, adapter: Path) -> None:
 @pytest.fixture
 def known_speed(monkeypatch) -> Speed:
     """Nothing is timed or measured: a plan is then a function of the recipe."""
-    monkeypatch.setattr(plan_making, "process_bytes", lambda: ProcessBytes(0, 0, 0))
+    monkeypatch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(0, 0, 0))
     return Speed(1e9, 1e9, 1e-6, "made up")
 
 
@@ -137,6 +135,7 @@ def test_what_cannot_be_planned_is_told_in_a_sentence(models, known_speed, monke
     def fails(*arguments):
         raise IndexError("list index out of range")
 
+    plan_making._shapes.cache_clear()
     monkeypatch.setattr(plan_making, "shape_policy", fails)
     with pytest.raises(ModelError, match="cannot be planned: IndexError: list index out of range"):
         plan_run(recipe_of("llama", models), pool=Pool(8, 2, 30, "made up"), speed=known_speed)

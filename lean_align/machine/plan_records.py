@@ -17,6 +17,25 @@ TOO_MANY_HOURS = 1000
 
 
 @dataclass(frozen=True)
+class PlannedStage:
+    """A stage that is planned.
+
+    Attributes
+    ----------
+    folder : str
+        Its name.
+    work : str
+        What it does: `rollouts`, `gradients`, `training` or `evaluation`.
+    section : str
+        Of the recipe, with its settings.
+    """
+
+    folder: str
+    work: str
+    section: str
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """What one stage will take.
 

@@ -30,7 +30,7 @@ KINDS = "kinds.json"
 
 def prepare(recipe: Recipe, run_dir: Path, folder: StageFolder) -> None:
     """Write `train.jsonl`, `test.jsonl`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
-    from lean_align.machine.serving import check_model_serves
+    from lean_align.machine.plan import check_model_serves
     from lean_align.policy import context_length, load_encoder, resolve_device
 
     check_model_serves(recipe)  # now, not after a warm-up
