@@ -1,20 +1,23 @@
-"""Every check, in the order in which a reader wants them."""
+"""What this machine can do, and the command that mends what it cannot.
+
+1. `read_machine` reads facts; what may crash or hang (torch, a 4-bit backward, Unsloth, vLLM, the plans, the hub) runs
+   in a child process with a time limit (`probes`), so that its end is a fact as well.
+2. `examine` compares the facts with what the shipped recipes take by their plans, and reads nothing itself.
+"""
 
 from __future__ import annotations
 
-from lean_align.machine.findings import Diagnosis, Machine
-from lean_align.machine.hardware import card_findings
-from lean_align.machine.host import check_cpus, check_memory, check_python, disk_findings
-from lean_align.machine.inventory import read_machine
-from lean_align.machine.needs import shipped
-from lean_align.machine.network import check_hub
+from lean_align.machine.findings import Diagnosis
+from lean_align.machine.hardware import card_findings, check_cpus, check_memory, check_plans, disk_findings
+from lean_align.machine.inventory import OPTIONAL, TESTED, Machine, read_machine
+from lean_align.machine.probes import shipped
 from lean_align.machine.software import (
-    OPTIONAL,
-    TESTED,
     check_four_bit,
+    check_hub,
     check_lean_align,
     check_optional,
     check_package,
+    check_python,
 )
 
 
@@ -24,7 +27,7 @@ def diagnose() -> Diagnosis:
 
 
 def examine(machine: Machine) -> Diagnosis:
-    """Compare facts with what the shipped recipes need; reads nothing else of the machine.
+    """Compare facts with what the shipped recipes take; reads nothing else of the machine.
 
     Parameters
     ----------
@@ -38,6 +41,7 @@ def examine(machine: Machine) -> Diagnosis:
     findings = (
         check_python(machine),
         check_cpus(machine),
+        check_plans(machine),
         check_memory(machine),
         *card_findings(machine),
         check_lean_align(machine),

@@ -1,4 +1,4 @@
-"""Read the facts of this machine."""
+"""The facts of a machine: what it has, what is installed, and what its probes say."""
 
 from __future__ import annotations
 
@@ -7,22 +7,181 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from lean_align.machine.children import run_probe
-from lean_align.machine.findings import Disk, Machine, Report
-from lean_align.machine.software import OPTIONAL, TESTED, supported_ranges
+from packaging.requirements import Requirement  # transformers, accelerate, datasets and matplotlib all bring it
+from packaging.utils import canonicalize_name
+
+from lean_align.machine.findings import MAIN_RECIPE, Status
+from lean_align.machine.plan_records import TOO_MANY_HOURS, Plan
+from lean_align.machine.probes import Report, hub_sources, run_probe, shipped
 from lean_align.processors import processors
 from lean_align.progress import say
 
+TESTED = {
+    "accelerate": "1.15.0",
+    "bitsandbytes": "0.50.2",
+    "click": "8.5.1",
+    "datasets": "4.8.5",
+    "datasketch": "2.0.0",
+    "jinja2": "3.1.6",
+    "math-verify": "0.9.0",
+    "matplotlib": "3.11.2",
+    "numpy": "2.4.6",
+    "peft": "0.21.2",
+    "pyarrow": "26.0.1",
+    "pyyaml": "6.0.3",
+    "safetensors": "0.8.0",
+    "torch": "2.13.0",
+    "tqdm": "4.70.1",
+    "transformers": "5.17.0",
+    "trl": "1.14.2",
+}
+"""Versions that the tests run with: those of requirements/cpu.txt, which the wheel lacks; a test keeps them equal."""
+OPTIONAL = {"unsloth": "2026.10.9", "vllm": "0.32.0"}
+"""Packages of the extra `gpu`, and the versions that fit the tested ones."""
 _PCI = Path("/sys/bus/pci/devices")
 _NVIDIA, _DISPLAY = "0x10de", "0x03"
 _MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
+@dataclass(frozen=True)
+class Card:
+    """A card that torch sees."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+    capability: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Where a folder lies, or would lie; `device` is equal for folders that share their free bytes."""
+
+    folder: str
+    free_bytes: int
+    device: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts of a machine.
+
+    Attributes
+    ----------
+    python : str
+        Version.
+    cpus : int
+        Cores that this process may use.
+    memory_bytes, available_bytes : int or None
+        RAM, or the limit that was put on this process; None where the system does not say.
+    driver : str or None
+        Version of NVIDIA's driver.
+    nvidia_devices : int
+        NVIDIA's display devices on the bus, with or without a driver.
+    visible_devices : str or None
+        CUDA_VISIBLE_DEVICES.
+    versions : mapping of str to str or None
+        Installed packages; None where one is missing.
+    ranges : mapping of str to str
+        Supported versions as this installation of lean-align declares them; empty where it is not installed.
+    disk : Disk
+        Of the current folder.
+    cache : Disk or None
+        Of the hub's cache; None where it could not be found out.
+    probes : mapping of str to Report
+        By name; `unsloth` and `vllm` only where they are installed.
+    """
+
+    python: str
+    cpus: int
+    memory_bytes: int | None
+    available_bytes: int | None
+    driver: str | None
+    nvidia_devices: int
+    visible_devices: str | None
+    versions: Mapping[str, str | None]
+    ranges: Mapping[str, str]
+    disk: Disk
+    cache: Disk | None
+    probes: Mapping[str, Report]
+
+    @property
+    def has_nvidia(self) -> bool:
+        """Whether an NVIDIA card is in the machine, usable or not."""
+        return self.driver is not None or self.nvidia_devices > 0
+
+    @property
+    def cards(self) -> tuple[Card, ...]:
+        """The cards that torch sees."""
+        return tuple(
+            Card(c["name"], c["total_bytes"], c["free_bytes"], (c["capability"][0], c["capability"][1]))
+            for c in self.probes["torch"].values.get("cards", ())
+        )
+
+    @cached_property
+    def plans(self) -> dict[str, Plan]:
+        """What a plan says of each shipped recipe here; a recipe that could not be planned is left out."""
+        found = self.probes["plan"].values.get("plans", {})
+        return {name: Plan.from_json(plan) for name, plan in found.items()}
+
+    @property
+    def on_cpu(self) -> tuple[str, ...]:
+        """Recipes of which a run without a card comes to an end; none where a card is seen."""
+        return tuple(name for name, p in self.plans.items() if p.device == "cpu" and p.hours <= TOO_MANY_HOURS)
+
+    @property
+    def for_cards(self) -> tuple[str, ...]:
+        """Recipes that a card is needed for, as far as this machine has none."""
+        return tuple(name for name in shipped() if name not in self.on_cpu)
+
+    @property
+    def within_reach(self) -> dict[str, Plan]:
+        """Plans of the recipes that this machine's kind of device is fit for."""
+        return {name: plan for name, plan in self.plans.items() if self.cards or name in self.on_cpu}
+
+    @property
+    def reaches_hub(self) -> bool:
+        """Whether the hub may be asked, and answers."""
+        report = self.probes["hub"]
+        return report.error is None and not report.values.get("offline") and report.values.get("fault") is None
+
+    @property
+    def missing_sources(self) -> dict[str, list[str]]:
+        """What each recipe takes from the hub and the cache lacks; all of it where the cache could not be read."""
+        missing = self.probes["cache"].values.get("missing")
+        return {n: list(hub_sources(r)) for n, r in shipped().items()} if missing is None else dict(missing)
+
+    def best_of(self, recipes: tuple[str, ...]) -> str | None:
+        """The recipe with the largest model of those that get their model and data here."""
+        names = [name for name in recipes if self.reaches_hub or not self.missing_sources[name]]
+        return max(names, key=lambda name: self.plans[name].weight_bytes, default=None)
+
+    def severity(self, stops: tuple[str, ...]) -> Status:
+        """`fail` where something stops the main recipe or a smaller one, `warn` where larger ones alone."""
+        main = self.plans.get(MAIN_RECIPE)
+        if main is None or any(n not in self.plans or self.plans[n].weight_bytes <= main.weight_bytes for n in stops):
+            return "fail" if stops else "ok"
+        return "warn" if stops else "ok"
+
+
+def supported_ranges() -> dict[str, str]:
+    """Package and range of versions, from the installed metadata of lean-align; empty where it is not installed."""
+    try:
+        declared = [Requirement(text) for text in requires("lean-align") or ()]
+    except PackageNotFoundError:
+        return {}
+    needed = [r for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in needed}
+
+
 def read_machine() -> Machine:
-    """Facts of this machine; half a minute on 2 cores, most of it in child processes."""
+    """Facts of this machine; a minute on 2 cores, most of it in child processes."""
     probes = _run_probes()
     folder = probes["cache"].values.get("folder")
     memory, available = memory_bytes()
@@ -45,7 +204,7 @@ def read_machine() -> Machine:
 def _run_probes() -> dict[str, Report]:
     """Every probe in turn; Unsloth and vLLM only where they are installed."""
     reports = {}
-    for name in ("torch", "bitsandbytes", *filter(is_installed, OPTIONAL), "cache", "hub"):
+    for name in ("torch", "bitsandbytes", *filter(is_installed, OPTIONAL), "cache", "plan", "hub"):
         say(f"doctor: {name}")
         environment = {} if name == "hub" else {"HF_HUB_OFFLINE": "1"}  # no probe but hub's goes to the network
         reports[name] = run_probe(name, environment)

@@ -1,54 +1,31 @@
-"""Packages against the supported ranges and against the versions that the tests run with.
+"""Python, packages, the 4-bit backward pass and the hub.
 
-A range is what the installed metadata of lean-align declares (outside: fail).  The tested versions are those of
-requirements/cpu.txt, which is not in the wheel; a test keeps `TESTED` equal to it (another version: warn).
-`packaging` is no dependency of ours by name: transformers, accelerate, datasets and matplotlib all bring it.
+A package outside the range that the installed metadata of lean-align declares is a fail; inside it, a version other
+than the tested one a warn.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, requires
-
-from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
-from packaging.utils import canonicalize_name
 
-from lean_align.machine.findings import Finding, Machine
-from lean_align.machine.needs import recipes_that
+from lean_align.machine.findings import MAIN_RECIPE, Finding
+from lean_align.machine.inventory import OPTIONAL, TESTED, Machine
+from lean_align.machine.probes import shipped
 
-TESTED = {
-    "accelerate": "1.15.0",
-    "bitsandbytes": "0.50.2",
-    "click": "8.5.1",
-    "datasets": "4.8.5",
-    "datasketch": "2.0.0",
-    "jinja2": "3.1.6",
-    "math-verify": "0.9.0",
-    "matplotlib": "3.11.2",
-    "numpy": "2.4.6",
-    "peft": "0.21.2",
-    "pyarrow": "26.0.1",
-    "pyyaml": "6.0.3",
-    "safetensors": "0.8.0",
-    "torch": "2.13.0",
-    "tqdm": "4.70.1",
-    "transformers": "5.17.0",
-    "trl": "1.14.2",
-}
-OPTIONAL = {"unsloth": "2026.10.9", "vllm": "0.32.0"}
-"""Packages of the extra `gpu`, and the versions that fit the tested ones."""
+OLDEST_PYTHON, NEWEST_TESTED_PYTHON = (3, 11), (3, 13)
 _FOUR_BIT = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 _WHOLE_ERROR = "python -m lean_align.machine.probes"
 
 
-def supported_ranges() -> dict[str, str]:
-    """Package and range of versions, from the installed metadata of lean-align; empty where it is not installed."""
-    try:
-        declared = [Requirement(text) for text in requires("lean-align") or ()]
-    except PackageNotFoundError:
-        return {}
-    needed = [r for r in declared if r.marker is None or r.marker.evaluate({"extra": ""})]
-    return {canonicalize_name(requirement.name): str(requirement.specifier) for requirement in needed}
+def check_python(machine: Machine) -> Finding:
+    """Version of Python."""
+    version = tuple(int(part) for part in machine.python.split(".")[:2])
+    command = "python3.13 -m venv .venv && .venv/bin/pip install ."
+    if version < OLDEST_PYTHON:
+        return Finding("Python", "fail", machine.python, "3.11 or later", command, tuple(shipped()))
+    if version > NEWEST_TESTED_PYTHON:
+        return Finding("Python", "warn", machine.python, "3.11 to 3.13, the tested versions", command)
+    return Finding("Python", "ok", machine.python)
 
 
 def check_lean_align(machine: Machine) -> Finding:
@@ -66,9 +43,9 @@ def check_package(machine: Machine, name: str) -> Finding:
     version, tested, supported = machine.versions[name], TESTED[name], machine.ranges.get(name, "")
     command = f"pip install '{name}=={tested}'"
     if version is None:
-        return Finding(name, "fail", "not installed", f"{tested}", command, recipes_that(lambda *_: True))
+        return Finding(name, "fail", "not installed", f"{tested}", command, tuple(shipped()))
     if not SpecifierSet(supported).contains(version, prereleases=True):
-        return Finding(name, "fail", version, f"{supported}", command, recipes_that(lambda *_: True))
+        return Finding(name, "fail", version, f"{supported}", command, tuple(shipped()))
     if version.partition("+")[0] != tested:  # 2.13.0+cpu is 2.13.0
         return Finding(name, "warn", version, f"{tested}, the tested version", command)
     return Finding(name, "ok", version, tested)
@@ -84,7 +61,7 @@ def check_four_bit(machine: Machine) -> Finding:
             report.error,
             f"gradients of every LoRA matrix; `{_WHOLE_ERROR} bitsandbytes` shows the whole error",
             _mend_four_bit(machine, report.error),
-            recipes_that(lambda _, recipe: recipe.model.quantization == "nf4"),
+            tuple(name for name, recipe in shipped().items() if recipe.model.quantization == "nf4"),
         )
     return Finding(
         "4-bit backward", "ok", f"gradients of {report.values['matrices']} LoRA matrices on {report.values['device']}"
@@ -126,3 +103,42 @@ def _mend_import(name: str, error: str) -> str:
     if error.startswith("ModuleNotFoundError"):  # of its own requirements
         return "pip install 'lean-align[gpu]'"
     return f"pip install --force-reinstall --no-deps '{name}=={OPTIONAL[name]}'"
+
+
+def check_hub(machine: Machine) -> Finding:
+    """Whether recipes get their model and data: from the hub, or without it from the cache."""
+    report = machine.probes["hub"]
+    endpoint, offline = report.values.get("endpoint", "the hub"), report.values.get("offline", False)
+    fault = report.error or report.values.get("fault")
+    if machine.reaches_hub:
+        return Finding("hub", "ok", f"{endpoint} answers")
+    got = "offline (HF_HUB_OFFLINE is set)" if offline else f"{endpoint} does not answer: {fault}"
+    missing = machine.missing_sources
+    stops = tuple(recipe for recipe, sources in missing.items() if sources)
+    if not stops:
+        command = None if offline else "export HF_HUB_OFFLINE=1"
+        return Finding("hub", "ok" if offline else "warn", f"{got}; all is in the cache", "no waiting for it", command)
+    on_cpu = [recipe for recipe in machine.on_cpu if recipe in stops]
+    recipe = MAIN_RECIPE if MAIN_RECIPE in stops and (machine.cards or not on_cpu) else (on_cpu or stops)[0]
+    got = f"{got}; not in the cache: {', '.join(dict.fromkeys(s for recipe in stops for s in missing[recipe]))}"
+    expected = "a connection" + (" (unset HF_HUB_OFFLINE)" if offline else "") + ", or local paths"
+    return Finding("hub", machine.severity(stops), got, expected, local_paths(recipe), stops)
+
+
+def local_paths(recipe: str) -> str:
+    """Commands that fetch a recipe's model and data elsewhere, and run it from local paths here."""
+    model, data = shipped()[recipe].model.name, shipped()[recipe].data
+    splits = {"train": data.train_split, "test": data.test_split if data.test_path is not None else None}
+    # the layout of a data set on the hub: a folder a configuration, a file a split
+    options = [
+        f" --set data.{name}_path=./data" + (f"/{data.config}/{split}-00000-of-00001.parquet" if data.config else "")
+        for name, split in splits.items()
+        if split is not None
+    ]
+    return "\n".join(
+        [
+            f"hf download {model} --local-dir model  # where there is a connection; then bring the folder here",
+            f"hf download {data.train_path} --repo-type dataset --local-dir data  # likewise",
+            f"lean-align run {recipe} --set model.name=./model{''.join(options)}",
+        ]
+    )
