@@ -75,7 +75,8 @@ def _against_run(case: str, folder: Path, recipe: list[str], changes: Row) -> It
 def planned(folder: str) -> Row:
     """Planned peak of each stage of a run, by its own prompts' lengths."""
     from lean_align.data import prompts_from_rows
-    from lean_align.plan import Pool, plan_run
+    from lean_align.machine.plan import plan_run
+    from lean_align.machine.pool_sizes import Pool
     from lean_align.policy import load_encoder
 
     recipe = stored_recipe(Path(folder))
@@ -101,8 +102,8 @@ def _against_group(options: Row) -> Row:
 def planned_group(model: str, budget: int, checkpointing: bool, completion_tokens: int) -> Row:
     """Planned peak of a process that takes one group's gradient, as `plan` makes it up; and the work's part of it."""
     from lean_align.gradients import GradientSettings
-    from lean_align.plan.process import process_bytes
-    from lean_align.plan.rehearsals import gradient_work
+    from lean_align.machine.place import process_bytes
+    from lean_align.machine.rehearsals import gradient_work
     from lean_align.policy.shapes import shape_policy, weight_bytes
     from lean_align.recipe import load_recipe
 

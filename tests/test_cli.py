@@ -181,7 +181,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("lean_align.throughput.measure_throughput", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr("lean_align.machine.throughput.measure_throughput", lambda *given: pytest.fail("measured"))
     assert "which is a file" in invoke("bench", "demo", "-o", tmp_path / "file" / "x.json").stderr
 
 

@@ -23,19 +23,59 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from lean_align.cli import main
-from lean_align.doctor import Diagnosis, Disk, Finding, Machine, Report, children, examine, facts, probes
-from lean_align.doctor.needs import GIB, NEEDS, hub_sources, shipped
-from lean_align.doctor.packages import OPTIONAL, TESTED, supported_ranges
+from lean_align.errors import ModelError
+from lean_align.machine import inventory as facts
+from lean_align.machine import probes
+from lean_align.machine.doctor import examine
+from lean_align.machine.findings import Diagnosis, Finding
+from lean_align.machine.inventory import OPTIONAL, TESTED, Disk, Machine, supported_ranges
+from lean_align.machine.place import ProcessBytes, Speed
+from lean_align.machine.plan import plan_run
+from lean_align.machine.plan_records import Plan, StagePlan
+from lean_align.machine.probes import Report, hub_sources, shipped
 from lean_align.recipe import load_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
-ALL = ("demo", "gsm8k-cpu", "gsm8k")  # in the order of their files
+GIB = 2**30
+ALL = tuple(shipped_recipes())  # in the order of their files
+NF4 = tuple(name for name, recipe in shipped().items() if recipe.model.quantization == "nf4")
+ON_HUB = tuple(name for name, recipe in shipped().items() if hub_sources(recipe))
 SOURCES = {name: list(hub_sources(recipe)) for name, recipe in shipped().items()}
 CARD = {"name": "RTX 4090", "total_bytes": 24 * GIB, "free_bytes": 23 * GIB, "capability": [8, 9]}
 BUILD = {"version": "2.13.0", "cuda": "13.0", "cards": [CARD], "fault": None}
 ENDPOINT = "https://hub.example"
 NO_CARDS = {**BUILD, "cards": [], "fault": "RuntimeError: No CUDA GPUs are available"}
 CPU_BUILD = {"version": "2.13.0+cpu", "cuda": None, "cards": [], "fault": None}
+PLANNED = {  # GiB of weights, on a card, of RAM and in the run folder; hours on a CPU
+    "demo": (0.01, 0.5, 1, 0.1, 0.3),
+    "testbed": (0.01, 0.5, 1, 0.1, 0.5),
+    "gsm8k-cpu": (0.3, 3, 7, 0.2, 9),
+    "gsm8k-8gb": (0.5, 5, 3, 2, 2000),
+    "gsm8k": (1.2, 11, 5, 2, 5000),
+    "gsm8k-3b": (2, 12, 8, 2, 9000),
+    "gsm8k-7b": (5, 17, 16, 2, 20000),
+    "dapo-math-17k": (5, 16, 16, 3, 90000),
+}
+DOWNLOADS = {"gsm8k-cpu": 0.3, "gsm8k-8gb": 1, "gsm8k": 3, "gsm8k-3b": 6, "gsm8k-7b": 15, "dapo-math-17k": 15}
+FOR_CARDS = tuple(name for name in ALL if PLANNED[name][-1] > 1000)
+
+
+def planned(name: str, card_bytes: int | None) -> Plan:
+    """A made-up plan for a card, or for a CPU of 64 GiB; half the settings take half the card."""
+    weights, peak, ram, disk, hours = PLANNED[name]
+    on_card = card_bytes is not None
+    need, limit = int((peak if on_card else ram) * GIB), 64 * GIB if card_bytes is None else card_bytes
+    changes = ("training.micro_batch=4",) if limit < need <= 2 * limit else ()
+    stage = StagePlan("training", need, int(ram * GIB), 0, 1, hours, int(disk * GIB), changes, need <= limit)
+    download = int(DOWNLOADS.get(name, 0) * GIB)
+    device = "cuda" if on_card else "cpu"
+    return Plan(name, "a/model", device, limit, int(weights * GIB), 1, download, (stage,), ("made up",))
+
+
+def plan_report(card_bytes: int | None) -> Report:
+    return Report({"plans": {name: planned(name, card_bytes).as_json() for name in ALL}, "faults": {}})
+
+
 GOOD = Machine(
     python="3.12.4",
     cpus=16,
@@ -54,6 +94,7 @@ GOOD = Machine(
         "unsloth": Report({"version": OPTIONAL["unsloth"]}),
         "vllm": Report({"version": OPTIONAL["vllm"] + "+cu130"}),
         "cache": Report({"folder": "/cache", "missing": SOURCES}),
+        "plan": plan_report(24 * GIB),
         "hub": Report({"endpoint": ENDPOINT, "offline": False, "fault": None}),
     },
 )
@@ -61,8 +102,11 @@ ON_CPU = {"driver": None, "nvidia_devices": 0}
 
 
 def planted(probe: dict[str, Report] | None = None, **changes: object) -> Machine:
-    """The good machine with other facts, and other reports of probes."""
-    return dataclasses.replace(GOOD, probes={**GOOD.probes, **(probe or {})}, **changes)
+    """The good machine with other facts, other reports of probes, and the plans for its card or its CPU."""
+    reports = {**GOOD.probes, **(probe or {})}
+    cards = reports["torch"].values.get("cards") or [{"total_bytes": None}]
+    plans = {"plan": plan_report(cards[0]["total_bytes"])}
+    return dataclasses.replace(GOOD, probes=reports | ({} if "plan" in (probe or {}) else plans), **changes)
 
 
 def finding(machine: Machine, name: str) -> Finding:
@@ -92,20 +136,28 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
         (planted(python="3.14.0"), "Python", "warn", "3.14.0", "python3.13 -m venv .venv && .venv/bin/pip", ()),
         (planted({"vllm": Report({"version": "dev"})}), "vllm", "warn", "dev", "pip install 'vllm==0.32.0'", ()),
         (planted(cpus=1), "CPU cores", "warn", "1", None, ()),
-        (planted(memory_bytes=4 * GIB), "memory", "fail", "4.0 GiB", "lean-align run demo", ("gsm8k-cpu", "gsm8k")),
-        (planted(memory_bytes=GIB), "memory", "fail", "1.0 GiB", "free -h", ALL),
+        (
+            planted(memory_bytes=4 * GIB),
+            "memory",
+            "fail",
+            "4.0 GiB",
+            "lean-align run gsm8k-8gb",
+            ("dapo-math-17k", "gsm8k-3b", "gsm8k-7b", "gsm8k-cpu", "gsm8k"),
+        ),
+        (planted(memory_bytes=12 * GIB), "memory", "warn", "12.0 GiB", None, ("dapo-math-17k", "gsm8k-7b")),
+        (planted(memory_bytes=GIB // 2), "memory", "fail", "512.0 MiB", "free -h", ALL),
         (planted(available_bytes=GIB), "memory", "warn", "1.0 GiB available", "ps -eo rss,pid,comm --sort=-rss", ()),
         (planted(memory_bytes=None), "memory", "warn", "unknown", None, ()),
-        (planted(torch_report(**CPU_BUILD), **ON_CPU), "card", "fail", "none", "lean-align run gsm8k-cpu", ("gsm8k",)),
+        (planted(torch_report(**CPU_BUILD), **ON_CPU), "card", "fail", "none", "lean-align run gsm8k-cpu", FOR_CARDS),
         (
             planted(torch_report(**CPU_BUILD)),
             "CUDA",
             "fail",
             "torch 2.13.0+cpu, built without CUDA",
             "pip uninstall -y torch && pip install 'torch==2.13.0'",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
-        (planted(torch_report(**CPU_BUILD)), "card", "fail", "torch sees none", "pip uninstall -y torch", ("gsm8k",)),
+        (planted(torch_report(**CPU_BUILD)), "card", "fail", "torch sees none", "pip uninstall -y torch", FOR_CARDS),
         (
             planted({"torch": Report({}, "OSError: libcudart.so.13")}),
             "CUDA",
@@ -120,7 +172,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "550.54",
             "sudo apt-get install nvidia-driver-580",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
         (
             planted(torch_report(**{**NO_CARDS, "cuda": "12.6"}), driver="470.10"),
@@ -128,7 +180,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "470.10",
             "sudo apt-get install nvidia-driver-525",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
         (
             planted(torch_report(**CPU_BUILD), driver=None),
@@ -136,7 +188,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "an NVIDIA card and no driver",
             "sudo apt-get install nvidia-driver-580",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
         (
             planted(torch_report(**NO_CARDS), visible_devices=""),
@@ -144,7 +196,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "none, with CUDA_VISIBLE_DEVICES=''",
             "unset CUDA_VISIBLE_DEVICES",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
         (
             planted(torch_report(cards=[], fault="RuntimeError: CUDA unknown error"), visible_devices="0"),
@@ -152,24 +204,23 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "torch sees none: RuntimeError: CUDA unknown error",
             "nvidia-smi",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
         (
             planted(card_report(total_bytes=8 * GIB, free_bytes=7 * GIB)),
             "card memory",
             "warn",
             "8.0 GiB, 7.0 GiB free",
-            "lean-align run gsm8k --set rollouts.batch_size=32 --set gradients.token_budget=1024 "
-            "--set warmup.micro_batch=2 --set training.micro_batch=2 --set evaluation.batch_size=32",
-            (),
+            "lean-align run gsm8k --set training.micro_batch=4",
+            ("gsm8k-7b",),
         ),
         (
             planted(card_report(total_bytes=2 * GIB)),
             "card memory",
             "fail",
             "2.0 GiB",
-            "lean-align run gsm8k-cpu",
-            ("gsm8k",),
+            "lean-align run demo",
+            FOR_CARDS,
         ),
         (planted(card_report(free_bytes=3 * GIB)), "card memory", "warn", "3.0 GiB free", "nvidia-smi", ()),
         (
@@ -218,7 +269,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "ended by SIGSEGV",
             "pip install --force-reinstall --no-deps 'bitsandbytes==0.50.2'",
-            ("demo", "gsm8k"),
+            NF4,
         ),
         (
             planted({"bitsandbytes": Report({}, "OutOfMemoryError: CUDA out of memory.")}),
@@ -226,7 +277,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "OutOfMemoryError",
             "nvidia-smi",
-            ("demo", "gsm8k"),
+            NF4,
         ),
         (
             planted({"bitsandbytes": Report({}, "ImportError: peft")}, versions={**GOOD.versions, "peft": "0.1"}),
@@ -234,7 +285,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "ImportError: peft",
             "pip install 'peft==0.21.2'",
-            ALL[:1] + ALL[2:],
+            NF4,
         ),
         (
             planted({"unsloth": Report({}, "RuntimeError: Unsloth needs a newer torchao")}),
@@ -266,7 +317,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "512.0 MiB free at /work",
             "lean-align run gsm8k --run-dir /OTHER/DISK/gsm8k",
-            ("gsm8k",),
+            FOR_CARDS,
         ),
         (
             planted(cache=Disk("/cache", GIB, 2)),
@@ -274,27 +325,43 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             "fail",
             "1.0 GiB free at /cache",
             "export HF_HOME=/OTHER/DISK/huggingface",
-            ("gsm8k",),
+            ("dapo-math-17k", "gsm8k-3b", "gsm8k-7b", "gsm8k"),
         ),
         (
             planted({"hub": Report({"endpoint": ENDPOINT, "offline": False, "fault": "ConnectError: no route"})}),
             "hub",
             "fail",
             f"{ENDPOINT} does not answer: ConnectError: no route; not in the cache: "
-            "HuggingFaceTB/SmolLM2-135M-Instruct, openai/gsm8k, Qwen/Qwen2.5-1.5B-Instruct",
+            "Qwen/Qwen2.5-7B, BytedTsinghua-SIA/DAPO-Math-17k, Qwen/Qwen2.5-3B-Instruct, openai/gsm8k",
             "lean-align run gsm8k --set model.name=./model "
             "--set data.train_path=./data/main/train-00000-of-00001.parquet",
-            ("gsm8k-cpu", "gsm8k"),
+            ON_HUB,
         ),
         (
             planted({"hub": Report({"endpoint": ENDPOINT, "offline": True, "fault": None})}),
             "hub",
             "fail",
-            "offline (HF_HUB_OFFLINE is set); not in the cache: HuggingFaceTB",
+            "offline (HF_HUB_OFFLINE is set); not in the cache: Qwen/Qwen2.5-7B",
             "hf download Qwen/Qwen2.5-1.5B-Instruct --local-dir model",
-            ("gsm8k-cpu", "gsm8k"),
+            ON_HUB,
         ),
-        (planted({"hub": Report({}, "no answer in 30 s")}), "hub", "fail", "no answer in 30 s", "hf download", ALL[1:]),
+        (planted({"hub": Report({}, "no answer in 30 s")}), "hub", "fail", "no answer in 30 s", "hf download", ON_HUB),
+        (
+            planted({"plan": Report({}, "no answer in 300 s")}),
+            "plan",
+            "warn",
+            "none: no answer in 300 s",
+            "lean-align plan gsm8k",
+            (),
+        ),
+        (
+            planted({"plan": Report({"plans": {}, "faults": {"gsm8k": "a/model: no config.json"}})}),
+            "plan",
+            "warn",
+            "none of gsm8k: a/model: no config.json",
+            "lean-align plan gsm8k",
+            (),
+        ),
     ],
 )
 def test_a_planted_fact_is_found(
@@ -352,21 +419,22 @@ def test_without_a_connection_the_cache_is_enough() -> None:
 def test_a_model_in_the_cache_needs_no_space() -> None:
     full = Disk("/cache", GIB, 2)
     only_data = {"cache": Report({"folder": "/cache", "missing": {**SOURCES, "gsm8k": ["openai/gsm8k"]}})}
-    assert finding(planted(cache=full), "hub cache").stops == ("gsm8k",)
-    assert finding(planted(only_data, cache=full), "hub cache").stops == ()
+    assert "gsm8k" in finding(planted(cache=full), "hub cache").stops
+    assert "gsm8k" not in finding(planted(only_data, cache=full), "hub cache").stops
 
 
 def test_run_folder_and_cache_on_one_disk_share_its_bytes() -> None:
-    either = 35 * 10**8  # the download or the run folder, not both
+    either = 4 * GIB  # the download or the run folder, not both
     apart = planted(disk=Disk("/work", either, 1), cache=Disk("/cache", either, 2))
     together = planted(disk=Disk("/work", either, 1), cache=Disk("/cache", either, 1))
     assert examine(apart).can_run["gsm8k"]
-    assert finding(together, "disk").stops == finding(together, "hub cache").stops == ("gsm8k",)
+    assert finding(together, "disk").stops == finding(together, "hub cache").stops
+    assert "gsm8k" in finding(together, "disk").stops
 
 
 def test_an_unknown_cache_counts_against_the_run_folder() -> None:
     unknown = planted({"cache": Report({}, "no answer in 300 s")}, cache=None, disk=Disk("/work", 2 * GIB, 1))
-    assert finding(unknown, "disk").stops == ("gsm8k",)
+    assert "gsm8k" in finding(unknown, "disk").stops
 
 
 def test_an_optional_package_that_is_absent_is_no_fault() -> None:
@@ -406,15 +474,77 @@ def test_every_requirement_is_checked_against_its_range() -> None:
     assert {r.name: str(r.specifier) for r in extras} == {name: f"=={version}" for name, version in OPTIONAL.items()}
 
 
-def test_needs_are_of_shipped_recipes() -> None:
-    assert set(NEEDS) < set(shipped_recipes())
+# Doctor and plan
+
+
+@pytest.fixture(scope="module")
+def plans_of():
+    """Plans of every shipped recipe for a card of so many GiB; the process and the speed are made up."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(GIB, GIB, GIB))
+        speed = Speed(1e13, 1e12, 1e-6, "made up")
+        yield lambda size: {name: plan_run(recipe, size * GIB, speed=speed) for name, recipe in shipped().items()}
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 24])
+def test_doctor_and_plan_say_the_same(plans_of, size: int) -> None:
+    plans = plans_of(size)
+    report = Report(json.loads(json.dumps({"plans": {n: p.as_json() for n, p in plans.items()}, "faults": {}})))
+    card = card_report(total_bytes=size * GIB, free_bytes=size * GIB)
+    machine = planted({"plan": report, **card})
+    assert machine.plans == plans
+    found, diagnosis = finding(machine, "card memory"), examine(machine)
+    commands = (found.command or "").splitlines()
+    for name, plan in plans.items():
+        words = " ".join(plan.lines())
+        own = [command for command in commands if command.startswith(f"lean-align run {name} --set")]
+        assert diagnosis.can_run[name] == ("no key helps" not in words)
+        assert (name in found.stops) == ("no key helps" in words)
+        assert bool(own) == ("it does with" in words)
+        assert all(command.removeprefix(f"lean-align run {name} ") in words for command in own)
+    assert (found.status == "ok") == all(plan.fits for plan in plans.values())
+    if size >= 16:
+        assert plans["gsm8k"].fits
+        assert "lean-align run gsm8k " not in (found.command or "")
+
+
+def test_a_recipe_that_fits_a_cpu_with_other_settings_can_run_there() -> None:
+    plan = planned("gsm8k-cpu", None)
+    short = dataclasses.replace(plan.stages[0], fits=False, changes=("training.micro_batch=4",))
+    plans = {**plan_report(None).values["plans"], "gsm8k-cpu": dataclasses.replace(plan, stages=(short,)).as_json()}
+    machine = planted(torch_report(**CPU_BUILD) | {"plan": Report({"plans": plans, "faults": {}})}, **ON_CPU)
+    found = finding(machine, "memory")
+    assert (found.status, found.command) == ("warn", "lean-align run gsm8k-cpu --set training.micro_batch=4")
+    assert examine(machine).can_run["gsm8k-cpu"]
+
+
+def test_without_plans_nothing_is_said_of_memory_and_without_a_card_nothing_can_be_promised() -> None:
+    none = {"plan": Report({}, "no answer in 300 s")}
+    assert all(examine(planted(none)).can_run.values())
+    assert finding(planted(none), "card memory").status == "warn"
+    assert not any(examine(planted(none | torch_report(**CPU_BUILD), **ON_CPU)).can_run.values())
+
+
+def test_a_model_that_cannot_be_planned_does_not_keep_the_others_from_it(monkeypatch) -> None:
+    def plan(recipe) -> Plan:
+        if recipe.name == "gsm8k":
+            raise ModelError("a/model: no config.json")
+        if recipe.name == "gsm8k-3b":
+            raise KeyError("hidden_size")
+        return planned(recipe.name, None)
+
+    monkeypatch.setattr("lean_align.machine.plan.plan_run", plan)
+    told = probes.report("plan")
+    assert told["error"] is None
+    assert told["values"]["faults"] == {"gsm8k-3b": "KeyError: 'hidden_size'", "gsm8k": "a/model: no config.json"}
+    assert set(told["values"]["plans"]) == set(ALL) - {"gsm8k", "gsm8k-3b"}
 
 
 # The command
 
 
 def run_doctor(monkeypatch, machine: Machine, *arguments: str):
-    monkeypatch.setattr("lean_align.doctor.diagnose", lambda: examine(machine))
+    monkeypatch.setattr("lean_align.machine.doctor.diagnose", lambda: examine(machine))
     return CliRunner().invoke(main, ["doctor", *arguments])
 
 
@@ -427,14 +557,16 @@ def test_exit_0_and_a_line_for_each_finding(monkeypatch) -> None:
         lines[lines.index("warn  numpy           2.5.0") + 2] == " " * 22 + f"$ pip install 'numpy=={TESTED['numpy']}'"
     )
     assert "ok    card            RTX 4090, compute capability 8.9" in lines
-    assert lines[-1] == "gsm8k can run here. Shipped recipes that can: demo, gsm8k-cpu, gsm8k."
+    assert lines[-1] == f"gsm8k can run here. Shipped recipes that can: {', '.join(ALL)}."
 
 
 def test_exit_1_when_gsm8k_cannot_run(monkeypatch) -> None:
     done = run_doctor(monkeypatch, planted(torch_report(**CPU_BUILD), **ON_CPU))
     assert done.exit_code == 1
     assert any(line.startswith("FAIL  card ") for line in done.stdout.splitlines())
-    assert done.stdout.splitlines()[-1] == ("gsm8k cannot run here (card). Shipped recipes that can: demo, gsm8k-cpu.")
+    assert done.stdout.splitlines()[-1] == (
+        "gsm8k cannot run here (card). Shipped recipes that can: demo, gsm8k-cpu, testbed."
+    )
     stopped = run_doctor(monkeypatch, planted(python="3.10.1"))
     assert stopped.stdout.splitlines()[-1].endswith("(Python). Shipped recipes that can: none.")
 
@@ -448,14 +580,14 @@ def test_json_is_one_object(monkeypatch) -> None:
     told = json.loads(done.stdout)
     assert done.exit_code == 1
     assert set(told) == {"can_run", "findings"}
-    assert told["can_run"] == {"demo": True, "gsm8k": False, "gsm8k-cpu": True}
+    assert told["can_run"] == {name: name not in FOR_CARDS for name in ALL}
     assert {tuple(row) for row in told["findings"]} == {("name", "status", "got", "expected", "command", "stops")}
     (card,) = [row for row in told["findings"] if row["name"] == "card"]
-    assert (card["status"], card["command"], card["stops"]) == ("fail", "lean-align run gsm8k-cpu", ["gsm8k"])
+    assert (card["status"], card["command"], card["stops"]) == ("fail", "lean-align run gsm8k-cpu", [*FOR_CARDS])
 
 
 def test_a_diagnosis_of_nothing_can_run_everything() -> None:
-    assert Diagnosis((), ALL).lines() == ["gsm8k can run here. Shipped recipes that can: demo, gsm8k-cpu, gsm8k."]
+    assert Diagnosis((), ALL).lines() == [f"gsm8k can run here. Shipped recipes that can: {', '.join(ALL)}."]
 
 
 # Facts
@@ -481,7 +613,14 @@ def test_only_the_probe_of_the_hub_goes_to_the_network(monkeypatch) -> None:
     monkeypatch.setattr(facts, "is_installed", lambda name: name == "vllm")
     facts._run_probes()
     offline = {"HF_HUB_OFFLINE": "1"}
-    assert seen == {"torch": offline, "bitsandbytes": offline, "vllm": offline, "cache": offline, "hub": {}}
+    assert seen == {
+        "torch": offline,
+        "bitsandbytes": offline,
+        "vllm": offline,
+        "cache": offline,
+        "plan": offline,
+        "hub": {},
+    }
 
 
 def test_memory_of_a_container_is_its_limit(tmp_path, monkeypatch) -> None:
@@ -551,7 +690,7 @@ def plant_unsloth(tmp_path, monkeypatch):
 
 def test_a_package_that_imports_reports_its_version(plant_unsloth) -> None:
     plant_unsloth("print('a banner'); open('unsloth_compiled_cache', 'w').close(); __version__ = '1.2'")
-    assert children.run_probe("unsloth") == Report({"version": "1.2"})
+    assert probes.run_probe("unsloth") == Report({"version": "1.2"})
     assert not Path("unsloth_compiled_cache").exists()
 
 
@@ -570,12 +709,12 @@ def test_a_package_that_imports_reports_its_version(plant_unsloth) -> None:
 )
 def test_a_package_that_breaks_is_a_report(plant_unsloth, source: str, error: str) -> None:
     plant_unsloth(source)
-    assert children.run_probe("unsloth") == Report({}, error)
+    assert probes.run_probe("unsloth") == Report({}, error)
 
 
 def test_a_package_that_hangs_is_a_report(plant_unsloth) -> None:
     plant_unsloth("import time; time.sleep(600)")
-    assert children.run_probe("unsloth", seconds=2) == Report({}, "no answer in 2 s")
+    assert probes.run_probe("unsloth", seconds=2) == Report({}, "no answer in 2 s")
 
 
 def test_what_a_probe_started_ends_with_it() -> None:
@@ -583,13 +722,13 @@ def test_what_a_probe_started_ends_with_it() -> None:
         ["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, start_new_session=True
     ) as p:
         assert p.stdout.readline()
-        children._end(p)
+        probes._end(p)
         assert p.stdout.read() == b""  # the pipe is closed, so the grandchild that held it is gone too
     assert p.returncode == -9
 
 
 def test_the_real_four_bit_backward_passes_here() -> None:
-    report = children.run_probe("bitsandbytes", {"HF_HUB_OFFLINE": "1"})
+    report = probes.run_probe("bitsandbytes", {"HF_HUB_OFFLINE": "1"})
     assert report.error is None
     assert report.values["matrices"] == 28  # layers x linear maps
 
@@ -731,14 +870,15 @@ def test_the_cache_is_read_without_the_hub(tmp_path) -> None:
     plant_model(tmp_path / "hub", shipped()["gsm8k"].model.name, ("config.json", "tokenizer.json", "model.safetensors"))
     environment = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub")}
     environment["HF_DATASETS_CACHE"] = str(tmp_path / "datasets")
-    before = children.run_probe("cache", environment)
+    before = probes.run_probe("cache", environment)
     assert before.values["folder"] == str(tmp_path / "hub")
     assert before.values["missing"] == {**SOURCES, "gsm8k": ["openai/gsm8k"]}
     folder = tmp_path / "datasets" / "openai___gsm8k" / "main" / "0.0.0" / "c0ffee"
     folder.mkdir(parents=True)
     (folder / "dataset_info.json").write_text('{"config_name": "main"}')
-    after = children.run_probe("cache", environment)
-    assert after.values["missing"] == {"demo": [], "gsm8k": [], "gsm8k-cpu": [shipped()["gsm8k-cpu"].model.name]}
+    after = probes.run_probe("cache", environment)
+    assert after.values["missing"]["demo"] == after.values["missing"]["gsm8k"] == []
+    assert after.values["missing"]["gsm8k-cpu"] == [shipped()["gsm8k-cpu"].model.name]
 
 
 def test_a_local_folder_goes_before_the_hub(tmp_path, monkeypatch) -> None:
@@ -754,7 +894,7 @@ def test_the_child_prints_one_line_of_json(tmp_path) -> None:
     """Whatever a package prints goes to standard error."""
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text("print('banner')")
-    command = [sys.executable, "-m", "lean_align.doctor.probes", "vllm"]
+    command = [sys.executable, "-m", "lean_align.machine.probes", "vllm"]
     path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, cwd=ROOT)
     assert json.loads(done.stdout) == {"values": {"version": None}, "error": None}

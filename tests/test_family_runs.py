@@ -13,9 +13,10 @@ import zoo
 from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
 from lean_align.gradients.paths import SHARED, gradient_path, path_of
-from lean_align.plan import Pool, Speed, check_model_serves, plan_run
-from lean_align.plan import making as plan_making
-from lean_align.plan.process import ProcessBytes
+from lean_align.machine import plan as plan_making
+from lean_align.machine.place import ProcessBytes, Speed
+from lean_align.machine.plan import check_model_serves, plan_run
+from lean_align.machine.pool_sizes import Pool
 from lean_align.policy import load_policy
 from lean_align.policy.families import family_of
 from lean_align.recipe import Recipe, dump_recipe, load_recipe
@@ -114,7 +115,7 @@ def check_greedy(recipe: Recipe, adapter: Path) -> None:
 @pytest.fixture
 def known_speed(monkeypatch) -> Speed:
     """Nothing is timed or measured: a plan is then a function of the recipe."""
-    monkeypatch.setattr(plan_making, "process_bytes", lambda: ProcessBytes(0, 0, 0))
+    monkeypatch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(0, 0, 0))
     return Speed(1e9, 1e9, 1e-6, "made up")
 
 
@@ -133,6 +134,7 @@ def test_what_cannot_be_planned_is_told_in_a_sentence(models, known_speed, monke
     def fails(*arguments):
         raise IndexError("list index out of range")
 
+    plan_making._shapes.cache_clear()
     monkeypatch.setattr(plan_making, "shape_policy", fails)
     with pytest.raises(ModelError, match="cannot be planned: IndexError: list index out of range"):
         plan_run(recipe_of("llama", models), pool=Pool(8, 2, 30, "made up"), speed=known_speed)

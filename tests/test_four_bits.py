@@ -8,8 +8,8 @@ import pytest
 from bitsandbytes.nn.modules import Linear4bit
 from small_models import load, recipe_of, save_model
 
+from lean_align.machine import plan as making
 from lean_align.pipeline.engines import keep_share
-from lean_align.plan import making
 from lean_align.policy.four_bits import share_4bit, shortfall
 from lean_align.policy.shapes import shape_policy
 

@@ -25,20 +25,21 @@ LAYERS = {
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
     2.0: ("verify", "policy", "projection", "store"),
     2.5: ("data",),  # whether two golds are the same is the verifier's question
-    3.0: ("rollouts", "gradients", "scoring", "signals", "doctor", "benchmarks"),
+    3.0: ("rollouts", "gradients", "scoring", "signals", "benchmarks"),
     4.0: ("selection", "grpo"),
-    5.0: ("evaluate", "plan"),
+    5.0: ("evaluate",),
     6.0: ("report",),
+    6.5: ("machine",),
     7.0: ("pipeline",),
     8.0: ("stages",),
-    9.0: ("compare", "shortcut", "throughput"),
+    9.0: ("compare", "shortcut", "machine.throughput", "machine.pieces"),  # which run stages
     10.0: ("cli",),
     11.0: ("__main__",),
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "stages", "compare", "doctor")
-LIGHT += ("shortcut", "cli")
+LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "stages", "compare")
+LIGHT += ("machine.doctor", "shortcut", "cli")
 HEAVY = ("torch", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
 
 
@@ -46,6 +47,13 @@ def module_of(path: Path) -> str:
     """`lean_align/report/svg.py` -> `report.svg`; `lean_align/report/__init__.py` -> `report`."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def layer_of(name: str) -> float:
+    """A module's own entry, else its folder's."""
+    parts = name.split(".")
+    entries = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((LAYER[entry] for entry in entries if entry in LAYER), float("inf"))
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -84,17 +92,16 @@ def upward_imports(source: str, module: str, is_package: bool = False) -> list[s
     wrong = []
     for line, name in imported_names(source, package):
         top, _, rest = name.partition(".")
-        other = rest.split(".")[0]
-        if top != "lean_align" or other in (own, "__version__"):
+        if top != "lean_align" or rest.split(".")[0] in (own, "__version__"):
             continue
-        if LAYER.get(other, float("inf")) >= LAYER[own]:
+        if layer_of(rest) >= layer_of(module):
             wrong.append(f"{module}, line {line}: {name}")
     return wrong
 
 
 def test_every_module_has_a_layer() -> None:
     found = {module_of(path).split(".")[0] for path in FILES} - {"__init__"}
-    assert found == set(LAYER)
+    assert found == {name for name in LAYER if "." not in name}
 
 
 @pytest.mark.parametrize("path", [f for f in FILES if f != PACKAGE / "__init__.py"], ids=module_of)

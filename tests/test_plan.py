@@ -16,18 +16,19 @@ from lean_align.errors import RecipeError
 from lean_align.gradients import GradientSettings
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.live_bytes import LiveBytes
-from lean_align.plan import Plan, Pool, Speed, StagePlan, plan_run, pool_of
-from lean_align.plan.changes import with_key
-from lean_align.plan.costs import whole_weights
-from lean_align.plan.pool import _known_benchmarks
-from lean_align.plan.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
+from lean_align.machine.costs import whole_weights
+from lean_align.machine.place import Speed
+from lean_align.machine.plan import _shapes, plan_run, with_key
+from lean_align.machine.plan_records import Plan, StagePlan
+from lean_align.machine.pool_sizes import Pool, _known_benchmarks, pool_of
+from lean_align.machine.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy import load_policy
 from lean_align.policy.shapes import KNOWN_MODELS, loading_bytes, shape_policy, weight_bytes, with_prompt_length
 from lean_align.recipe import load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")
 GIB = 2**30
-WORKS = (gradient_work, decoding_work, sampling_work, loss_work, whole_weights)
+WORKS = (gradient_work, decoding_work, sampling_work, loss_work, whole_weights, _shapes)
 
 
 @pytest.fixture
@@ -253,7 +254,7 @@ def test_the_command_prints_a_table_or_json():
 @pytest.mark.parametrize(("fits", "status"), [(True, 0), (False, 1)])
 def test_a_plan_that_does_not_fit_has_status_1(fits, status, monkeypatch):
     found = SimpleNamespace(fits=fits, lines=lambda: ["the plan"], as_json=lambda: {"fits": fits})
-    monkeypatch.setattr("lean_align.plan.plan_run", lambda *given: found)
+    monkeypatch.setattr("lean_align.machine.plan.plan_run", lambda *given: found)
     done = CliRunner().invoke(main, ["plan", "demo"])
     assert (done.stdout, done.exit_code) == ("the plan\n", status)
     assert CliRunner().invoke(main, ["plan", "demo", "--json"]).exit_code == 0

@@ -10,15 +10,14 @@ import pytest
 
 from lean_align.gradients import GradientSettings
 from lean_align.grpo import TrainerSettings
-from lean_align.pipeline import gradient_stage, rollout_stage, training_stages
-from lean_align.plan import costs, rehearsals
-from lean_align.plan.costs import COSTS, Place
-from lean_align.plan.pool import Pool
-from lean_align.plan.process import ProcessBytes
-from lean_align.plan.speed import Speed
+from lean_align.machine import costs, pieces, rehearsals
+from lean_align.machine.costs import cost_of
+from lean_align.machine.place import Place, ProcessBytes, Speed
+from lean_align.machine.pool_sizes import Pool
+from lean_align.pipeline.stage import StageRun
 from lean_align.recipe import load_recipe
 from lean_align.rollouts import Sampling
-from lean_align.throughput import pieces
+from lean_align.stages import GRAPH, gradient_rows, rollouts, trainings
 
 RECIPE = load_recipe(  # nothing of it is what a record has by itself
     "demo",
@@ -94,10 +93,10 @@ def test_gradients(bench, monkeypatch):
     monkeypatch.setattr("lean_align.gradients.prompt_gradients", raising(3))
     monkeypatch.setattr("lean_align.grpo.read_second_moments", lambda folder: {})
     stage = (RECIPE, bench, None, [], [], None, expected.share_prompt, print)
-    assert handed(gradient_stage._gradients_of, *stage) == expected
+    assert handed(gradient_rows._gradients_of, *stage) == expected
     assert handed(pieces.gradients, bench, "") == expected
     monkeypatch.setattr(rehearsals, "rehearse_gradient", raising(4))
-    assert handed(COSTS["gradients"], RECIPE, POOL, PLACE, 0) == expected
+    assert handed(cost_of("gradients", "gradients"), RECIPE, POOL, PLACE, 0) == expected
 
 
 def test_the_bench_projects_as_the_stage_does_and_divides_by_second_moments(bench, monkeypatch):
@@ -114,12 +113,12 @@ def test_rollouts(bench, monkeypatch):
     assert Sampling.of_rollouts(RECIPE) == expected
     monkeypatch.setattr("lean_align.rollouts.complete", raising(3))
     monkeypatch.setattr("lean_align.rollouts.generate_batch", lambda *given: [])
-    monkeypatch.setattr(rollout_stage, "sampling_engine", nothing)
-    monkeypatch.setattr(rollout_stage, "read_prompts", lambda run_dir, split: [])
-    assert handed(rollout_stage.sample_rollouts, RECIPE, bench, SimpleNamespace(path=bench)) == expected
+    monkeypatch.setattr(rollouts, "sampling_engine", nothing)
+    monkeypatch.setattr(rollouts, "read_prompts", lambda run_dir, split: [])
+    assert handed(rollouts.run, StageRun(RECIPE, bench, SimpleNamespace(path=bench), GRAPH)) == expected
     assert handed(pieces.rollouts, bench, "transformers") == expected
     monkeypatch.setattr(rehearsals, "rehearse_decoding", raising(3))
-    assert handed(COSTS["rollouts"], RECIPE, POOL, PLACE, 0) == expected
+    assert handed(cost_of("rollouts", "rollouts"), RECIPE, POOL, PLACE, 0) == expected
 
 
 def test_trainings(bench, monkeypatch):
@@ -127,17 +126,17 @@ def test_trainings(bench, monkeypatch):
     assert TrainerSettings.of(RECIPE, "training") == expected
     assert TrainerSettings.of(RECIPE, "warmup") == TrainerSettings(RECIPE.warmup, 4, 33, 0.7, 5, "warmup")
     monkeypatch.setattr("lean_align.grpo.train_grpo", raising(2))
-    monkeypatch.setattr(training_stages, "training_backend", nothing)
+    monkeypatch.setattr(trainings, "training_backend", nothing)
     for name in ("policy_to_train", "keep_share"):
-        monkeypatch.setattr(training_stages, name, lambda *given: None)
+        monkeypatch.setattr(trainings, name, lambda *given: None)
     stage = (RECIPE, RECIPE.training, bench, None, [], "training", SimpleNamespace(path=bench))
-    assert handed(training_stages.train_policy, *stage) == expected
+    assert handed(trainings.train_policy, *stage) == expected
     timed = expected.with_trainer(backend="trl", steps=3, save_steps=3)
     assert handed(pieces.training, bench, "trl", 3) == timed
     planned = []
     monkeypatch.setattr(costs, "sampling_work", lambda *given: planned.append(given) or (WORK, WORK))
     monkeypatch.setattr(costs, "loss_work", lambda *given: planned.append(given) or WORK)
-    COSTS["training"](RECIPE, POOL, PLACE, 0)
+    cost_of("training", "training")(RECIPE, POOL, PLACE, 0)
     lengths = (POOL.longest_prompt, expected.max_new_tokens)
     assert planned == [
         (RECIPE.model, RECIPE.lora, expected.sampled_at_once, *lengths),

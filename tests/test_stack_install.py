@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lean_align.doctor.packages import OPTIONAL, TESTED
+from lean_align.machine.inventory import OPTIONAL, TESTED
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).parent.parent

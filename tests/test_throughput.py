@@ -10,7 +10,8 @@ from click.testing import CliRunner
 
 from lean_align.cli import main
 from lean_align.errors import StageError
-from lean_align.throughput import Throughput, measuring
+from lean_align.machine import throughput as measuring
+from lean_align.machine.throughput import Throughput
 
 MACHINE = {"device": "cpu", "versions": {}, "host": {}}
 SIZES = {"n_prompts": 4, "steps": 3, "max_new_tokens": 64, "num_generations": 8}

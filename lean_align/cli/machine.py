@@ -43,7 +43,7 @@ def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool
 
         lean-align plan gsm8k --vram 24GiB
     """
-    from lean_align.plan import plan_run
+    from lean_align.machine.plan import plan_run
     from lean_align.recipe import load_recipe
 
     found = plan_run(load_recipe(recipe, overrides(settings)), vram)
@@ -66,7 +66,8 @@ def doctor(as_json: bool) -> None:
 
         lean-align doctor
     """
-    from lean_align.doctor import MAIN_RECIPE, diagnose
+    from lean_align.machine.doctor import diagnose
+    from lean_align.machine.findings import MAIN_RECIPE
 
     diagnosis = diagnose()
     if as_json:
@@ -110,8 +111,8 @@ def bench(
         lean-align bench gsm8k --prompts 64
     """
     from lean_align.artifacts import write_json
+    from lean_align.machine.throughput import measure_throughput
     from lean_align.shortcut.row_files import check_place
-    from lean_align.throughput import measure_throughput
 
     check_place(output)
     found = measure_throughput(recipe, overrides(settings), n_prompts, steps, turns)

@@ -25,7 +25,8 @@ def write_plan(
 
     A run does not stop for it: stages halve their piece of work where memory runs out.
     """
-    from lean_align.plan import EvaluationSet, Pool, plan_run
+    from lean_align.machine.plan import plan_run
+    from lean_align.machine.pool_sizes import EvaluationSet, Pool
 
     held_out = [prompt for s in sets if s.facts is None for prompt in s.prompts]
     longest = max(len(encoder.encode(prompt)) for prompt in (*train, *held_out))

@@ -40,7 +40,7 @@ KINDS = "kinds.json"
 
 def run(stage: StageRun) -> None:
     """Write `train.jsonl`, `test.jsonl`, `dropped.jsonl`, `contamination.json` and RUN/plan.json."""
-    from lean_align.plan import check_model_serves
+    from lean_align.machine.plan import check_model_serves
     from lean_align.policy import context_length, load_encoder, resolve_device
 
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder

@@ -1,27 +1,116 @@
-"""What may crash or hang, one probe a process: `python -m lean_align.doctor.probes NAME`.
+"""What may crash or hang, one probe a process: `python -m lean_align.machine.probes NAME`.
 
-A probe prints {"values": ..., "error": null} to standard output; whatever else is printed, tracebacks too, goes to
-standard error.
+A crash, a hang or an import that fails is a fact, never a traceback: the child has a session of its own, and is killed
+with what it started when its time is over.  It prints {"values": ..., "error": null} to standard output; whatever else
+is printed, tracebacks too, goes to standard error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lean_align.doctor.needs import hub_sources, shipped
-from lean_align.errors import GradientError
-from lean_align.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
+from lean_align.data import GENERATED
+from lean_align.errors import GradientError, LeanAlignError
+from lean_align.machine.findings import MAIN_RECIPE
+from lean_align.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe, shipped_recipes
 
 HUB_SECONDS = 5.0
 _LINE_CHARACTERS = 300
+SECONDS = {"hub": 30.0}
+OTHER_SECONDS = 300.0
+"""Long: a first import of Unsloth or vLLM compiles, and reads gigabytes from a cold disk."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a probe in a child process brought back: values, or the line that says why there are none."""
+
+    values: Mapping[str, Any]
+    error: str | None = None
+
+
+@cache
+def shipped() -> dict[str, Recipe]:
+    """The shipped recipes, read."""
+    return {name: load_recipe(name) for name in shipped_recipes()}
+
+
+def hub_sources(recipe: Recipe) -> tuple[str, ...]:
+    """What the recipe takes from the hub: its model and its data sets, each once."""
+    names = (recipe.model.name, recipe.data.train_path, recipe.data.test_path)
+    return tuple(dict.fromkeys(name for name in names if name not in (*GENERATED, None)))
+
+
+def run_probe(name: str, environment: Mapping[str, str] | None = None, seconds: float | None = None) -> Report:
+    """Run one of `lean_align.machine.probes` in a child process.
+
+    Parameters
+    ----------
+    name : str
+    environment : mapping, optional
+        Variables put over those of this process.
+    seconds : float, optional
+        Wall-clock limit; by the probe's name when not given.
+
+    Returns
+    -------
+    Report
+        What the probe reported, else why it did not: its error, the signal that ended it, or the time it took.
+    """
+    seconds = SECONDS.get(name, OTHER_SECONDS) if seconds is None else seconds
+    # files, not pipes: a pipe stays open as long as any process that the child started
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        output, errors = Path(folder) / "stdout", Path(folder) / "stderr"
+        with output.open("wb") as out, errors.open("wb") as err:
+            process = _start(name, {"TMPDIR": folder, **(environment or {})}, stdout=out, stderr=err)
+            try:
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return Report({}, f"no answer in {seconds:g} s")
+            finally:
+                _end(process)
+        return _report(output.read_text(errors="replace"), errors.read_text(errors="replace"), code)
+
+
+def _start(name: str, environment: dict[str, str], **streams: Any) -> subprocess.Popen[bytes]:
+    paths = [os.path.abspath(path) for path in sys.path]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "lean_align.machine.probes", name],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        start_new_session=True,
+        **streams,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _report(output: str, errors: str, code: int) -> Report:
+    try:
+        report = json.loads(output)
+        return Report(report["values"], report["error"])
+    except (ValueError, KeyError, TypeError):
+        last = next((line.strip() for line in reversed(errors.splitlines()) if line.strip()), "")
+        ended = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        return Report({}, f"{ended}: {last}" if last else ended)
 
 
 def torch_build() -> dict[str, Any]:
@@ -87,13 +176,13 @@ def imported(module: str) -> dict[str, Any]:
 
 
 def hub() -> dict[str, Any]:
-    """Whether the hub gives the first file of the model of `gsm8k`; nothing is asked where it is switched off."""
+    """Whether the hub gives the first file of the main recipe's model; nothing is asked where it is switched off."""
     import httpx
     from huggingface_hub import constants, get_session
 
     facts = {"endpoint": constants.ENDPOINT, "offline": bool(constants.HF_HUB_OFFLINE), "fault": None}
     if not facts["offline"]:
-        url = f"{constants.ENDPOINT}/{shipped()['gsm8k'].model.name}/resolve/main/config.json"
+        url = f"{constants.ENDPOINT}/{shipped()[MAIN_RECIPE].model.name}/resolve/main/config.json"
         try:
             answer = get_session().head(url, timeout=HUB_SECONDS)  # a redirect is an answer
             facts["fault"] = None if answer.status_code < 400 else f"HTTP status {answer.status_code} for {url}"
@@ -102,7 +191,7 @@ def hub() -> dict[str, Any]:
     return facts
 
 
-def cache() -> dict[str, Any]:
+def hub_cache() -> dict[str, Any]:
     """Folder of the hub's cache, and what of each recipe's model and data is not in it.  Needs HF_HUB_OFFLINE=1."""
     from huggingface_hub import constants
 
@@ -111,6 +200,19 @@ def cache() -> dict[str, Any]:
         for name, recipe in shipped().items()
     }
     return {"folder": str(constants.HF_HUB_CACHE), "missing": missing}
+
+
+def plans() -> dict[str, Any]:
+    """What `lean-align plan` says of each shipped recipe on this machine, or why it says nothing."""
+    from lean_align.machine.plan import plan_run
+
+    found, faults = {}, {}
+    for name, recipe in shipped().items():
+        try:
+            found[name] = plan_run(recipe).as_json()
+        except Exception as error:  # one that cannot be planned is no reason to plan no other
+            faults[name] = str(error) if isinstance(error, LeanAlignError) else error_line(error)
+    return {"plans": found, "faults": faults}
 
 
 def is_cached(source: str, recipe: Recipe) -> bool:
@@ -155,7 +257,8 @@ PROBES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "unsloth": lambda: imported("unsloth"),
     "vllm": lambda: imported("vllm"),
     "hub": hub,
-    "cache": cache,
+    "cache": hub_cache,
+    "plan": plans,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,25 @@ _HEADER = {
 }
 
 TOO_MANY_HOURS = 1000
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that is planned.
+
+    Attributes
+    ----------
+    folder : str
+        Its name.
+    work : str
+        What it does: `rollouts`, `gradients`, `training` or `evaluation`.
+    section : str
+        Of the recipe, with its settings.
+    """
+
+    folder: str
+    work: str
+    section: str
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,40 @@ class Plan:
         """All changes of all stages, each once."""
         return tuple(dict.fromkeys(change for stage in self.stages for change in stage.changes))
 
+    @property
+    def fit(self) -> str | None:
+        """Options of the command line with which it fits: none of them as it is; None where no key helps."""
+        if all(stage.fits or stage.changes for stage in self.stages):
+            return " ".join(f"--set {change}" for change in self.changes)
+        return None
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the largest stage."""
+        return max(stage.peak_bytes for stage in self.stages)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Of the largest process."""
+        return max(stage.ram_bytes for stage in self.stages)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of the run folder."""
+        return sum(stage.disk_bytes for stage in self.stages)
+
+    @property
+    def hours(self) -> float:
+        """At most."""
+        return sum(stage.hours for stage in self.stages)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Plan:
+        """The plan that `as_json` gave."""
+        stages = tuple(StagePlan(**{**stage, "changes": tuple(stage["changes"])}) for stage in found["stages"])
+        values = {field.name: found[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**values, "stages": stages, "assumptions": tuple(found["assumptions"])})
+
     def as_json(self) -> dict[str, Any]:
         """The plan as plain values."""
         return {**dataclasses.asdict(self), "fits": self.fits, "changes": list(self.changes)}
@@ -116,17 +170,15 @@ class Plan:
         ]
 
     def _verdict(self) -> str:
-        hours = sum(stage.hours for stage in self.stages)
-        if self.fits and self.device == "cpu" and hours > TOO_MANY_HOURS:
+        if self.fits and self.device == "cpu" and self.hours > TOO_MANY_HOURS:
             return (
-                f"fits the memory, but may take {hours:,.0f} hours: too many to be of use on this CPU, for which "
+                f"fits the memory, but may take {self.hours:,.0f} hours: too many to be of use on this CPU, for which "
                 "demo and gsm8k-cpu are made"
             )
         if self.fits:
-            return f"fits; at most {hours:.1f} hours"
-        if all(stage.fits or stage.changes for stage in self.stages):
-            keys = " ".join(f"--set {change}" for change in self.changes)
-            return f"does not fit as it is (at most {hours:.1f} hours); it does with: {keys}"
+            return f"fits; at most {self.hours:.1f} hours"
+        if self.fit is not None:
+            return f"does not fit as it is (at most {self.hours:.1f} hours); it does with: {self.fit}"
         stuck = [stage.stage for stage in self.stages if not stage.fits and not stage.changes]
         return f"does not fit, and no key helps ({', '.join(stuck)}): take a smaller model, such as that of gsm8k-8gb"
 

@@ -1,9 +1,8 @@
-"""Facts of a machine, and what is found in them."""
+"""What is found in the facts of a machine, and which shipped recipes can run there."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,90 +10,6 @@ Status = Literal["ok", "warn", "fail"]
 MAIN_RECIPE = "gsm8k"
 """The recipe that decides the exit status."""
 _MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a probe in a child process brought back: values, or the line that says why there are none."""
-
-    values: Mapping[str, Any]
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Card:
-    """A card that torch sees."""
-
-    name: str
-    total_bytes: int
-    free_bytes: int
-    capability: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Disk:
-    """Where a folder lies, or would lie; `device` is equal for folders that share their free bytes."""
-
-    folder: str
-    free_bytes: int
-    device: int
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Facts of a machine.
-
-    Attributes
-    ----------
-    python : str
-        Version.
-    cpus : int
-        Cores that this process may use.
-    memory_bytes, available_bytes : int or None
-        RAM, or the limit that was put on this process; None where the system does not say.
-    driver : str or None
-        Version of NVIDIA's driver.
-    nvidia_devices : int
-        NVIDIA's display devices on the bus, with or without a driver.
-    visible_devices : str or None
-        CUDA_VISIBLE_DEVICES.
-    versions : mapping of str to str or None
-        Installed packages; None where one is missing.
-    ranges : mapping of str to str
-        Supported versions as this installation of lean-align declares them; empty where it is not installed.
-    disk : Disk
-        Of the current folder.
-    cache : Disk or None
-        Of the hub's cache; None where it could not be found out.
-    probes : mapping of str to Report
-        By name; `unsloth` and `vllm` only where they are installed.
-    """
-
-    python: str
-    cpus: int
-    memory_bytes: int | None
-    available_bytes: int | None
-    driver: str | None
-    nvidia_devices: int
-    visible_devices: str | None
-    versions: Mapping[str, str | None]
-    ranges: Mapping[str, str]
-    disk: Disk
-    cache: Disk | None
-    probes: Mapping[str, Report]
-
-    @property
-    def has_nvidia(self) -> bool:
-        """Whether an NVIDIA card is in the machine, usable or not."""
-        return self.driver is not None or self.nvidia_devices > 0
-
-    @property
-    def cards(self) -> tuple[Card, ...]:
-        """The cards that torch sees."""
-        return tuple(
-            Card(c["name"], c["total_bytes"], c["free_bytes"], (c["capability"][0], c["capability"][1]))
-            for c in self.probes["torch"].values.get("cards", ())
-        )
 
 
 @dataclass(frozen=True)
@@ -130,7 +45,7 @@ class Diagnosis:
 
     @property
     def can_run(self) -> dict[str, bool]:
-        """Whether each shipped recipe can run here, as it is shipped."""
+        """Whether each shipped recipe can run here: as it is shipped, or with the settings of a finding."""
         stopped = {recipe for finding in self.findings for recipe in finding.stops}
         return {recipe: recipe not in stopped for recipe in self.recipes}
 

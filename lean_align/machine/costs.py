@@ -10,19 +10,13 @@ import torch
 
 from lean_align.gradients import GradientSettings
 from lean_align.grpo import TrainerSettings
-from lean_align.plan.pool import Pool
-from lean_align.plan.process import ProcessBytes
-from lean_align.plan.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
-from lean_align.plan.speed import Speed
+from lean_align.machine.place import Place
+from lean_align.machine.pool_sizes import Pool
+from lean_align.machine.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
 from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
 from lean_align.recipe import ModelRecipe, Recipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.vllm import WORKSPACE_BYTES, kv_cache_bytes
-
-CONTEXT_BYTES = 600 * 2**20
-"""What CUDA itself holds on a card: its context and the kernels' code."""
-ALLOCATOR_SHARE = 0.05
-"""Gaps between the blocks of torch's allocator on a card."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +25,6 @@ class Cost:
 
     peak_bytes: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the run will take place."""
-
-    device: str
-    limit_bytes: int
-    process: ProcessBytes
-    speed: Speed
-    vllm: bool = False
-
-    def fits(self, stage: str, tensor_bytes: int) -> bool:
-        """Whether a stage with so many bytes of tensors fits."""
-        if self.device == "cuda":
-            return tensor_bytes * (1 + ALLOCATOR_SHARE) + CONTEXT_BYTES <= self.limit_bytes
-        return tensor_bytes + self.process.of(stage) <= self.limit_bytes
 
 
 def _gradients_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
@@ -149,9 +126,12 @@ def _trainer_cost(name: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
 
 
 COSTS: dict[str, Callable[[Recipe, Pool, Place, int], Cost]] = {
-    "warmup": _trainer_cost("warmup"),
     "rollouts": _rollouts_cost,
     "gradients": _gradients_cost,
-    "training": _trainer_cost("training"),
     "evaluation": _evaluation_cost,
 }
+
+
+def cost_of(work: str, section: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
+    """What tells the cost of a kind of work; of trainings there are two, each with a section of its own."""
+    return _trainer_cost(section) if work == "training" else COSTS[work]

@@ -193,7 +193,7 @@ def _row(work: str, way: str, folder: Path, steps: int) -> dict[str, Any]:
         return row | {"note": "not installed"}
     say(f"bench: {work} {way}".rstrip())
     arguments = {"run_dir": str(folder), "way": way} | ({"steps": steps} if work == "training" else {})
-    command = [sys.executable, "-m", "lean_align.throughput.pieces", work, json.dumps(arguments)]
+    command = [sys.executable, "-m", "lean_align.machine.pieces", work, json.dumps(arguments)]
     environment = process_environment(os.environ)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
