@@ -9,15 +9,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from bench.allocation import allocation_effect
 from lean_align.pipeline.rollout_stage import allocation_facts
 from lean_align.recipe import RolloutRecipe
-from lean_align.scoring import (
-    allocation_effect,
-    exact_estimates,
-    learnability,
-    plug_in_scale,
-    unbiased_estimates,
-)
+from lean_align.scoring import exact_estimates, learnability, plug_in_scale, unbiased_estimates
 from lean_align.types import Completion, Group, Prompt
 
 RULES = [(2, 3), (2, 4), (3, 4), (4, 4), (2, 8), (4, 8), (5, 8), (7, 8), (8, 8)]

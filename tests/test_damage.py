@@ -14,7 +14,8 @@ import pytest
 from fake_stages import put_in_place
 
 from lean_align.errors import LeanAlignError, StaleStageError
-from lean_align.pipeline import joint_table, run, run_stage
+from lean_align.evaluation import joint_table
+from lean_align.pipeline import run, run_stage
 from lean_align.recipe import Recipe, load_recipe
 
 MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes", "beside", "seal", "stages", "total_wall_seconds")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json, read_jsonl, read_manifest
+from lean_align.evaluation.solving import BASE, TRAINED
 from lean_align.pipeline.data_stage import KINDS
-from lean_align.pipeline.evaluation import BASE, TRAINED
 from lean_align.pipeline.graph import needed_stages, stored_recipe
 from lean_align.pipeline.selection_stage import VALUES, chosen_ids
 from lean_align.pipeline.tables import read_table

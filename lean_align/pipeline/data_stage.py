@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
 from lean_align.contamination import Contamination
 from lean_align.data import PreparedPrompts, fields_for, load_rows, prepare_prompts, prompt_rows, testbed_pool
+from lean_align.evaluation.problems import check_room, held_out_name, load_benchmarks, run_sets
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.planning import write_plan
-from lean_align.pipeline.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
 from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.progress import say
 from lean_align.recipe import Recipe

@@ -18,14 +18,14 @@ from lean_align.artifacts import (
     write_json,
 )
 from lean_align.errors import StageError
+from lean_align.evaluation.figures import evaluation_summary
+from lean_align.evaluation.problems import load_benchmarks, run_sets
+from lean_align.evaluation.solving import BASE, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.data_stage import prepare
 from lean_align.pipeline.environment import made_by, set_threads
-from lean_align.pipeline.evaluation import BASE, TRAINED, drop_clock, keep_problems, sample_sets
-from lean_align.pipeline.figures import evaluation_summary
 from lean_align.pipeline.gradient_stage import take_gradients
 from lean_align.pipeline.graph import BY_COMMAND, is_finished, needed_stages, stage_inputs, stored_recipe
 from lean_align.pipeline.locks import stage_lock
-from lean_align.pipeline.problem_sets import load_benchmarks, run_sets
 from lean_align.pipeline.results import write_results
 from lean_align.pipeline.rollout_stage import sample_rollouts
 from lean_align.pipeline.score_stage import score_stage
