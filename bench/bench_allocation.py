@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.allocation import allocation_effect
 from bench.cases import demo_folder, run_recipe
 from bench.measure import Row, Settings
 from bench.table import of_runs
 from lean_align.errors import StageError
 from lean_align.recipe import load_recipe
-from lean_align.scoring import allocation_effect, exact_estimates
+from lean_align.scoring import exact_estimates
 from lean_align.stages.inputs import read_groups
 from lean_align.store import open_store
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from bench.measure import Row, Settings
+from bench.simulation import RejectionRate, resampled_null, simulate_null
 from bench.table import markdown
 from lean_align.compare.facts import read_cell
-from lean_align.evaluate import RejectionRate, resampled_null, simulate_null
-from lean_align.evaluate.seed_tests import problem_p_value, seed_p_value
+from lean_align.statistics import problem_p_value, seed_p_value
 
 TESTS = (("seed", seed_p_value, 200), ("seed", seed_p_value, 2000), ("problem", problem_p_value, 200))
 SEED_SD = 0.2  # logits: three points of accuracy

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from bench.cases import AbsentError, demo_run, real_case
-from bench.measure import Row, Settings, attempt, cosine, pairwise_cosines, spearman, spread, top_overlap
+from bench.measure import Row, Settings, attempt, cosine, pairwise_cosines, spread, top_overlap
 from bench.passes import exact_scores, stored_scores, unprojected
 from lean_align.gradients import GradientSettings
 from lean_align.policy import Policy, load_policy
 from lean_align.projection import make_projector
 from lean_align.recipe import Recipe
+from lean_align.statistics import spearman
 from lean_align.types import Group
 
 PROJ_DIM = 8192

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from bench.cases import ROOT, demo_run
-from bench.measure import Row, Settings, attempt, pairwise_cosines, spearman, spread, top_overlap
+from bench.measure import Row, Settings, attempt, pairwise_cosines, spread, top_overlap
 from bench.passes import exact_scores, stored_scores, unprojected
 from lean_align.gradients import GradientSettings
 from lean_align.projection import make_projector
 from lean_align.stages.inputs import sampling_policy
+from lean_align.statistics import spearman
 
 PROJ_DIMS = (256, 512, 1024, 2048, 4096, 8192)
 KINDS = {

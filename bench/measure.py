@@ -118,16 +118,6 @@ def pairwise_cosines(rows: np.ndarray) -> np.ndarray:
     return (unit @ unit.T)[np.triu_indices(len(rows), 1)]
 
 
-def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Rank correlation; equal values share the mean of their ranks."""
-    return float(np.corrcoef(_mean_ranks(a), _mean_ranks(b))[0, 1])
-
-
-def _mean_ranks(values: np.ndarray) -> np.ndarray:
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[which]
-
-
 def top_overlap(a: np.ndarray, b: np.ndarray, n: int) -> float:
     """Share of the n highest of `a` that are among the n highest of `b`."""
     return len(set(np.argsort(-a)[:n]) & set(np.argsort(-b)[:n])) / n

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from lean_align.artifacts import read_jsonl, stage_folder, write_json, write_jsonl
-from lean_align.pipeline.evaluation import BASE, SECONDS, TRAINED
-from lean_align.pipeline.figures import evaluation_summary
+from lean_align.evaluation.figures import evaluation_summary
+from lean_align.evaluation.problems import run_sets
+from lean_align.evaluation.solving import BASE, SECONDS, TRAINED
 from lean_align.pipeline.graph import stored_recipe
-from lean_align.pipeline.problem_sets import run_sets
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for

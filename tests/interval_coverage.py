@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.evaluate.bootstrap import percentile_interval
-from lean_align.evaluate.crossed import CrossedDraws, crossed_draws, seed_factor
 from lean_align.rng import rng_for
+from lean_align.statistics.bootstrap import percentile_interval
+from lean_align.statistics.crossed import CrossedDraws, crossed_draws, seed_factor
 
 WAYS = ("pigeonhole", "sums", "sums, c", "sums, c, h")
 

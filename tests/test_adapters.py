@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import lean_align.policy.loading as loading
 from lean_align.errors import DiskFullError, ModelError
-from lean_align.pipeline import evaluate_model
+from lean_align.evaluation import evaluate_model
 from lean_align.policy import save_adapter
 from lean_align.policy.adapters import check_adapter, check_request
 

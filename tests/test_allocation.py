@@ -9,9 +9,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from bench.allocation import allocation_effect
 from lean_align.recipe import RolloutRecipe
 from lean_align.scoring import (
-    allocation_effect,
     exact_estimates,
     learnability,
     plug_in_scale,

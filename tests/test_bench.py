@@ -22,13 +22,6 @@ def test_every_bench_says_what_it_measures(name):
     assert callable(module.measure)
 
 
-def test_spearman_by_hand():
-    """Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15) = 0.8; with a tie, ranks 1 2.5 2.5 4 against 1 2 3 4."""
-    assert measure.spearman(np.array([1, 5, 7, 9]), np.array([0.1, 0.3, 0.2, 4])) == pytest.approx(0.8)
-    assert measure.spearman(np.array([4, 3, 2, 1]), np.array([1, 2, 3, 4])) == pytest.approx(-1)
-    assert measure.spearman(np.array([1, 2, 2, 3]), np.array([1, 2, 3, 4])) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
-
-
 def test_cosines_by_hand():
     """(3, 4) and (4, 3): 24 / 25; (3, 4) and (-4, 3): 0."""
     rows = np.array([[3.0, 4.0], [4.0, 3.0], [-4.0, 3.0]], np.float32)

@@ -16,14 +16,14 @@ from lean_align.artifacts import read_json, read_jsonl
 from lean_align.benchmarks import find_benchmarks, registry
 from lean_align.demo.problems import problem_stream
 from lean_align.errors import DataError, ModelError, RecipeError, StaleStageError
-from lean_align.pipeline import evaluate_model, joint_table
-from lean_align.pipeline.figures import evaluation_summary, read_outcomes
-from lean_align.pipeline.model_evaluation import _label
-from lean_align.pipeline.problem_sets import check_room, held_out_name
-from lean_align.pipeline.results import _solved
+from lean_align.evaluation import evaluate_model, joint_table
+from lean_align.evaluation.figures import evaluation_summary, read_outcomes
+from lean_align.evaluation.model import _label
+from lean_align.evaluation.problems import check_room, held_out_name
 from lean_align.pipeline.stage import Stage
 from lean_align.recipe import load_recipe
 from lean_align.stages import GRAPH
+from lean_align.stages.results import _solved
 
 NAMES = ("gsm8k", "amc2023")
 BARE = ("bare", "amc2023")
@@ -167,7 +167,7 @@ def test_an_evaluation_that_fails_before_its_first_answer_leaves_no_folder(
         fail(recipe, sets, adapters, folder)
 
     for sample, left in ((fail, False), (fail_later, True)):
-        monkeypatch.setattr("lean_align.pipeline.model_evaluation.sample_sets", sample)
+        monkeypatch.setattr("lean_align.evaluation.model.sample_sets", sample)
         with pytest.raises(ModelError, match="no weights"):
             evaluated(data_dir, tmp_path / "evaluations/new/demo", names=("bare",))
         assert (tmp_path / "evaluations").exists() == left

@@ -123,7 +123,7 @@ def test_an_evaluation_is_a_table_for_people_markdown_when_asked_and_json_for_pr
     monkeypatch: pytest.MonkeyPatch, terminal: None
 ) -> None:
     found = SimpleNamespace(summary=evaluation(("demo",)), table=SimpleNamespace(markdown=lambda: "| Method |"))
-    monkeypatch.setattr("lean_align.pipeline.evaluate_model", lambda *given: found)
+    monkeypatch.setattr("lean_align.evaluation.evaluate_model", lambda *given: found)
     head, _, row, *notes = invoke("evaluate", "demo").stdout.splitlines()
     assert head.split() == ["%", "right", "[95", "%]", "problems", "metric", "demo", "cut", "off"]
     assert row.split() == ["GSM8K", "100", "pass@1", "50.0", "[40.0,", "60.0]", "30.0", "%"]

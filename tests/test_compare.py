@@ -23,9 +23,9 @@ from lean_align.compare.cells import in_one_line, shared_key
 from lean_align.compare.pace import Pace
 from lean_align.compare.results import Comparison
 from lean_align.errors import RecipeError, StageError, StaleStageError
+from lean_align.evaluation.problems import _held_out
+from lean_align.evaluation.solving import sample_sets
 from lean_align.pipeline.children import run_in_child
-from lean_align.pipeline.evaluation import sample_sets
-from lean_align.pipeline.problem_sets import _held_out
 from lean_align.pipeline.stage import StageRun
 from lean_align.recipe import Recipe, changed_recipe, load_recipe
 from lean_align.scoring import rank_scores
@@ -223,7 +223,7 @@ def test_a_model_whose_answers_are_all_there_is_not_loaded(
         loaded.append(adapter)
         yield SimpleNamespace(with_encoder=lambda encoder: None, encoder=SimpleNamespace(end_names=["<eos>"]))
 
-    monkeypatch.setattr("lean_align.pipeline.evaluation.sampling_engine", engine)
+    monkeypatch.setattr("lean_align.evaluation.solving.sampling_engine", engine)
 
     def complete(engine: Any, prompts: Any, path: Path, *given: Any) -> None:
         write_jsonl(path, rows)

@@ -15,7 +15,7 @@ import pytest
 from fake_stages import put_in_place
 
 from lean_align.errors import LeanAlignError, StaleStageError
-from lean_align.pipeline import joint_table
+from lean_align.evaluation import joint_table
 from lean_align.pipeline.stage import StageRun
 from lean_align.recipe import Recipe, load_recipe
 from lean_align.stages import GRAPH, run, run_stage
@@ -35,7 +35,7 @@ def recipe() -> Recipe:
 def plain_page() -> Iterator[None]:
     """Plots take seconds, and are drawn in other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        results = sys.modules["lean_align.pipeline.results"]
+        results = sys.modules["lean_align.stages.results"]
         patch.setattr(results, "write_report", lambda path, *found: path.write_text("a page"))
         yield
 

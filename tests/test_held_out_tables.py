@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from lean_align.artifacts import write_json, write_jsonl, write_text
 from lean_align.cli import main
-from lean_align.evaluate import accuracy
 from lean_align.recipe import dump_recipe, load_recipe
+from lean_align.statistics import accuracy
 
 
 def ordinary_run(folder: Path, trained: tuple[float, ...], seed: int = 0, question: str = "1+1?") -> Path:

@@ -20,17 +20,17 @@ LAYERS = {
     0.0: ("types", "errors"),
     # know nothing but layer 0
     1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices", "contamination", "processors", "sandbox"),
-    1.1: ("advice", "disk"),
+    1.1: ("advice", "disk", "statistics"),
     1.2: ("files",),  # what artifacts gives on: written whole, and read with advice
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
     2.0: ("verify", "policy", "projection", "store"),
     2.5: ("data",),  # whether two golds are the same is the verifier's question
     3.0: ("rollouts", "gradients", "scoring", "signals", "benchmarks"),
     4.0: ("selection", "grpo"),
-    5.0: ("evaluate",),
     6.0: ("report",),
     6.5: ("machine",),
     7.0: ("pipeline",),
+    7.5: ("evaluation",),
     8.0: ("stages",),
     9.0: ("compare", "shortcut", "machine.throughput", "machine.pieces"),  # which run stages
     10.0: ("cli",),
@@ -38,9 +38,9 @@ LAYERS = {
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("recipe", "verify", "store", "scoring", "selection", "report", "pipeline", "stages", "compare")
-LIGHT += ("machine.doctor", "shortcut", "cli")
-HEAVY = ("torch", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
+LIGHT = ("recipe", "verify", "store", "statistics", "scoring", "selection", "report", "pipeline", "evaluation")
+LIGHT += ("stages", "compare", "machine.doctor", "shortcut", "cli")
+HEAVY = ("torch", "scipy", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
 
 
 def module_of(path: Path) -> str:

@@ -80,8 +80,8 @@ def our_side(
     model: str, overrides: Mapping[str, Any], problems: Mapping[str, list[Prompt]], output: Path
 ) -> dict[str, Ours]:
     """Completions of `lean-align evaluate`, made in output/ours-BENCHMARK or read from there."""
-    from lean_align.pipeline import evaluate_model
-    from lean_align.pipeline.evaluation import PROBLEMS
+    from lean_align.evaluation import evaluate_model
+    from lean_align.evaluation.solving import PROBLEMS
 
     recipe = _recipe(model, "float32")
     encoder, found = load_encoder(recipe.model, recipe.data), {}

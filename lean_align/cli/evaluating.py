@@ -55,7 +55,7 @@ def evaluate(
             counts = run_stage("evaluate", Path(target))
         show(counts)
         return
-    from lean_align.pipeline import evaluate_model
+    from lean_align.evaluation import evaluate_model
     from lean_align.report import evaluation_lines
 
     if markdown and as_json:
@@ -92,7 +92,7 @@ def results(folders: tuple[Path, ...], latex: bool, paper: bool) -> None:
 
         lean-align results runs/dapo-math-17k runs/dapo-random
     """
-    from lean_align.pipeline import joint_table
+    from lean_align.evaluation import joint_table
 
     table = joint_table(folders, paper)
     click.echo(table.latex() if latex else table.markdown())

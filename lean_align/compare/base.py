@@ -14,8 +14,8 @@ from typing import Any
 
 from lean_align.artifacts import canonical_json, check_outputs, file_hash, open_stage_folder, read_manifest, text_hash
 from lean_align.benchmarks import find_benchmarks
+from lean_align.evaluation.solving import BASE
 from lean_align.pipeline.engines import ENGINE
-from lean_align.pipeline.evaluation import BASE
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.stages import GRAPH, evaluation

@@ -12,7 +12,7 @@ import numpy as np
 from lean_align.compare.cells import cell_folder
 from lean_align.compare.facts import CellFacts, PoolFacts, read_pool_facts
 from lean_align.compare.variants import Variant
-from lean_align.evaluate import value_correlations
+from lean_align.statistics import value_correlations
 
 BINS = 16
 """Bars of a histogram of lengths, from 0 to the longest mean completion of the pool."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json, read_jsonl, read_manifest
-from lean_align.pipeline.evaluation import BASE, TRAINED
+from lean_align.evaluation.solving import BASE, TRAINED
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.scoring.tables import read_table
 from lean_align.stages import GRAPH

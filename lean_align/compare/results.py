@@ -19,8 +19,8 @@ from lean_align.compare.choices import Cells, choice_facts, overlap_matrix, pool
 from lean_align.compare.facts import CellFacts
 from lean_align.compare.variants import Variant, find_variant, read_variant
 from lean_align.errors import RecipeError
-from lean_align.evaluate import detectable_difference, holm, mean_over_seeds, seed_differences
 from lean_align.recipe import Recipe
+from lean_align.statistics import detectable_difference, holm, mean_over_seeds, seed_differences
 
 PRIMARY, SIZES, OTHERS = "primary", "other sizes", "others"
 LEVEL = 0.05

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from lean_align.rng import rng_for
 from lean_align.scoring.rows import Chunks, Source, as_source
 from lean_align.scoring.score import learnability_or_estimate
+from lean_align.statistics import spearman
 from lean_align.types import Scores
 
 
@@ -126,10 +127,7 @@ def selection_change(scores_a: Scores, scores_b: Scores, n: int) -> float:
 def rank_correlation(scores_a: Scores, scores_b: Scores) -> float | None:
     """Spearman's correlation of two scorings over the learnable prompts; None where there are fewer than two."""
     learnable = scores_a.learnability > 0
-    if learnable.sum() < 2:
-        return None
-    a, b = (np.argsort(np.argsort(scores.rank[learnable])) for scores in (scores_a, scores_b))
-    return float(np.corrcoef(a, b)[0, 1])
+    return spearman(scores_a.rank[learnable], scores_b.rank[learnable])
 
 
 def _replicate_alignments(chunks: Chunks, counts: NDArray[np.float32], v: NDArray[np.float64]) -> NDArray[np.float64]:

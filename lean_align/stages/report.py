@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lean_align.pipeline.results import write_results
 from lean_align.pipeline.stage import Stage, StageRun
+from lean_align.stages.results import write_results
 
 SUMMARY = "summary.json"
 

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lean_align.scoring import allocation_effect, exact_estimates, unbiased_estimates
+from bench.allocation import allocation_effect
+from lean_align.scoring import exact_estimates, unbiased_estimates
 
 FEW = settings(max_examples=60, deadline=None)
 

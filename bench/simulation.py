@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lean_align.errors import DataError
-from lean_align.evaluate.proportions import wilson
-from lean_align.evaluate.seed_tests import seed_p_value
 from lean_align.rng import rng_for
+from lean_align.statistics import seed_p_value, wilson
 
 PairedTest = Callable[[NDArray[np.float64], np.random.Generator], float]
 """p-value of (S, P) differences: `seed_p_value`, `problem_p_value`, or another."""

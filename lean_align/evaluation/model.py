@@ -27,14 +27,14 @@ from lean_align.benchmarks import DEFAULT_NAMES, find_benchmarks, protocol_of
 from lean_align.data import prompt_rows
 from lean_align.disk import disk_errors
 from lean_align.errors import DataError, ModelError, RecipeError
+from lean_align.evaluation.figures import add_seconds, evaluation_summary
+from lean_align.evaluation.problems import ProblemSet, benchmark_sets, check_room, load_benchmarks
+from lean_align.evaluation.solving import BASE, PROBLEMS, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
+from lean_align.evaluation.table import timed_table, write_table
 from lean_align.pipeline.environment import describe, set_threads
-from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
-from lean_align.pipeline.figures import add_seconds, evaluation_summary
 from lean_align.pipeline.graph import model_hash, refuse_comparison
 from lean_align.pipeline.locks import lock
-from lean_align.pipeline.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.pipeline.prompt_notes import say_prompt_notes
-from lean_align.pipeline.tabulating import timed_table, write_table
 from lean_align.progress import say
 from lean_align.recipe import Recipe, recipe_of, recipe_tree
 from lean_align.report.results_table import ResultsTable

@@ -1,16 +1,23 @@
-"""Results tables of runs and evaluations, with the time that they took."""
+"""Results tables of runs and evaluations, with the time that they took.
+
+A run without benchmarks has its held-out set as a column there, beside the benchmarks of others.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lean_align.artifacts import check_outputs, read_json, read_manifest, write_text
+from lean_align.artifacts import check_outputs, file_hash, read_json, read_manifest, write_text
 from lean_align.errors import DataError
-from lean_align.pipeline.graph import refuse_comparison
-from lean_align.pipeline.held_out import with_held_out
+from lean_align.evaluation.figures import read_outcomes
+from lean_align.evaluation.problems import run_sets
+from lean_align.evaluation.scores import score_completions
+from lean_align.evaluation.solving import BASE, TRAINED
+from lean_align.pipeline.graph import refuse_comparison, stored_recipe
 from lean_align.report.methods import MethodResults, methods_from_summary
 from lean_align.report.paper import PaperTable, table_for
 from lean_align.report.results_table import ResultsTable, results_table
@@ -59,7 +66,38 @@ def _finished(folder: Path) -> Mapping[str, Any]:
     found = read_json(folder / "summary.json")
     if not isinstance(found, dict):
         raise DataError(f"{folder / 'summary.json'} is not that of a run or an evaluation.")
-    return found if found.get("benchmarks") else with_held_out(found, folder)
+    return found if found.get("benchmarks") else _with_held_out(found, folder)
+
+
+def _with_held_out(summary: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """A run's summary with its held-out set in the place of benchmarks, scored from the completions in its folder.
+
+    Two runs share the column only where they solved the same problems: its source has their hash.  A run without a
+    held-out set is refused.
+    """
+    if not summary.get("accuracy") or not (run_dir / "recipe.yaml").is_file():
+        raise DataError(
+            f"{run_dir} was evaluated on no benchmark and on no held-out set; expected the folder of a finished run or "
+            "evaluation."
+        )
+    recipe, test = stored_recipe(run_dir), run_dir / "data" / "test.jsonl"
+    problems = run_sets(recipe, test, {})[0]
+    scores = {
+        model: score_completions(
+            read_outcomes(run_dir / "evaluation" / model / f"{problems.name}.jsonl", problems), recipe.seed
+        )
+        for model in (BASE, TRAINED)
+    }
+    tree = {
+        "title": f"{problems.name} (held out)",
+        "source": f"data.test_path {recipe.data.test_path}, SHA-256 {file_hash(test)[:12]}",
+        "prompt_source": "that of the run",
+        "n": len(problems.prompts),
+        "decoding": problems.decoding(),
+        "models": {model: asdict(score) for model, score in scores.items()},
+        "difference": None,
+    }
+    return {**summary, "benchmarks": {f"held-out-{problems.name}": json.loads(json.dumps(tree))}}
 
 
 def _told_apart(folder: Path, method: MethodResults, rows: Sequence[tuple[Path, MethodResults]]) -> MethodResults:

@@ -8,7 +8,7 @@ Two more problems are put among those resampled: one wholly wrong and one wholly
 minus the largest one seen), as Agresti and Coull do for a share and Bonett and Price for paired ones.  Without them
 0 right of 30 problems gives an interval of width 0, and the interval of a hard benchmark of 30 problems (8 samples,
 success rates from a beta distribution of mean 0.05) holds the truth 86 times in 100, with them 98; from 83 problems
-on the two are close (tests/test_evaluate.py measures it).
+on the two are close (tests/test_statistics.py measures it).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lean_align.types import AverageAtK
 REPLICATES = 10_000
 BLOCK_REPLICATES = 1_000
 SCORE_ENDS = (0.0, 1.0)
+OVER_PROBLEMS = "bootstrap over problems"
 _LEVELS = (0.025, 0.975)
 
 

@@ -8,19 +8,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lean_align.evaluate import (
-    accuracy,
+from lean_align.evaluation.problems import ProblemSet
+from lean_align.evaluation.scores import (
+    Outcomes,
     compare_scores,
     mean_difference,
     mean_score,
-    paired_difference,
     problem_means,
     score_completions,
 )
-from lean_align.pipeline.problem_sets import ProblemSet
+from lean_align.statistics import accuracy, paired_difference
 from lean_align.types import Outcome
 
-Outcomes = Mapping[str, Sequence[Outcome]]
 Of = TypeVar("Of")
 
 

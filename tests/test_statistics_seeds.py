@@ -1,10 +1,9 @@
-"""Methods compared over seeds: worked examples, enumerations, and what the test does when nothing is there."""
+"""Methods compared over seeds: worked examples and enumerations."""
 
 from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from itertools import product
 
 import numpy as np
@@ -12,28 +11,18 @@ import pytest
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError
-from lean_align.evaluate import (
+from lean_align.rng import rng_for
+from lean_align.statistics import (
     detectable_difference,
     holm,
     mcnemar,
     mean_over_seeds,
-    partial_spearman,
-    pearson,
-    problem_p_value,
-    resampled_null,
     seed_differences,
     seed_p_value,
     seeds_needed,
-    simulate_null,
-    spearman,
-    value_correlations,
 )
-from lean_align.evaluate.correlations import average_ranks
-from lean_align.evaluate.crossed import crossed_draws, problem_share, seed_factor
-from lean_align.evaluate.seed_tests import smallest_p
-from lean_align.evaluate.simulation import AnswerModel, draw_rewards, fit_answers
-from lean_align.evaluate.student import t_quantile
-from lean_align.rng import rng_for
+from lean_align.statistics.crossed import crossed_draws, problem_share, seed_factor, t_quantile
+from lean_align.statistics.seeds import smallest_p
 from tests.interval_coverage import Setting, coverage, draw_differences, pigeonhole
 
 RNG = rng_for(0, "tests")
@@ -271,58 +260,6 @@ def test_the_crossed_interval_holds_the_truth(n_seeds: int) -> None:
     assert found["sums"][0] < (0.93 if n_seeds == 8 else 0.88)
 
 
-# Under the null
-
-
-def test_the_seed_test_keeps_its_level_and_the_problem_test_does_not() -> None:
-    """200 pairs of alike methods, 8 seeds, 400 problems; 12/256 = 4.7 % can be had."""
-    right = simulate_null(8, 400, 0.2, 200, seed=0)
-    wrong = simulate_null(8, 400, 0.2, 200, seed=0, test=partial(problem_p_value, flips=10_000))
-    assert 0.02 <= right.rate <= 0.08
-    assert wrong.rate > 0.15
-    assert wrong.interval[0] > 0.08
-    assert right.seed_spread == wrong.seed_spread == pytest.approx(0.033, abs=0.003)
-
-
-def test_without_seed_effects_the_problem_test_is_right() -> None:
-    """So that it is the seeds that mislead it: the same trainings but for coin flips."""
-    found = simulate_null(8, 400, 0.0, 100, seed=0, noise_sd=0.0, test=partial(problem_p_value, flips=10_000))
-    assert found.rate <= 0.1
-
-
-def test_the_null_of_measured_outcomes() -> None:
-    rng = np.random.default_rng(2)
-    outcomes = draw_rewards(AnswerModel(rng.normal(1, 2, size=400), 0.3), 8, rng)
-    found = resampled_null(outcomes, 200, seed=0)
-    assert 0.02 <= found.rate <= 0.08
-    assert found.seed_spread == pytest.approx(outcomes.mean(axis=1).std(ddof=1), rel=0.25)
-    wrong = resampled_null(outcomes, 50, seed=0, test=partial(problem_p_value, flips=10_000))
-    assert wrong.rate > 0.15
-
-
-def test_the_fit_finds_the_spread_between_trainings() -> None:
-    rng = np.random.default_rng(5)
-    logits = rng.normal(1, 2, size=2_000)
-    assert fit_answers(draw_rewards(AnswerModel(logits, 0.3), 60, rng)).seed_sd == pytest.approx(0.3, rel=0.25)
-    assert fit_answers(np.ones((3, 5))).seed_sd == 0.0
-    one = fit_answers(np.array([[1.0, 0, 0], [1, 1, 0]]))
-    assert one.logits == pytest.approx([math.log(5), 0.0, -math.log(5)])  # 2.5/3, 1.5/3, 0.5/3
-
-
-@pytest.mark.parametrize("outcomes", [np.ones((1, 4)), np.full((2, 2), 0.5), np.ones(4), np.ones((2, 0))])
-def test_outcomes_that_say_nothing_of_seeds(outcomes: NDArray[np.float64]) -> None:
-    with pytest.raises(DataError, match="expected"):
-        resampled_null(outcomes, 10, seed=0)
-
-
-def test_simulations_refuse_impossible_numbers() -> None:
-    for arguments in ((0, 4, 0.1, 5), (2, 4, -0.1, 5), (2, 4, 0.1, 0)):
-        with pytest.raises(DataError, match="expected counts"):
-            simulate_null(*arguments, seed=0)
-    with pytest.raises(DataError, match="repeats = 0"):
-        resampled_null(np.eye(2), 0, seed=0)
-
-
 # Power
 
 
@@ -343,49 +280,6 @@ def test_more_seeds_see_smaller_differences() -> None:
     assert detectable_difference(8, 0.0, seed=0) == 0.0
     with pytest.raises(ValueError, match="got 1 seeds"):
         detectable_difference(1, 1.0, seed=0)
-
-
-# Correlations
-
-
-def test_correlations_by_hand() -> None:
-    """(1, 2, 3, 4) with (1, 3, 2, 4): ranks differ by 0, 1, 1, 0: Spearman 1 - 6 x 2 / (4 x 15) = 0.8."""
-    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
-    assert spearman([1, 2, 3, 4], [1, 8, 27, 64]) == pytest.approx(1.0)
-    assert pearson([0, 0, 1, 1], [0, 1, 1, 2]) == pytest.approx(1 / math.sqrt(2))  # 1 / sqrt(1 x 2)
-
-
-def test_ties_share_their_rank_and_rows_with_nan_are_left_out() -> None:
-    assert average_ranks(np.array([5.0, 1.0, 5.0, 2.0])).tolist() == [3.5, 1.0, 3.5, 2.0]
-    assert spearman([1, 1, 2], [1, 1, 2]) == pytest.approx(1.0)
-    assert spearman([1, 2, 3, 4, math.nan, 9], [1, 3, 2, 4, 0, math.nan]) == pytest.approx(0.8)
-
-
-def test_undefined_correlations_are_none() -> None:
-    for one, other in (([1, 1, 1], [1, 2, 3]), ([1, 2], [5, 5]), ([1.0], [2.0]), ([math.nan, 1], [1, 2]), ([], [])):
-        assert pearson(one, other) is spearman(one, other) is partial_spearman(one, other, one) is None
-    assert partial_spearman([1, 2, 3, 4], [4, 1, 3, 2], [2, 4, 6, 8]) is None  # the control is the first
-    with pytest.raises(DataError, match=r"shapes \[\(2,\), \(3,\)\]"):
-        pearson([1, 2], [1, 2, 3])
-
-
-def test_partial_spearman_is_the_textbook_formula() -> None:
-    """(r_ab - r_ac r_bc) / sqrt((1 - r_ac^2)(1 - r_bc^2)), of Spearman's correlations."""
-    rng = np.random.default_rng(0)
-    a, b, c = rng.integers(0, 6, size=(3, 80)).astype(float) + np.linspace(0, 3, 80)
-    ab, ac, bc = (spearman(*pair) or 0.0 for pair in ((a, b), (a, c), (b, c)))
-    by_formula = (ab - ac * bc) / math.sqrt((1 - ac**2) * (1 - bc**2))
-    assert partial_spearman(a, b, c) == pytest.approx(by_formula)
-    assert partial_spearman(a, b, np.ones(80)) == pytest.approx(ab)
-
-
-def test_a_pull_of_length_that_is_all_v_is_gone_once_v_is_known() -> None:
-    rng = np.random.default_rng(1)
-    v = rng.random(2_000)
-    found = value_correlations(v + 0.2 * rng.standard_normal(2_000), 100 * v + 20 * rng.standard_normal(2_000), v)
-    assert found.n == 2_000
-    assert (found.spearman or 0) > 0.5
-    assert abs(found.partial or 1) < 0.06
 
 
 def test_seeds_that_agree_by_chance_do_not_make_the_interval_narrower_than_the_problems_alone() -> None:

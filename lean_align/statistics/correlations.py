@@ -4,13 +4,10 @@ Pearson's correlation, Spearman's (ranks, ties at their average rank), and Spear
 fixed: the correlation of what a straight line in the ranks of the control leaves of the ranks of the two (partial
 correlation).  With the learnability V as control it says what is left of the pull of length once V is known.
 Prompts with a NaN in any quantity are left out.  A correlation is None where a side is constant, or nothing is left.
-
-`scoring.rank_correlation` is between two scorings of the same pool, without ties; here any values meet any others.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +67,7 @@ def pearson(a: ArrayLike, b: ArrayLike) -> float | None:
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
     """Pearson's correlation of average ranks; None where one side is constant."""
-    return _pearson(*(average_ranks(column) for column in _complete(a, b)))
+    return _pearson(*_ranks(*_complete(a, b)))
 
 
 def partial_spearman(a: ArrayLike, b: ArrayLike, control: ArrayLike) -> float | None:
@@ -90,16 +87,9 @@ def partial_spearman(a: ArrayLike, b: ArrayLike, control: ArrayLike) -> float | 
     DataError
         When lengths differ.
     """
-    ranks = [average_ranks(column) for column in _complete(a, b, control)]
+    ranks = _ranks(*_complete(a, b, control))
     left = [_residual(column, ranks[2]) for column in ranks[:2]]
     return None if left[0] is None or left[1] is None else _pearson(left[0], left[1])
-
-
-def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of their places."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[which], dtype=np.float64)
 
 
 def _complete(*columns: ArrayLike) -> list[NDArray[np.float64]]:
@@ -112,13 +102,19 @@ def _complete(*columns: ArrayLike) -> list[NDArray[np.float64]]:
     return [array[known] for array in arrays]
 
 
+def _ranks(*columns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Ranks from 1; equal values share the mean of their places."""
+    from scipy.stats import rankdata
+
+    return [np.asarray(rankdata(column), dtype=np.float64) for column in columns]
+
+
 def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    # The mean of equal values may be off by a bit, and squares below 1e-308 are 0.
+    if len(a) < 2 or any(np.ptp(column) == 0 or np.var(column) == 0 for column in (a, b)):
         return None
-    a, b = a - a.mean(), b - b.mean()
-    # One at a time: the product of the two sums of squares can leave float64's range.
-    r = float(np.sum((a / math.sqrt(a @ a)) * (b / math.sqrt(b @ b))))
-    return max(-1.0, min(1.0, r))
+    r = np.corrcoef(a, b)
+    return float(r[0, 1] + r[1, 0]) / 2  # they may differ in the last bit, and which is first must not matter
 
 
 def _residual(ranks: NDArray[np.float64], control: NDArray[np.float64]) -> NDArray[np.float64] | None:

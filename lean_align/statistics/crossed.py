@@ -42,9 +42,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.evaluate.bootstrap import REPLICATES, percentile_interval, resampled_means
-from lean_align.evaluate.student import t_quantile
 from lean_align.rng import rng_for
+from lean_align.statistics.bootstrap import REPLICATES, percentile_interval, resampled_means
 
 Interval = tuple[float, float]
 
@@ -140,6 +139,15 @@ def crossed_draws(
 def seed_factor(n_seeds: int, level: float) -> float:
     """c: how far the spread of n resampled seeds is drawn out for the quantile `level`, which is not 0.5."""
     return math.sqrt(n_seeds / (n_seeds - 1)) * t_quantile(level, n_seeds - 1) / NormalDist().inv_cdf(level)
+
+
+def t_quantile(level: float, df: int) -> float:
+    """The value that Student's t with `df` degrees of freedom stays below with probability `level`, in (0, 1)."""
+    from scipy.special import stdtrit
+
+    if not 0 < level < 1 or df < 1:
+        raise ValueError(f"got level = {level} and df = {df}; expected 0 < level < 1 and df >= 1.")
+    return float(stdtrit(df, level))
 
 
 def problem_share(values: NDArray[np.float64]) -> float:

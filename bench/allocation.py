@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lean_align.scoring.estimates import unbiased_estimates
+from lean_align.scoring import learnability, score_prompts, unbiased_estimates
 from lean_align.scoring.rows import Source
-from lean_align.scoring.score import learnability, score_prompts
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ import numpy as np
 from lean_align.artifacts import check_seal, read_json, read_jsonl, read_manifest, write_json
 from lean_align.contamination import CONTAMINATION
 from lean_align.data import prompts_from_rows
-from lean_align.pipeline.evaluation import BASE, PROBLEMS, SECONDS, TRAINED
-from lean_align.pipeline.figures import add_seconds
-from lean_align.pipeline.planning import planned_peaks
-from lean_align.pipeline.problem_sets import ProblemSet, run_sets
-from lean_align.pipeline.tabulating import timed_table, write_table
+from lean_align.evaluation.figures import add_seconds
+from lean_align.evaluation.problems import ProblemSet, run_sets
+from lean_align.evaluation.solving import BASE, PROBLEMS, SECONDS, TRAINED
+from lean_align.evaluation.table import timed_table, write_table
 from lean_align.recipe import Recipe
 from lean_align.report import ReportScores, write_report
 from lean_align.report.paper import table_for
 from lean_align.scoring.tables import read_scores, read_table
+from lean_align.stages.planning import planned_peaks
 
 SAMPLES = 6
 PAIRS = 200
