@@ -103,7 +103,7 @@ def run_stage(graph: Graph, command: str, run_dir: Path, rows: Rows | None = Non
 
 
 def _run(graph: Graph, recipe: Recipe, run_dir: Path, last: Stage | None) -> dict[str, Any]:
-    stages, finished = graph.needed_stages(recipe), []
+    stages, finished = graph.needed_stages(recipe), list[str]()
     with disk_errors(run_dir):
         graph.check_run(recipe, run_dir)
         _check_packages(stages, recipe, run_dir)

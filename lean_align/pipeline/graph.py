@@ -160,7 +160,7 @@ def refuse_comparison(run_dir: Path) -> None:
 
 def picked(recipe: Recipe, keys: tuple[str, ...]) -> dict[str, Any]:
     """The values of dotted keys of a recipe."""
-    tree, found = recipe_tree(recipe), {}
+    tree, found = recipe_tree(recipe), dict[str, Any]()
     for key in keys:
         value: Any = tree
         for part in key.split("."):
