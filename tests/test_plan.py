@@ -16,31 +16,17 @@ from lean_align.errors import RecipeError
 from lean_align.gradients import GradientSettings
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.live_bytes import LiveBytes
-from lean_align.machine.costs import whole_weights
 from lean_align.machine.place import Speed
-from lean_align.machine.plan import _shapes, plan_run, with_key
+from lean_align.machine.plan import plan_run, with_key
 from lean_align.machine.plan_records import Plan, StagePlan
 from lean_align.machine.pool_sizes import Pool, _known_benchmarks, pool_of
-from lean_align.machine.rehearsals import count, decoding_work, gradient_work, loss_work, sampling_work
+from lean_align.machine.rehearsals import count, gradient_work
 from lean_align.policy import load_policy
-from lean_align.policy.shapes import KNOWN_MODELS, loading_bytes, shape_policy, weight_bytes, with_prompt_length
+from lean_align.policy.shapes import loading_bytes, shape_policy, weight_bytes, with_prompt_length
 from lean_align.recipe import load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")
 GIB = 2**30
-WORKS = (gradient_work, decoding_work, sampling_work, loss_work, whole_weights, _shapes)
-
-
-@pytest.fixture
-def few_layers(monkeypatch):
-    """The known models with two layers each: the same code in a fraction of the time."""
-    small = {name: config | {"num_hidden_layers": 2} for name, config in KNOWN_MODELS.items()}
-    monkeypatch.setattr("lean_align.policy.shapes.KNOWN_MODELS", small)
-    for work in WORKS:
-        work.cache_clear()
-    yield
-    for work in WORKS:
-        work.cache_clear()
 
 
 # --- counting

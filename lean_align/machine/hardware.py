@@ -26,7 +26,7 @@ def check_plans(machine: Machine) -> Finding:
     if report.error is not None:
         faults = [f"none: {report.error}"]
     if not faults:
-        return Finding("plan", "ok", f"made for {len(machine.plans)} shipped recipes")
+        return Finding("plan", "ok", f"made of {', '.join(machine.plans)}")
     expected = "what each shipped recipe takes; a run does without a plan"
     return Finding("plan", "warn", "; ".join(faults), expected, f"lean-align plan {MAIN_RECIPE}")
 
@@ -42,16 +42,15 @@ def check_cpus(machine: Machine) -> Finding:
 
 def check_memory(machine: Machine) -> Finding:
     """RAM: what there is, then what of it other programs hold."""
-    total, available, plans = machine.memory_bytes, machine.available_bytes, machine.within_reach
+    total, available, plans = machine.memory_bytes, machine.available_bytes, machine.plans
     expected = ", ".join(f"{human_bytes(plan.ram_bytes)} for {name}" for name, plan in plans.items())
     if total is None or available is None:
         return Finding("memory", "warn", "unknown", expected or "what a recipe takes")
     got = f"{human_bytes(total)}, {human_bytes(available)} available"
-    found = {name: _fit_in_memory(plan, total) for name, plan in plans.items()}
-    if any(fit != "" for fit in found.values()):
-        return _finding_on_fit("memory", got, expected, found, machine)
-    main = plans.get(MAIN_RECIPE, max(plans.values(), key=lambda plan: plan.ram_bytes, default=None))
-    if main is not None and available < main.ram_bytes:
+    fits = {name: _fit_in_memory(plan, total) for name, plan in plans.items()}
+    if any(fits.values()) or None in fits.values():
+        return _finding_on_fit("memory", got, expected, fits, machine)
+    if available < max((plan.ram_bytes for plan in plans.values()), default=0):
         command = "ps -eo rss,pid,comm --sort=-rss | head  # the processes that hold the rest: end them"
         return Finding("memory", "warn", got, f"{expected}, available", command)
     return Finding("memory", "ok", got, expected)
@@ -67,29 +66,27 @@ def _fit_in_memory(plan: Plan, total: int) -> str | None:
 def disk_findings(machine: Machine) -> tuple[Finding, ...]:
     """The run folder's disk and the disk of the hub's cache; where it is one, it needs the bytes of both."""
     if machine.cache is None:
-        return (_check_disk(machine, "disk", machine.disk, _needed(machine, True, True), _OTHER_RUN_DIR),)
+        return (_check_disk("disk", machine.disk, _needed(machine, True, True), _OTHER_RUN_DIR),)
     shared = machine.cache.device == machine.disk.device
     return (
-        _check_disk(machine, "disk", machine.disk, _needed(machine, True, shared), _OTHER_RUN_DIR),
-        _check_disk(machine, "hub cache", machine.cache, _needed(machine, shared, True), _OTHER_CACHE),
+        _check_disk("disk", machine.disk, _needed(machine, True, shared), _OTHER_RUN_DIR),
+        _check_disk("hub cache", machine.cache, _needed(machine, shared, True), _OTHER_CACHE),
     )
 
 
-def _check_disk(machine: Machine, name: str, disk: Disk, needed: Mapping[str, int], command: str) -> Finding:
+def _check_disk(name: str, disk: Disk, needed: Mapping[str, int], command: str) -> Finding:
     """Free bytes of a disk against what each recipe needs there."""
     got = f"{human_bytes(disk.free_bytes)} free at {disk.folder}"
     short = tuple(recipe for recipe, size in needed.items() if size > disk.free_bytes)
     expected = ", ".join(f"{human_bytes(size)} for {recipe}" for recipe, size in needed.items() if size)
-    return Finding(name, machine.severity(short), got, expected, command if short else None, short)
+    return Finding(name, "fail" if short else "ok", got, expected, command if short else None, short)
 
 
 def _needed(machine: Machine, run: bool, download: bool) -> dict[str, int]:
     """Bytes a recipe; a download only where the cache lacks the model."""
     missing = machine.missing_sources
     fetched = {name: download and shipped()[name].model.name in missing[name] for name in shipped()}
-    return {
-        name: run * plan.disk_bytes + fetched[name] * plan.download_bytes for name, plan in machine.within_reach.items()
-    }
+    return {name: run * plan.disk_bytes + fetched[name] * plan.download_bytes for name, plan in machine.plans.items()}
 
 
 def card_findings(machine: Machine) -> tuple[Finding, ...]:
@@ -175,11 +172,10 @@ def _finding_on_fit(name: str, got: str, expected: str, fits: Mapping[str, str |
     expected += f"; lower settings for {', '.join(lowered)}" if lowered else ""
     expected += f"; more for {', '.join(stops)}" if stops else ""
     commands = [f"lean-align run {recipe} {options}" for recipe, options in lowered.items()]
-    severity = machine.severity(stops)
-    if severity == "fail":
+    if stops:
         able = machine.best_of(tuple(recipe for recipe, options in fits.items() if options == ""))
         commands.insert(0, f"lean-align run {able}" if able else "free -h  # a machine, or a limit, with more memory")
-    status: Status = "warn" if severity == "ok" and lowered else severity
+    status: Status = "fail" if stops else "warn" if lowered else "ok"
     return Finding(name, status, got, expected, "\n".join(commands) or None, stops)
 
 

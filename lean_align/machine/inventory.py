@@ -16,7 +16,6 @@ from pathlib import Path
 from packaging.requirements import Requirement  # transformers, accelerate, datasets and matplotlib all bring it
 from packaging.utils import canonicalize_name
 
-from lean_align.machine.findings import MAIN_RECIPE, Status
 from lean_align.machine.plan_records import TOO_MANY_HOURS, Plan
 from lean_align.machine.probes import Report, hub_sources, run_probe, shipped
 from lean_align.processors import processors
@@ -141,11 +140,6 @@ class Machine:
         return tuple(name for name in shipped() if name not in self.on_cpu)
 
     @property
-    def within_reach(self) -> dict[str, Plan]:
-        """Plans of the recipes that this machine's kind of device is fit for."""
-        return {name: plan for name, plan in self.plans.items() if self.cards or name in self.on_cpu}
-
-    @property
     def reaches_hub(self) -> bool:
         """Whether the hub may be asked, and answers."""
         report = self.probes["hub"]
@@ -161,13 +155,6 @@ class Machine:
         """The recipe with the largest model of those that get their model and data here."""
         names = [name for name in recipes if self.reaches_hub or not self.missing_sources[name]]
         return max(names, key=lambda name: self.plans[name].weight_bytes, default=None)
-
-    def severity(self, stops: tuple[str, ...]) -> Status:
-        """`fail` where something stops the main recipe or a smaller one, `warn` where larger ones alone."""
-        main = self.plans.get(MAIN_RECIPE)
-        if main is None or any(n not in self.plans or self.plans[n].weight_bytes <= main.weight_bytes for n in stops):
-            return "fail" if stops else "ok"
-        return "warn" if stops else "ok"
 
 
 def supported_ranges() -> dict[str, str]:

@@ -122,23 +122,21 @@ def check_hub(machine: Machine) -> Finding:
     recipe = MAIN_RECIPE if MAIN_RECIPE in stops and (machine.cards or not on_cpu) else (on_cpu or stops)[0]
     got = f"{got}; not in the cache: {', '.join(dict.fromkeys(s for recipe in stops for s in missing[recipe]))}"
     expected = "a connection" + (" (unset HF_HUB_OFFLINE)" if offline else "") + ", or local paths"
-    return Finding("hub", machine.severity(stops), got, expected, local_paths(recipe), stops)
+    return Finding("hub", "fail", got, expected, local_paths(recipe), stops)
 
 
 def local_paths(recipe: str) -> str:
     """Commands that fetch a recipe's model and data elsewhere, and run it from local paths here."""
     model, data = shipped()[recipe].model.name, shipped()[recipe].data
-    splits = {"train": data.train_split, "test": data.test_split if data.test_path is not None else None}
     # the layout of a data set on the hub: a folder a configuration, a file a split
-    options = [
-        f" --set data.{name}_path=./data" + (f"/{data.config}/{split}-00000-of-00001.parquet" if data.config else "")
-        for name, split in splits.items()
-        if split is not None
-    ]
+    train, test = (
+        f"./data/{data.config}/{split}-00000-of-00001.parquet" for split in (data.train_split, data.test_split)
+    )
     return "\n".join(
         [
             f"hf download {model} --local-dir model  # where there is a connection; then bring the folder here",
             f"hf download {data.train_path} --repo-type dataset --local-dir data  # likewise",
-            f"lean-align run {recipe} --set model.name=./model{''.join(options)}",
+            f"lean-align run {recipe} --set model.name=./model --set data.train_path={train} "
+            f"--set data.test_path={test}",
         ]
     )
