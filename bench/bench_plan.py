@@ -78,13 +78,14 @@ def planned(folder: str) -> Row:
     from lean_align.machine.plan import plan_run
     from lean_align.machine.pool_sizes import Pool
     from lean_align.policy import load_encoder
+    from lean_align.stages import GRAPH
 
     recipe = stored_recipe(Path(folder))
     splits = [prompts_from_rows(read_jsonl(Path(folder) / "data" / f"{name}.jsonl")) for name in ("train", "test")]
     encoder = load_encoder(recipe.model, recipe.data)
     longest = max(len(encoder.encode(prompt)) for split in splits for prompt in split)
     pool = Pool(len(splits[0]), len(splits[1]), longest, "the run's own prompts")
-    return {stage.stage: stage.peak_bytes for stage in plan_run(recipe, pool=pool).stages}
+    return {stage.stage: stage.peak_bytes for stage in plan_run(recipe, GRAPH.planned(recipe), pool=pool).stages}
 
 
 def _against_group(options: Row) -> Row:

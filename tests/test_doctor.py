@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from plans import plan_of
 
 from lean_align.cli import main
 from lean_align.errors import ModelError
@@ -31,7 +32,6 @@ from lean_align.machine.doctor import examine
 from lean_align.machine.findings import Diagnosis, Finding
 from lean_align.machine.inventory import OPTIONAL, TESTED, Disk, Machine, supported_ranges
 from lean_align.machine.place import ProcessBytes, Speed
-from lean_align.machine.plan import plan_run
 from lean_align.machine.plan_records import Plan, StagePlan
 from lean_align.machine.probes import Report, hub_sources, shipped
 from lean_align.recipe import Recipe, load_recipe, shipped_recipes
@@ -486,7 +486,7 @@ def test_doctor_and_plan_say_the_same(few_layers, monkeypatch) -> None:
     seen: set[str | None] = set()
     for size in (8 * GIB, 12 * GIB, 16 * GIB, 24 * GIB):
         speed = Speed(1e13, 1e12, 1e-6, "made up")
-        plans = {name: plan_run(recipe, size, speed=speed) for name, recipe in shipped().items()}
+        plans = {name: plan_of(recipe, size, speed=speed) for name, recipe in shipped().items()}
         values = json.loads(json.dumps({"plans": {name: plan.as_json() for name, plan in plans.items()}, "faults": {}}))
         machine = planted({"plan": Report(values), **held, **card_report(total_bytes=size, free_bytes=size)})
         assert machine.plans == plans

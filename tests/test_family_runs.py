@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from plans import plan_of
 
 from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
 from lean_align.gradients.paths import SHARED, gradient_path, path_of
 from lean_align.machine import plan as plan_making
 from lean_align.machine.place import ProcessBytes, Speed
-from lean_align.machine.plan import check_model_serves, plan_run
+from lean_align.machine.plan import check_model_serves
 from lean_align.machine.pool_sizes import Pool
 from lean_align.policy import load_policy
 from lean_align.policy.families import family_of
@@ -123,7 +124,7 @@ def known_speed(monkeypatch) -> Speed:
     "name", ["qwen3_5", *(pytest.param(n, marks=pytest.mark.stack) for n in RUN if n != "qwen3_5")]
 )
 def test_a_plan(name, models, known_speed):
-    plan = plan_run(recipe_of(name, models), pool=Pool(8, 2, 30, "made up"), speed=known_speed)
+    plan = plan_of(recipe_of(name, models), pool=Pool(8, 2, 30, "made up"), speed=known_speed)
     assert all(stage.work_bytes > 0 for stage in plan.stages if stage.stage in ("rollouts", "gradients", "training"))
     text = "\n".join(plan.lines())
     assert ("prompts of equal length" in text) == (name in ("qwen3_5", "qwen3_next", "lfm2"))
@@ -137,7 +138,7 @@ def test_what_cannot_be_planned_is_told_in_a_sentence(models, known_speed, monke
     plan_making._shapes.cache_clear()
     monkeypatch.setattr(plan_making, "shape_policy", fails)
     with pytest.raises(ModelError, match="cannot be planned: IndexError: list index out of range"):
-        plan_run(recipe_of("llama", models), pool=Pool(8, 2, 30, "made up"), speed=known_speed)
+        plan_of(recipe_of("llama", models), pool=Pool(8, 2, 30, "made up"), speed=known_speed)
 
 
 def test_an_adapter_that_the_model_does_not_take_is_refused_before_anything_runs(models, tmp_path):

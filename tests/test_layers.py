@@ -32,7 +32,7 @@ LAYERS = {
     7.0: ("pipeline",),
     7.5: ("evaluation",),
     8.0: ("stages",),
-    9.0: ("compare", "shortcut", "machine.throughput", "machine.pieces"),  # which run stages
+    9.0: ("compare", "shortcut", "machine.probes", "machine.throughput", "machine.pieces"),  # which know the stages
     10.0: ("cli",),
     11.0: ("__main__",),
 }

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
+from plans import plan_of
 
 from lean_align.cli import main
 from lean_align.errors import RecipeError
@@ -17,7 +18,7 @@ from lean_align.gradients import GradientSettings
 from lean_align.gradients.rehearsal import rehearse_gradient
 from lean_align.live_bytes import LiveBytes
 from lean_align.machine.place import Speed
-from lean_align.machine.plan import plan_run, with_key
+from lean_align.machine.plan import with_key
 from lean_align.machine.plan_records import Plan, StagePlan
 from lean_align.machine.pool_sizes import Pool, _known_benchmarks, pool_of
 from lean_align.machine.rehearsals import count, gradient_work
@@ -133,7 +134,7 @@ def test_the_gradient_stage_takes_less_with_checkpointing_with_a_smaller_budget_
 
 def test_every_shipped_recipe_can_be_planned(few_layers):
     for name in shipped_recipes():
-        plan = plan_run(load_recipe(name), 24 * GIB, speed=SPEED)
+        plan = plan_of(load_recipe(name), 24 * GIB, speed=SPEED)
         assert [stage.stage for stage in plan.stages] == ["warmup", "rollouts", "gradients", "training", "evaluation"]
         assert all(s.peak_bytes > s.work_bytes > 0 and s.hours > 0 and s.disk_bytes > 0 for s in plan.stages)
         assert all(s.tokens > 0 for s in plan.stages)
@@ -142,19 +143,19 @@ def test_every_shipped_recipe_can_be_planned(few_layers):
 def test_a_plan_for_a_small_card_says_what_to_change_and_with_it_the_recipe_fits(few_layers):
     recipe = load_recipe("gsm8k", {"gradients.gradient_checkpointing": False})
     limit = 4 * GIB
-    plan = plan_run(recipe, limit, POOL, SPEED)
+    plan = plan_of(recipe, limit, POOL, SPEED)
     assert not plan.fits
     assert plan.changes
     changed = recipe
     for change in plan.changes:
         key, value = change.split("=")
         changed = with_key(changed, key, True if value == "true" else int(value))
-    assert plan_run(changed, limit, POOL, SPEED).fits
+    assert plan_of(changed, limit, POOL, SPEED).fits
     assert f"--set {plan.changes[0]}" in "\n".join(plan.lines())
 
 
 def test_where_no_key_helps_the_plan_says_so():
-    plan = plan_run(load_recipe("demo", {"selection.method": "random"}), GIB // 2, POOL, SPEED)
+    plan = plan_of(load_recipe("demo", {"selection.method": "random"}), GIB // 2, POOL, SPEED)
     assert not plan.fits
     assert plan.changes == ()
     assert "take a smaller model" in "\n".join(plan.lines())
@@ -162,7 +163,7 @@ def test_where_no_key_helps_the_plan_says_so():
 
 def test_a_baseline_needs_no_gradients(few_layers):
     recipe = load_recipe("gsm8k", {"selection.method": "random"})
-    assert [s.stage for s in plan_run(recipe, 24 * GIB, POOL, SPEED).stages] == ["training", "evaluation"]
+    assert [s.stage for s in plan_of(recipe, 24 * GIB, POOL, SPEED).stages] == ["training", "evaluation"]
 
 
 def test_hours_follow_from_speed_and_amounts():
@@ -185,7 +186,7 @@ def test_benchmarks_are_counted_with_their_samples_and_the_longest_of_them_decid
     def planned(benchmarks):
         recipe = load_recipe("gsm8k", {**names, "evaluation.benchmarks": benchmarks})
         pool = dataclasses.replace(POOL, n_test=0, benchmarks=_known_benchmarks(recipe))
-        return plan_run(recipe, 24 * GIB, pool, SPEED).stages[-1]
+        return plan_of(recipe, 24 * GIB, pool, SPEED).stages[-1]
 
     gsm8k, both = planned(["gsm8k"]), planned(["gsm8k", "aime2024"])
     assert gsm8k.tokens == 2 * 20 * 512
@@ -257,7 +258,7 @@ def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
     """2 layers of Qwen2.5-1.5B in 16 bits: 2 (K, V) x 2 layers x 2 heads x 128 x 2 bytes = 2,048 bytes a token."""
     plain, recipe = (load_recipe("gsm8k", {"rollouts.engine": engine}) for engine in ("transformers", "vllm"))
     pool = Pool(100, 100, 128, "made up")
-    plan, other = (plan_run(r, 24 * GIB, pool, SPEED) for r in (recipe, plain))
+    plan, other = (plan_of(r, 24 * GIB, pool, SPEED) for r in (recipe, plain))
     stage = next(stage for stage in plan.stages if stage.stage == "rollouts")
     model = dataclasses.replace(recipe.model, quantization="none")
     weights = weight_bytes(shape_policy(model, None, 1))
@@ -271,12 +272,12 @@ def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
 
 
 def test_a_card_s_recipe_planned_for_a_cpu_says_how_to_plan_for_a_card(few_layers):
-    plan = plan_run(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
+    plan = plan_of(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
     assert any("--vram 24GiB" in line for line in plan.assumptions)
 
 
 def test_a_plan_of_more_hours_than_anyone_waits_for_says_so(few_layers):
-    plan = plan_run(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
+    plan = plan_of(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
     slower = dataclasses.replace(
         plan, stages=tuple(dataclasses.replace(s, hours=300.0, fits=True) for s in plan.stages)
     )

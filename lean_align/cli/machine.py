@@ -45,8 +45,10 @@ def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool
     """
     from lean_align.machine.plan import plan_run
     from lean_align.recipe import load_recipe
+    from lean_align.stages import GRAPH
 
-    found = plan_run(load_recipe(recipe, overrides(settings)), vram)
+    loaded = load_recipe(recipe, overrides(settings))
+    found = plan_run(loaded, GRAPH.planned(loaded), vram)
     if as_json:
         show(found.as_json())
     else:

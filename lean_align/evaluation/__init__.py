@@ -1,6 +1,5 @@
 """A model on problems: what is solved, the completions, the figures, and tables of them."""
 
-import lean_align.pipeline  # noqa: F401  its stages know this room: it has to be there first
 from lean_align.evaluation.model import evaluate_model
 from lean_align.evaluation.table import joint_table
 

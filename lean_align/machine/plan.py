@@ -40,13 +40,19 @@ _TOKEN_CHARACTERS = 12
 
 
 def plan_run(
-    recipe: Recipe, vram_bytes: int | None = None, pool: Pool | None = None, speed: Speed | None = None
+    recipe: Recipe,
+    stages: Sequence[PlannedStage],
+    vram_bytes: int | None = None,
+    pool: Pool | None = None,
+    speed: Speed | None = None,
 ) -> Plan:
     """Plan every stage of a recipe.
 
     Parameters
     ----------
     recipe : Recipe
+    stages : sequence of PlannedStage
+        Those to plan, in order: `lean_align.stages.GRAPH.planned(recipe)`.
     vram_bytes : int, optional
         Memory of the card to plan for; the card of this machine when not given, its CPU without one.
     pool : Pool, optional
@@ -68,7 +74,7 @@ def plan_run(
     pool = pool or pool_of(recipe)
     try:
         notes = check_model_serves(recipe, pool.longest_prompt + recipe.rollouts.max_new_tokens)
-        return _plan(recipe, pool, place_of(recipe, vram_bytes, speed), notes)
+        return _plan(recipe, stages, pool, place_of(recipe, vram_bytes, speed), notes)
     except LeanAlignError:
         raise
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -122,12 +128,12 @@ def _lora_size(policy: Policy) -> int:
     return sum(p.numel() for p in policy.lora_parameters.values())
 
 
-def _plan(recipe: Recipe, pool: Pool, place: Place, notes: Sequence[str]) -> Plan:
+def _plan(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, place: Place, notes: Sequence[str]) -> Plan:
     policy = _shapes(recipe.model, recipe.lora)
     loaded = weight_bytes(policy)
     download = whole_weights(recipe.model, torch.bfloat16)
     loading = loading_bytes(policy)
-    stages = tuple(_plan_stage(stage, recipe, pool, place, loaded, loading, download) for stage in _stages(recipe))
+    planned = tuple(_plan_stage(stage, recipe, pool, place, loaded, loading, download) for stage in stages)
     return Plan(
         recipe.name,
         recipe.model.name,
@@ -136,7 +142,7 @@ def _plan(recipe: Recipe, pool: Pool, place: Place, notes: Sequence[str]) -> Pla
         loaded,
         _lora_size(policy),
         0 if is_local(recipe.model) else download,
-        stages,
+        planned,
         (*_assumptions(recipe, pool, place), *notes, *_not_in_4_bits(recipe, policy)),
     )
 
@@ -182,15 +188,6 @@ def _assumptions(recipe: Recipe, pool: Pool, place: Place) -> tuple[str, ...]:
     elif recipe.model.device != "cpu":
         found.append("there is no card here, so this is for the CPU; for a card give its memory, as in --vram 24GiB")
     return tuple(found)
-
-
-def _stages(recipe: Recipe) -> Iterator[PlannedStage]:
-    """What a run of the recipe has to do that is worth planning, in its order."""
-    needs = find_method(recipe.selection.method).needs
-    if recipe.warmup.steps and ("rollouts" in needs or recipe.training.init == "warmup"):
-        yield PlannedStage("warmup", "training", "warmup")
-    yield from (PlannedStage(name, name, name) for name in ("rollouts", "gradients") if name in needs)
-    yield from (PlannedStage(name, name, name) for name in ("training", "evaluation"))
 
 
 def _plan_stage(

@@ -207,11 +207,12 @@ def hub_cache() -> dict[str, Any]:
 def plans() -> dict[str, Any]:
     """What `lean-align plan` says of each recipe on this machine, or why it says nothing."""
     from lean_align.machine.plan import plan_run
+    from lean_align.stages import GRAPH
 
     found, faults = {}, {}
     for name, recipe in shipped().items():
         try:
-            found[name] = plan_run(recipe).as_json()
+            found[name] = plan_run(recipe, GRAPH.planned(recipe)).as_json()
         except Exception as error:  # one that cannot be planned is no reason to plan no other
             faults[name] = str(error) if isinstance(error, LeanAlignError) else error_line(error)
     return {"plans": found, "faults": faults}

@@ -19,6 +19,7 @@ from lean_align.artifacts import (
     read_manifest,
 )
 from lean_align.errors import RecipeError, StageError, StaleStageError
+from lean_align.machine.plan_records import PlannedStage
 from lean_align.pipeline.stage import Stage
 from lean_align.recipe import Recipe, load_recipe, recipe_tree
 
@@ -46,6 +47,11 @@ class Graph:
     def needed_stages(self, recipe: Recipe) -> list[Stage]:
         """The stages that a recipe runs, in order."""
         return [stage for stage in self.stages if stage.needed(recipe)]
+
+    def planned(self, recipe: Recipe) -> list[PlannedStage]:
+        """Those that a plan reckons with, in order."""
+        stages = self.needed_stages(recipe)
+        return [PlannedStage(s.folder, s.work, s.trains or s.folder) for s in stages if s.work is not None]
 
     def upstream(self, stage: Stage, recipe: Recipe) -> list[Stage]:
         """The finished stages that a stage reads."""

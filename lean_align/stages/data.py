@@ -68,7 +68,7 @@ def run(stage: StageRun) -> None:
     if recipe.selection.method != "full":
         # now, not after hours of rollouts; dropped.jsonl is not to be seen before the stage is done
         check_n(recipe.selection.n, folder.counts["n_train"], train.dropped_by_reason)
-    write_plan(recipe, run_dir, encoder, train.prompts, sets)
+    write_plan(stage, encoder, train.prompts, sets)
 
 
 def _kinds(recipe: Recipe, prompts: Sequence[Prompt]) -> dict[str, dict[str, Any]]:

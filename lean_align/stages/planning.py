@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import read_json, write_json
+from lean_align.pipeline.stage import StageRun
 from lean_align.progress import say
-from lean_align.recipe import Recipe
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 PLAN = "plan.json"
 
 
-def write_plan(
-    recipe: Recipe, run_dir: Path, encoder: PromptEncoder, train: Sequence[Prompt], sets: Sequence[ProblemSet]
-) -> None:
+def write_plan(stage: StageRun, encoder: PromptEncoder, train: Sequence[Prompt], sets: Sequence[ProblemSet]) -> None:
     """Write `RUN/plan.json` for the prompts that the run has; say so where a stage does not fit as it is.
 
     A run does not stop for it: stages halve their piece of work where memory runs out.
@@ -28,6 +26,7 @@ def write_plan(
     from lean_align.machine.plan import plan_run
     from lean_align.machine.pool_sizes import EvaluationSet, Pool
 
+    recipe, run_dir = stage.recipe, stage.run_dir
     held_out = [prompt for s in sets if s.facts is None for prompt in s.prompts]
     longest = max(len(encoder.encode(prompt)) for prompt in (*train, *held_out))
     benchmarks = tuple(
@@ -37,7 +36,7 @@ def write_plan(
     )
     pool = Pool(len(train), len(held_out), longest, "the run's own", benchmarks)
     try:
-        plan = plan_run(recipe, pool=pool)
+        plan = plan_run(recipe, stage.graph.planned(recipe), pool=pool)
     except Exception as error:  # whatever a model of an unknown kind does on shapes alone
         write_json(run_dir / PLAN, {"note": f"no plan: {type(error).__name__}: {error}"})
         return
