@@ -7,8 +7,9 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lean_align.advice import made_anew
 from lean_align.disk import disk_errors
@@ -57,7 +58,7 @@ def _stamp(file: int) -> tuple[int, ...]:
     return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
 
-def _digest(file: IO[bytes]) -> str:
+def _digest(file: BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
