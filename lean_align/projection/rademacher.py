@@ -96,4 +96,5 @@ class RademacherProjector(StreamedProjector):
         sums = self._sums(-(-len(matrix) // self.batch_rows), self.batch_rows, matrix.dtype)
         for name, part in self._parts(matrix):
             self._add_part(sums, name, part)
-        return sums.flatten(0, 1)[: len(matrix), : self.proj_dim] * self.proj_dim**-0.5
+        rows: torch.Tensor = sums.flatten(0, 1)[: len(matrix), : self.proj_dim] * self.proj_dim**-0.5
+        return rows
