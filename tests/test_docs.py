@@ -192,6 +192,12 @@ def test_the_package_of_the_page_on_extending_is_found(monkeypatch):
     assert benchmark.reward(problem.gold, "The answer is 30.") == 1.0
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name not in ("extend.md", "CHANGELOG.md")], ids=name_of)
+def test_source_files_that_are_named_exist(page):
+    for path in re.findall(r"`([a-z_]+(?:/[a-z_]+)+\.py)`", page.read_text()):
+        assert (ROOT / path).exists() or (ROOT / "lean_align" / path).exists(), path
+
+
 def test_functions_named_in_the_method_page_exist():
     from importlib import import_module
 
