@@ -60,9 +60,10 @@ bench-peers: setup  ## the environment of trak, dattri and bergson, in .venv-pee
 cross-check-env: setup  ## the environment of lm-eval, in .venv-lm-eval; bench.cross_check makes it when needed
 	$(BIN)/python -m bench.lm_eval_tasks.environment
 
-docs: setup  ## write docs/cli.md from the command line's own help, and docs/models.md from the tests' models
+docs: setup  ## write docs/cli.md, docs/models.md and docs/architecture.md from the command line, the tests and the rooms
 	$(BIN)/python -m docs.make_cli
 	$(BIN)/python -m docs.make_models
+	$(BIN)/python -m docs.make_architecture
 
 demo-model: setup  ## train the embedded model again (about 25 minutes on 2 cores)
 	$(BIN)/python -m lean_align.demo.make_model lean_align/demo/model

@@ -27,7 +27,7 @@ def recipe_keys() -> list[str]:
     import typing
 
     folder = Path(__file__).parent.parent / "lean_align" / "recipe"
-    sources = [ast.parse((folder / name).read_text()) for name in ("fields.py", "trainers.py")]
+    sources = [ast.parse(path.read_text()) for path in sorted(folder.glob("*.py"))]
     meanings: dict[str, dict[str, str]] = {}
     for node in (node for source in sources for node in source.body):
         if isinstance(node, ast.ClassDef):

@@ -14,8 +14,8 @@ _ABOVE = """# Models
 
 Made by `make docs`; do not edit.
 
-A model is served by what its configuration asks for, not by its name: the same table holds for others that are built
-alike. `make models-zoo` writes the tiny random models that the tests run; each family below decodes token for token as
+A model is run by what its configuration asks for, not by its name: the table holds for others that are built alike.
+`make models-zoo` writes the tiny random models that the tests run; each family below decodes token for token as
 transformers' `generate` does, greedily, with a window shorter than a prompt with its completion where it has one.
 """
 _BELOW = """
@@ -33,9 +33,9 @@ _BELOW = """
   Gemma 2 runs with eager attention, since transformers' sdpa leaves out the soft-cap of its attention.
 - **vLLM** samples rollouts and evaluation by its own code. `tested`: `make test-stack` compares it; others were not
   tried.
-- A model that cannot be decoded (an encoder with a decoder; RWKV, xLSTM and RecurrentGemma, whose past is in no cache
-  of transformers) or on which peft puts no adapter (Mamba, with `lora.target_modules=all-linear`) is refused by
-  `plan` and in the data stage, before anything costs. Llama 4 and Mamba are decoded in tests, but were not run as a
+- A model that cannot be decoded (an encoder with a decoder; RWKV, xLSTM and RecurrentGemma, whose past is in none of
+  transformers' caches) or on which peft puts no adapter (Mamba, with `lora.target_modules=all-linear`) is refused by
+  `plan` and in the data stage, before anything costly. Llama 4 and Mamba are decoded in tests, but were not run as a
   whole.
 """
 
