@@ -19,7 +19,19 @@ PACKAGE = ROOT / "lean_align"
 LAYERS = {
     0.0: ("types", "errors"),
     # know nothing but layer 0
-    1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices", "contamination", "processors", "sandbox"),
+    1.0: (
+        "memory",
+        "rng",
+        "progress",
+        "demo",
+        "live_bytes",
+        "choices",
+        "contamination",
+        "processors",
+        "sandbox",
+        "table",
+        "json_records",
+    ),
     1.1: ("advice", "disk"),
     1.2: ("files",),  # what artifacts gives on: written whole, and read with advice
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
