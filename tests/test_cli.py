@@ -16,7 +16,7 @@ from lean_align.artifacts import safe_name
 from lean_align.cli import common, main
 from lean_align.cli.groups import DEBUG, EVERYDAY
 from lean_align.errors import REASON_FILE, RecipeError, StageError
-from lean_align.report import evaluation_lines
+from lean_align.report import Summary, evaluation_lines
 
 COST = {"wall_seconds": 12.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
 SUMMARY: dict[str, Any] = {
@@ -93,7 +93,7 @@ def test_a_run_on_benchmarks_and_a_card_has_its_rows_and_columns(
     monkeypatch: pytest.MonkeyPatch, terminal: None
 ) -> None:
     score = {"value": 0.5, "interval": [0.4, 0.6]}
-    tree = {"title": "GSM8K", "n": 100, "models": {"base": score, "trained": score}, "difference": None}
+    tree = evaluation(("base", "trained"))["benchmarks"]["gsm8k"]
     mean = {"base": score, "trained": score, "difference": None}
     more = {"accuracy": None, "benchmarks": {"gsm8k": tree, "crux": tree | {"title": "CRUX"}}, "mean": mean}
     stages = {"rollouts": COST | {"peak_vram_bytes": 3 * 2**30}}
@@ -135,8 +135,8 @@ def test_an_evaluation_is_a_table_for_people_markdown_when_asked_and_json_for_pr
 
 
 def test_an_evaluation_against_another_shows_the_difference() -> None:
-    difference = {"difference": -0.1, "interval": [-0.2, 0.0], "p_value": 0.04}
-    head, _, row, *_ = evaluation_lines(evaluation(("a", "b"), difference=difference))
+    difference = {"difference": -0.1, "interval": [-0.2, 0.0], "wins": 1, "losses": 2, "p_value": 0.04}
+    head, _, row, *_ = evaluation_lines(Summary.from_json(evaluation(("a", "b"), difference=difference)))
     assert head.split()[6:] == ["a", "b", "cut", "off", "difference"]
     assert row.endswith("\N{MINUS SIGN}10.0 [\N{MINUS SIGN}20.0, 0.0]  p = 0.040")
 

@@ -21,7 +21,7 @@ from lean_align.compare import Variant, compare, read_variant, read_variants, ru
 from lean_align.compare.base import base_key
 from lean_align.compare.cells import in_one_line, shared_key
 from lean_align.compare.pace import Pace
-from lean_align.compare.results import Comparison
+from lean_align.compare.results import Design
 from lean_align.errors import RecipeError, StageError, StaleStageError
 from lean_align.evaluation.problems import _held_out
 from lean_align.evaluation.solving import sample_sets
@@ -360,13 +360,13 @@ def test_unequal_steps_are_refused(
     recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: one cell's recipe, and its training, with a step more, whatever the comparison asked for."""
-    plain, plan = Variant.recipe, Comparison.of(recipe, read_variants(METHODS, (), recipe), 1)
+    plain, plan = Variant.recipe, Design.of(recipe, read_variants(METHODS, (), recipe), 1)
 
     def one_more(self: Variant, base: Recipe, seed: int) -> Recipe:
         found = plain(self, base, seed)
         return changed_recipe(found, {"training.steps": 4}) if self.method == "random" else found
 
-    monkeypatch.setattr(Comparison, "of", lambda *given: plan)
+    monkeypatch.setattr(Design, "of", lambda *given: plan)
     monkeypatch.setattr(Variant, "recipe", one_more)
     assert "unequal steps: 4, the reference 3" in faults_after(recipe, tmp_path)
 

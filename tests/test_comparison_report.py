@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lean_align import report
 from lean_align.errors import StageError
-from lean_align.report import comparison_lines, write_comparison
-from lean_align.report.comparison import cells, tables, wording
-from lean_align.report.comparison.records import Comparison, read_comparison
+from lean_align.report import Comparison
+from lean_align.report import comparison_tables as tables
+from lean_align.report import comparison_wording as wording
+from lean_align.table import Table, markdown_escape
 from tests.test_report import Page, outside_references
 
 HOSTILE = '<script>alert("x|y")</script>'
@@ -153,6 +155,14 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return write(tmp_path_factory.mktemp("complete") / "compare", make_results())
 
 
+def comparison_lines(results: dict[str, Any]) -> list[str]:
+    return report.comparison_lines(Comparison.from_json(results))
+
+
+def write_comparison(folder: Path, results: dict[str, Any]) -> None:
+    report.write_comparison(folder, Comparison.from_json(results))
+
+
 def write(folder: Path, results: dict[str, Any]) -> tuple[str, str]:
     write_comparison(folder, results)
     return (folder / "index.html").read_text("utf-8"), (folder / "results.md").read_text("utf-8")
@@ -178,12 +188,12 @@ def half_full() -> dict[str, Any]:
     return results
 
 
-def row_of(table: cells.Table, label: str) -> list[str]:
-    return next([cell.text for cell in row] for row in table.rows if row[0].value == label)
+def row_of(table: Table, label: str) -> list[str]:
+    return next([cell.text for cell in row.cells] for row in table.rows if row.cells[0].value == label)
 
 
 def found(results: dict[str, Any]) -> Comparison:
-    return read_comparison(results)
+    return Comparison.from_json(results)
 
 
 # --- the page as a document -------------------------------------------------------------------------------
@@ -276,8 +286,8 @@ def test_page_markdown_and_terminal_hold_the_same_figures(complete: tuple[str, s
     html, markdown = complete
     text = Page(html).text
     for row in tables.result_table(found(make_results())).rows:
-        assert " ".join(cell.text for cell in row if cell.text) in text
-        assert cells.escaped(row[3].text) in markdown
+        assert " ".join(cell.text for cell in row.cells if cell.text) in text
+        assert markdown_escape(row.cells[3].text) in markdown
     for fact in ("abc123", "Two Cores", "24 steps of 12 prompts", "500 problems", "168 of 168 trainings done"):
         assert fact in text
         assert fact in markdown
@@ -295,7 +305,9 @@ def test_kinds_seeds_lengths_and_overlap_are_those_given() -> None:
     results["overlap"]["share"][0][1] = 0.456
     comparison = found(results)
     chosen = tables.kinds_table(comparison)
-    assert dict(zip(chosen.heads, row_of(chosen, "learnalign@130"), strict=True)) | {"target": "30.5"} == {
+    assert dict(zip([column.title for column in chosen.columns], row_of(chosen, "learnalign@130"), strict=True)) | {
+        "target": "30.5"
+    } == {
         **{"Method": "learnalign@130", "Prompts": "130", "target": "30.5", "unlike": "60.0", "No signal": "3.5"},
         **dict.fromkeys(("too easy", "too hard", "long-winded", "near-duplicate"), "0.0"),
         **{"Wrong gold": "4.0", "Mean length, tokens": "41.2"},
@@ -304,9 +316,9 @@ def test_kinds_seeds_lengths_and_overlap_are_those_given() -> None:
     length, overlap = tables.length_table(comparison), tables.overlap_table(comparison)
     assert length is not None
     assert overlap is not None
-    assert [row[0].value for row in length.rows] == ["learnalign@130"]  # random gives no values
+    assert [row.cells[0].value for row in length.rows] == ["learnalign@130"]  # random gives no values
     assert row_of(length, "learnalign@130")[1:] == ["+0.12", "−0.20", "+0.05", "+0.40", "+0.41", "–"]  # noqa: RUF001
-    assert overlap.rows[0][2].value == "46"
+    assert overlap.rows[0].cells[2].value == "46"
 
 
 def test_half_full_table_waits_and_does_not_invent(tmp_path: Path) -> None:
@@ -457,7 +469,7 @@ def test_settings_are_shown_where_the_label_does_not_tell_them() -> None:
     for method in results["methods"][1:]:
         method["settings"] = {"warmup.steps": 0}
     table = tables.result_table(found(results))
-    assert [row[0].text for row in table.rows] == ["learnalign@130", "a warmup.steps = 0", "b+warmup.steps=0"]
+    assert [row.cells[0].text for row in table.rows] == ["learnalign@130", "a warmup.steps = 0", "b+warmup.steps=0"]
 
 
 def test_a_comparison_with_another_reference_says_so_everywhere() -> None:
@@ -467,14 +479,15 @@ def test_a_comparison_with_another_reference_says_so_everywhere() -> None:
     assert "against learnalign@50" in row_of(tables.result_table(comparison), "random@130")[4]
     whole = tables.comparison_table(comparison)
     assert whole is not None
-    assert [row[0].text for row in whole.rows] == ["random@130 against learnalign@50"]
+    assert [row.cells[0].text for row in whole.rows] == ["random@130 against learnalign@50"]
     assert comparison_lines(results)[-1].endswith("against learnalign@50")
-    assert "learnalign@50 beats random@130." in wording.judged(comparison, results["comparisons"][0])
+    assert "learnalign@50 beats random@130." in wording.judged(comparison, comparison.comparisons[0])
 
 
 def test_the_terminal_table_needs_no_matplotlib() -> None:
     program = (
-        "import sys; from lean_align.report import comparison_lines; comparison_lines({'methods': [{'label': 'a'}]})\n"
+        "import sys; from lean_align.report import Comparison, comparison_lines\n"
+        "comparison_lines(Comparison.from_json({'methods': [{'label': 'a'}]}))\n"
         "print(sorted({'matplotlib', 'jinja2', 'torch'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -71,8 +71,8 @@ def test_several_runs_are_told_apart_by_seed_or_folder(tmp_path: Path) -> None:
         (None, "has no summary.json"),
         ([], "not that of a run"),
         ({}, "on no benchmark"),
-        ({"benchmarks": [1]}, "benchmarks of summary.json has not n, decoding, models"),
-        ({"benchmarks": {"x": {"n": 3}}}, "x of summary.json has not n, decoding, models"),
+        ({"benchmarks": [1]}, "benchmarks of summary.json is of type list, expected an object"),
+        ({"benchmarks": {"x": {"n": 3}}}, "x of summary.json has n; expected decoding, models too"),
     ],
 )
 def test_folders_without_results_are_refused(summary: Any, message: str, tmp_path: Path) -> None:

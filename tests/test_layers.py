@@ -20,7 +20,7 @@ LAYERS = {
     0.0: ("types", "errors"),
     # know nothing but layer 0
     1.0: ("memory", "rng", "progress", "demo", "live_bytes", "choices", "contamination", "processors", "sandbox"),
-    1.1: ("advice", "disk", "statistics"),
+    1.1: ("advice", "disk", "statistics", "table", "json_records"),
     1.2: ("files",),  # what artifacts gives on: written whole, and read with advice
     1.5: ("artifacts", "recipe"),  # artifacts writes peaks of memory into manifests
     2.0: ("verify", "policy", "projection", "store"),

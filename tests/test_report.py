@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lean_align.errors import DataError, StageError
-from lean_align.report import ReportScores, formatting, wording, write_report
-from lean_align.report.methods import methods_from_summary
+from lean_align.report import ReportScores, Summary, formatting, wording, write_report
+from lean_align.report.results_table import methods_of
+from lean_align.report.summary import Contamination, Mean, Means, Rollouts, SelectionCounts, Stability
+from lean_align.types import PairedDifference
 from tests.test_results_table import SUMMARY as BENCHMARKS
 
 INLINE = {"span", "code", "strong", "a"}
@@ -58,9 +60,9 @@ SUMMARY: dict[str, Any] = {
     "total_wall_seconds": 120.5,
     "peak_rss_bytes": 1_200_000_000,
     "stages": {
-        "training": {"wall_seconds": 95.0, "peak_rss_bytes": 1_100_000_000, "peak_vram_bytes": None},
         "data": {"wall_seconds": 1.25, "peak_rss_bytes": 2**28, "peak_vram_bytes": None},
         "rollouts": {"wall_seconds": 4000.0, "peak_rss_bytes": 900_000_000, "peak_vram_bytes": None},
+        "training": {"wall_seconds": 95.0, "peak_rss_bytes": 1_100_000_000, "peak_vram_bytes": None},
     },
 }
 BENCHMARKED = (
@@ -88,6 +90,7 @@ BENCHMARKED = (
         },
     }
 )
+MEAN = Mean(0.5, (0.4, 0.6))
 SAMPLE = {
     "prompt": "What is 7 + 5?",
     "answer": "12",
@@ -191,13 +194,24 @@ def report(path: Path, summary: dict[str, Any] | None = None, **changed: Any) ->
         "samples": [SAMPLE],
         "training_log": [{"step": step, "reward": step / 20} for step in range(1, 11)],
     }
-    write_report(path, SUMMARY if summary is None else summary, **(arguments | changed))
+    found = Summary.from_json(SUMMARY if summary is None else summary)
+    write_report(path, found, **(arguments | changed))
     return path.read_text("utf-8")
 
 
 def bare_report(path: Path, summary: dict[str, Any], **changed: Any) -> str:
     """A report with nothing to plot but what the summary holds: fast."""
     return report(path, summary, **({"scores": None, "selected": [], "samples": [], "training_log": []} | changed))
+
+
+def contamination(tree: dict[str, Any]) -> Contamination:
+    found = Summary.from_json({"contamination": tree}).contamination
+    assert found is not None
+    return found
+
+
+def stability(tree: dict[str, Any]) -> Stability | None:
+    return Summary.from_json({"stability": tree}).stability
 
 
 def edited(**changes: Any) -> dict[str, Any]:
@@ -495,8 +509,8 @@ def test_import_is_light() -> None:
 
 def test_writing_never_imports_torch_or_pyplot(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from lean_align.report import write_report; path = pathlib.Path(sys.argv[1]); "
-        "write_report(path, {}, None, [], [], [{'step': 1, 'reward': 1.0}]); "
+        "import sys, pathlib; from lean_align.report import Summary, write_report; path = pathlib.Path(sys.argv[1]); "
+        "write_report(path, Summary(), None, [], [], [{'step': 1, 'reward': 1.0}]); "
         "print(sorted({'torch', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "a.html")]
@@ -600,20 +614,20 @@ def test_names_of_benchmarks_are_escaped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mean", "titles", "expected"),
     [
-        ({}, ["A"], "On A no mean"),
-        ({"trained": {"value": 0.5}}, ["A"], "On A the trained model solves 50.0 %; the base model was not evaluated."),
-        ({"base": {"value": 0.4}, "trained": {"value": 0.5}}, ["A", "B"], "not compared problem by problem."),
+        (Means(), ["A"], "On A no mean"),
+        (Means({"trained": MEAN}), ["A"], "On A the trained model solves 50.0 %; the base model was not evaluated."),
+        (Means({"base": MEAN, "trained": MEAN}), ["A", "B"], "not compared problem by problem."),
     ],
 )
-def test_headlines_of_incomplete_means(mean: dict[str, Any], titles: list[str], expected: str) -> None:
+def test_headlines_of_incomplete_means(mean: Means, titles: list[str], expected: str) -> None:
     assert expected in wording.benchmarks_headline(mean, titles)
 
 
 def test_many_truncated_or_unanswered_completions_are_warned_about() -> None:
     summary = copy.deepcopy(BENCHMARKED)
-    assert wording.benchmark_notes(methods_from_summary(summary)) == []
+    assert wording.benchmark_notes(methods_of(Summary.from_json(summary))) == []
     summary["benchmarks"]["amc2023"]["models"]["base"] |= {"n_truncated": 332, "n_unanswered": 166}
-    truncated, unanswered = wording.benchmark_notes(methods_from_summary(summary))
+    truncated, unanswered = wording.benchmark_notes(methods_of(Summary.from_json(summary)))
     assert "cut off at the token limit: AMC2023, base 50.0 %." in truncated
     assert "without an answer, which count as wrong: AMC2023, base 25.0 %." in unanswered
 
@@ -630,12 +644,12 @@ def test_many_truncated_or_unanswered_completions_are_warned_about() -> None:
 )
 def test_what_the_recipe_did_about_contamination_is_said(change: dict[str, Any], expected: str) -> None:
     found = BENCHMARKED["contamination"] | {"n_dropped": 17} | change
-    assert expected in " ".join(wording.contamination_sentences(found))
+    assert expected in " ".join(wording.contamination_sentences(contamination(found)))
 
 
 def test_benchmarks_that_the_prompts_were_not_compared_with_are_named() -> None:
     found = BENCHMARKED["contamination"] | {"unchecked": ["crux"]}
-    sentences = wording.contamination_sentences(found)
+    sentences = wording.contamination_sentences(contamination(found))
     assert sentences[-1] == "Not compared, since they came after the prompts were prepared: crux."
     assert "evaluated on" not in sentences[0]
     assert "were compared with every problem of amc2023" in sentences[0]
@@ -655,7 +669,7 @@ def test_benchmarks_that_the_prompts_were_not_compared_with_are_named() -> None:
     ],
 )
 def test_verdict_is_honest(interval: list[float], p_value: float, expected: str) -> None:
-    assert expected in str(wording.verdict({"difference": {"interval": interval, "p_value": p_value}}))
+    assert expected in str(wording.verdict(PairedDifference(0.0, (interval[0], interval[1]), 1, 1, p_value)))
 
 
 @pytest.mark.parametrize(
@@ -668,7 +682,7 @@ def test_verdict_is_honest(interval: list[float], p_value: float, expected: str)
     ],
 )
 def test_unusual_rollouts_are_explained(shares: dict[str, float], expected: list[str]) -> None:
-    notes = wording.rollout_notes(shares)
+    notes = wording.rollout_notes(Rollouts.from_json(shares))
     assert len(notes) == len(expected)
     assert all(words in note for words, note in zip(expected, notes, strict=True))
 
@@ -676,9 +690,9 @@ def test_unusual_rollouts_are_explained(shares: dict[str, float], expected: list
 def test_chosen_prompts_without_signal_are_named() -> None:
     assert (
         "26 of the 64 chosen prompts have learnability 0"
-        in wording.selection_notes({"n": 64, "n_without_signal": 26})[0]
+        in wording.selection_notes(SelectionCounts(n=64, n_without_signal=26))[0]
     )
-    assert wording.selection_notes({"n": 64, "n_without_signal": None}) == []
+    assert wording.selection_notes(SelectionCounts(n=64)) == []
 
 
 STABILITY: dict[str, Any] = {
@@ -689,7 +703,7 @@ STABILITY: dict[str, Any] = {
 
 
 def test_stability_is_two_sentences(tmp_path: Path) -> None:
-    first, second = wording.stability_notes(STABILITY)
+    first, second = wording.stability_notes(stability(STABILITY))
     assert "Drawn anew from the same pool 32 times, the best 1,000 prompts share 87.4 %" in first
     assert "at least 80.0 % in 95 % of the draws" in first
     assert "Another seed of the projection changes 12.3 % of them (rank correlation 0.96" in second
@@ -699,12 +713,14 @@ def test_stability_is_two_sentences(tmp_path: Path) -> None:
 
 
 def test_stability_says_nothing_about_what_was_not_measured(tmp_path: Path) -> None:
-    assert len(wording.stability_notes(STABILITY | {"second_seed": None})) == 1
+    assert len(wording.stability_notes(stability(STABILITY | {"second_seed": None}))) == 1
     assert (
         "rank correlation"
-        not in wording.stability_notes(STABILITY | {"second_seed": {"share_changed": 0.0, "spearman": None}})[1]
+        not in wording.stability_notes(
+            stability(STABILITY | {"second_seed": {"share_changed": 0.0, "spearman": None}})
+        )[1]
     )
-    assert wording.stability_notes({}) == []
+    assert wording.stability_notes(None) == []
     assert "Drawn anew" not in bare_report(tmp_path / "index.html", SUMMARY | {"stability": None})
 
 

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lean_align.errors import DataError
-from lean_align.report.latex import latex_escape
 from lean_align.report.paper import (
     ABLATION_FIGURES,
     DAPO_MATH_17K,
@@ -26,7 +25,9 @@ from lean_align.report.paper import (
     gsm8k_table,
     table_for,
 )
-from lean_align.report.results_table import ResultsTable, methods_from_summary, results_table
+from lean_align.report.results_table import MethodResults, methods_of, results_table
+from lean_align.report.summary import Summary
+from lean_align.table import Row, Table, latex_escape
 
 GREEDY = {"num_samples": 1, "temperature": 0.0, "top_p": 1.0, "max_new_tokens": 1024}
 SAMPLED = {"num_samples": 8, "temperature": 0.6, "top_p": 0.95, "max_new_tokens": 3072}
@@ -97,12 +98,20 @@ def edited(**changes: Any) -> dict[str, Any]:
     return {**copy.deepcopy(SUMMARY), **changes}
 
 
-def table_of(summary: dict[str, Any], paper: PaperTable | None = None, **given: Any) -> ResultsTable:
+def table_of(summary: dict[str, Any], paper: PaperTable | None = None, **given: Any) -> Table:
     return results_table(methods_from_summary(summary), paper, **given)
 
 
-def values(table: ResultsTable, label: str, kind: str = "method") -> list[str]:
-    return [cell.value for row in table.rows if row.kind == kind and row.label == label for cell in row.cells]
+def methods_from_summary(summary: dict[str, Any]) -> list[MethodResults]:
+    return methods_of(Summary.from_json(summary))
+
+
+def label_of(row: Row) -> str:
+    return row.cells[0].value
+
+
+def values(table: Table, label: str, kind: str = "") -> list[str]:
+    return [cell.value for row in table.of_kind(kind) if label_of(row) == label for cell in row.cells[1:]]
 
 
 # --- what the table holds -------------------------------------------------------------------------------------
@@ -138,11 +147,11 @@ def test_models_evaluated_without_a_run_are_rows_of_their_own() -> None:
 
 def test_cells_heads_and_notes() -> None:
     table = table_of(SUMMARY)
-    assert [column.title for column in table.columns] == ["GSM8K", "AMC2023", "Mean"]
-    assert table.columns[0].protocol == "n = 1,319; pass@1, greedy"
-    assert table.columns[1].protocol == "n = 83; avg@8, T 0.6, top_p 0.95"
+    assert [column.title for column in table.columns] == ["Method", "GSM8K", "AMC2023", "Mean"]
+    assert table.columns[1].under == "n = 1,319; pass@1, greedy"
+    assert table.columns[2].under == "n = 83; avg@8, T 0.6, top_p 0.95"
     assert values(table, "LearnAlign, 1,000 of 17,290 (ours)") == ["50.0", "25.0", "37.5"]
-    assert table.rows[0].cells[0].interval == "20.0, 30.0"
+    assert table.rows[0].cells[1].under == "[20.0, 30.0]"
     notes = " ".join(table.notes)
     for words in (
         "Model of the runs' rows: Tiny_7.",
@@ -173,7 +182,7 @@ def test_a_method_that_lacks_a_benchmark_has_a_dash_and_no_mean() -> None:
 
 def test_a_mean_over_other_columns_is_not_shown() -> None:
     """The summary's mean is over two benchmarks; a table of one has no mean, one of three not this one."""
-    assert [column.name for column in table_of(SUMMARY, benchmarks=["gsm8k"]).columns] == ["gsm8k"]
+    assert [column.name for column in table_of(SUMMARY, benchmarks=["gsm8k"]).columns[1:]] == ["gsm8k"]
     more = edited()
     more["benchmarks"]["crux"] = benchmark("CRUX", 800, GREEDY, 0.2, 0.2)
     table = results_table([*methods_from_summary(SUMMARY), *methods_from_summary(more)])
@@ -185,7 +194,7 @@ def test_a_mean_over_other_columns_is_not_shown() -> None:
 
 def test_columns_come_in_the_order_asked_for() -> None:
     table = table_of(SUMMARY, benchmarks=["amc2023", "gsm8k"])
-    assert [column.name for column in table.columns] == ["amc2023", "gsm8k", "mean"]
+    assert [column.name for column in table.columns[1:]] == ["amc2023", "gsm8k", "mean"]
     assert values(table, "base") == ["12.5", "25.0", "18.8"]
 
 
@@ -193,14 +202,14 @@ def test_the_same_base_is_shown_once_and_seeds_tell_runs_apart() -> None:
     other = edited(seed=1)
     other["benchmarks"]["gsm8k"]["models"]["trained"]["value"] = 0.51
     table = results_table([*methods_from_summary(SUMMARY), *methods_from_summary(other)])
-    labels = [row.label for row in table.rows if row.kind == "method"]
+    labels = [label_of(row) for row in table.of_kind("")]
     name = "LearnAlign, 1,000 of 17,290 (ours)"
     assert labels == ["base", f"{name}, seed 0", f"{name}, seed 1"]
 
 
 def test_different_models_are_named_in_their_rows() -> None:
     other = edited(model={"name": "org/Other"})
-    labels = [row.label for row in results_table(methods_from_summary(SUMMARY) + methods_from_summary(other)).rows]
+    labels = [label_of(row) for row in results_table(methods_from_summary(SUMMARY) + methods_from_summary(other)).rows]
     assert labels[:3] == ["base, Tiny_7", "LearnAlign, 1,000 of 17,290 (ours), Tiny_7", "base, Other"]
 
 
@@ -230,7 +239,7 @@ def test_nothing_to_show_is_an_error() -> None:
 def test_a_summary_without_a_field_is_refused_by_name() -> None:
     summary = edited()
     del summary["benchmarks"]["gsm8k"]["models"]["base"]["n_truncated"]
-    with pytest.raises(DataError, match=r"gsm8k of base has .* expected n_truncated too"):
+    with pytest.raises(DataError, match=r"base of gsm8k of summary.json has .* expected n_truncated too"):
         methods_from_summary(summary)
 
 
@@ -239,10 +248,10 @@ def test_a_summary_without_a_field_is_refused_by_name() -> None:
 
 def test_the_papers_rows_are_labelled_and_have_no_interval() -> None:
     table = table_of(SUMMARY, DAPO_MATH_17K)
-    rows = [row for row in table.rows if row.kind == "paper"]
-    assert [row.label for row in rows][::5] == ["base (Qwen2.5-7B)", "LearnAlign (Qwen2.5-7B)"]
-    assert all(cell.interval is None for row in rows for cell in row.cells)
-    assert rows[0].cells[0].value == "26.4"
+    rows = table.of_kind("paper")
+    assert [label_of(row) for row in rows][::5] == ["base (Qwen2.5-7B)", "LearnAlign (Qwen2.5-7B)"]
+    assert not any(cell.under for row in rows for cell in row.cells)
+    assert rows[0].cells[1].value == "26.4"
     assert "arXiv 2506.11480 v4" in table.markdown()
     assert "[" not in next(line for line in table.markdown().splitlines() if "*paper:*" in line)
 
@@ -281,8 +290,8 @@ def test_which_of_the_papers_tables_stands_beside_a_run() -> None:
 
 def test_a_paper_without_any_of_the_columns_adds_nothing() -> None:
     table = table_of(SUMMARY, PaperTable("m", "t", ("other",), (PaperRow("base", {"other": 1.0}),)))
-    assert {row.kind for row in table.rows} == {"method", "truncated"}
-    assert table.paper_heading is None
+    assert {row.kind for row in table.rows} == {"", "truncated"}
+    assert "paper" not in table.groups
 
 
 # --- Markdown and LaTeX ---------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def compare(
     """
     from lean_align.compare import compare as compare_methods
     from lean_align.recipe import load_recipe
-    from lean_align.report import comparison_lines
+    from lean_align.report import Comparison, comparison_lines
 
     loaded = load_recipe(recipe, overrides(settings))
     folder = run_dir or folder_named(f"compare-{loaded.name}", Path("runs"))
@@ -59,6 +59,7 @@ def compare(
     if as_json:
         show(found)
     else:
-        click.echo("\n".join([*comparison_lines(found), f"report: {folder / 'compare' / 'index.html'}"]))
+        lines = comparison_lines(Comparison.from_json(found))
+        click.echo("\n".join([*lines, f"report: {folder / 'compare' / 'index.html'}"]))
     if found["faults"] or found["n_done"] < found["n_cells"]:
         sys.exit(1)

@@ -56,7 +56,7 @@ def evaluate(
         show(counts)
         return
     from lean_align.evaluation import evaluate_model
-    from lean_align.report import evaluation_lines
+    from lean_align.report import Summary, evaluation_lines
 
     if markdown and as_json:
         raise click.UsageError("got --markdown and --json; expected one of them.")
@@ -66,7 +66,7 @@ def evaluate(
     if markdown:
         click.echo(found.table.markdown())
     else:
-        show_lines(found.summary, evaluation_lines(found.summary), as_json)
+        show_lines(found.summary, evaluation_lines(Summary.from_json(found.summary)), as_json)
 
 
 def _refuse_options(ctx: click.Context, run_dir: str) -> None:

@@ -22,6 +22,7 @@ from lean_align.cli.common import (
 )
 from lean_align.pipeline.stage import Stage
 from lean_align.stages import GRAPH
+from lean_align.table import Table
 
 
 @main.command()
@@ -40,7 +41,7 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
         lean-align run demo --set seed=1 --run-dir runs/demo-1
     """
     from lean_align.recipe import load_recipe
-    from lean_align.report import run_lines
+    from lean_align.report import Summary, run_lines
     from lean_align.stages import run as run_recipe
 
     loaded = load_recipe(recipe, overrides(settings))
@@ -49,7 +50,7 @@ def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after
     if "finished" in found:
         lines = [f"finished: {', '.join(found['finished'])}", f"run folder: {folder}"]
     else:
-        lines = [*run_lines(found), f"report: {folder / 'report' / 'index.html'}"]
+        lines = [*run_lines(Summary.from_json(found)), f"report: {folder / 'report' / 'index.html'}"]
     show_lines(found, lines, as_json)
 
 
@@ -99,10 +100,8 @@ def recipes(as_json: bool) -> None:
     found = {name: load_recipe(name).description for name in shipped_recipes()}
     paths = {name: str(path) for name, path in shipped_recipes().items()}
     tree = {name: {"description": description, "path": paths[name]} for name, description in found.items()}
-    width = max(map(len, found))
-    show_lines(
-        tree, (f"{name:<{width}}  {description.partition('. ')[0]}" for name, description in found.items()), as_json
-    )
+    rows = [(name, description.partition(". ")[0]) for name, description in found.items()]
+    show_lines(tree, Table.of_texts(("", ""), rows, words=(0, 1)).text(), as_json)
 
 
 class Rows(click.ParamType[Any]):

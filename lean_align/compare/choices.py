@@ -12,6 +12,7 @@ import numpy as np
 from lean_align.compare.cells import cell_folder
 from lean_align.compare.facts import CellFacts, PoolFacts, read_pool_facts
 from lean_align.compare.variants import Variant
+from lean_align.report.comparison import Correlation, Correlations, Lengths, Overlap, Scatter
 from lean_align.statistics import value_correlations
 
 BINS = 16
@@ -44,19 +45,19 @@ def choice_facts(done: Sequence[CellFacts], pools: Pools) -> dict[str, Any]:
     found["n_without_signal"] = float(
         np.mean([np.sum(pool.learnability[mask] <= 0) for mask, (_, pool) in zip(chosen, known)])
     )
-    found["lengths"] = {"edges": edges.tolist(), "counts": (counts / len(known)).tolist()}
+    found["lengths"] = Lengths(tuple(edges.tolist()), tuple((counts / len(known)).tolist()))
     found["mean_tokens"] = float(np.mean([values.mean() for values in lengths]))
     return found | _kinds(known) | {"correlations": _correlations(known)}
 
 
-def overlap_matrix(variants: Sequence[Variant], cells: Cells) -> dict[str, Any]:
+def overlap_matrix(variants: Sequence[Variant], cells: Cells) -> Overlap:
     """Mean over seeds of the share of the smaller choice that the other holds too."""
     there = [v for v in variants if any(own == v for own, _ in cells)]
-    share = [[_overlap(a, b, cells) for b in there] for a in there]
-    return {"labels": [v.label for v in there], "share": share}
+    share = tuple(tuple(_overlap(a, b, cells) for b in there) for a in there)
+    return Overlap(tuple(v.label for v in there), share)
 
 
-def scatter(reference: Variant, cells: Cells, pools: Pools) -> dict[str, Any] | None:
+def scatter(reference: Variant, cells: Cells, pools: Pools) -> Scatter | None:
     """Learnability and alignment of every prompt of one seed, and which the reference chose."""
     seeds = [seed for (variant, seed), cell in cells.items() if variant == reference and cell.pool in pools]
     if not seeds:
@@ -64,14 +65,14 @@ def scatter(reference: Variant, cells: Cells, pools: Pools) -> dict[str, Any] | 
     seed = min(seeds)
     pool, chosen = pools[cells[reference, seed].pool], set(cells[reference, seed].chosen)
     kinds = [pool.kinds.get(i, "") for i in pool.prompt_ids]
-    return {
-        "seed": seed,
-        "label": reference.label,
-        "learnability": pool.learnability.tolist(),
-        "alignment": pool.alignment.tolist(),
-        "chosen": [int(i in chosen) for i in pool.prompt_ids],
-        "kind": kinds if any(kinds) else None,
-    }
+    return Scatter(
+        seed=seed,
+        label=reference.label,
+        learnability=tuple(pool.learnability.tolist()),
+        alignment=tuple(pool.alignment.tolist()),
+        chosen=tuple(int(i in chosen) for i in pool.prompt_ids),
+        kind=tuple(kinds) if any(kinds) else None,
+    )
 
 
 def _overlap(a: Variant, b: Variant, cells: Cells) -> float | None:
@@ -90,7 +91,7 @@ def _kinds(known: Sequence[tuple[CellFacts, PoolFacts]]) -> dict[str, Any]:
     return {"kinds": {kind: counts[kind] / len(known) for kind in kinds}, "n_wrong_gold": wrong / len(known)}
 
 
-def _correlations(known: Sequence[tuple[CellFacts, PoolFacts]]) -> dict[str, Any] | None:
+def _correlations(known: Sequence[tuple[CellFacts, PoolFacts]]) -> Correlations | None:
     """Mean over seeds of the correlations of values with length and gradient norm, over prompts with a gradient.
 
     Over the whole pool most of it would be that prompts without signal have neither value nor gradient.
@@ -98,10 +99,10 @@ def _correlations(known: Sequence[tuple[CellFacts, PoolFacts]]) -> dict[str, Any
     ranked = [(cell, pool) for cell, pool in known if len(cell.values) > 1]
     if not ranked:
         return None
-    return {name: _mean_correlation(ranked, name) for name in ("n_tokens", "gradient_norm")}
+    return Correlations(*(_mean_correlation(ranked, name) for name in ("n_tokens", "gradient_norm")))
 
 
-def _mean_correlation(ranked: Sequence[tuple[CellFacts, PoolFacts]], name: str) -> dict[str, float | None]:
+def _mean_correlation(ranked: Sequence[tuple[CellFacts, PoolFacts]], name: str) -> Correlation:
     found: dict[str, list[float]] = {"spearman": [], "pearson": [], "partial": []}
     for cell, pool in ranked:
         values = np.array([cell.values.get(i, np.nan) for i in pool.prompt_ids])
@@ -110,4 +111,4 @@ def _mean_correlation(ranked: Sequence[tuple[CellFacts, PoolFacts]], name: str) 
         for key, numbers in found.items():
             number = getattr(one, key)
             numbers += [] if number is None else [number]
-    return {key: float(np.mean(numbers)) if numbers else None for key, numbers in found.items()}
+    return Correlation(**{key: float(np.mean(numbers)) if numbers else None for key, numbers in found.items()})

@@ -1,11 +1,10 @@
-"""The figures of a comparison, from the facts of its cells: one object, which the report and the table show."""
+"""The figures of a comparison, from the facts of its cells: one record, which the report and the table show."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 from lean_align.artifacts import read_json
 from lean_align.compare.audit import faults_by_seed, recipe_facts
 from lean_align.compare.cells import cell_folder
-from lean_align.compare.choices import Cells, choice_facts, overlap_matrix, pools_of, scatter
+from lean_align.compare.choices import Cells, Pools, choice_facts, overlap_matrix, pools_of, scatter
 from lean_align.compare.facts import CellFacts
 from lean_align.compare.variants import Variant, find_variant, read_variant
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe
-from lean_align.statistics import detectable_difference, holm, mean_over_seeds, seed_differences
+from lean_align.report.comparison import BaseResult, Comparison, Cost, Curve, Method, Pair
+from lean_align.statistics import SeedComparison, detectable_difference, holm, mean_over_seeds, seed_differences
 
 PRIMARY, SIZES, OTHERS = "primary", "other sizes", "others"
 LEVEL = 0.05
@@ -28,7 +28,7 @@ Found = Sequence[tuple[str, int, str]]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Design:
     """What is compared: variants in order, the one that others are compared with, seeds, the family of primary ones."""
 
     recipe: Recipe
@@ -38,7 +38,7 @@ class Comparison:
     primary: frozenset[Variant]
 
     @classmethod
-    def of(cls, recipe: Recipe, variants: Sequence[Variant], n_seeds: int) -> Comparison:
+    def of(cls, recipe: Recipe, variants: Sequence[Variant], n_seeds: int) -> Design:
         """The comparison that a recipe means; the reference joins the variants where it is not among them."""
         if n_seeds < 1:
             raise RecipeError(f"the number of seeds is {n_seeds}; expected at least 1.")
@@ -75,38 +75,37 @@ class Comparison:
 
 
 def comparison_results(
-    plan: Comparison, folder: Path, cells: Cells, faults: Found, flags: Found, known: dict[Any, Any]
-) -> dict[str, Any]:
-    """All that a comparison found so far, as `compare/results.json` holds it.
+    design: Design, folder: Path, cells: Cells, faults: Found, flags: Found, known: dict[Any, Any]
+) -> Comparison:
+    """All that a comparison found so far.
 
     `known` keeps bootstraps between calls: only those of methods with a new cell are drawn.
     """
     pools = pools_of(folder, cells)
     any_cell = next(iter(cells.values()), None)
-    tree = {
-        "recipe": plan.recipe.name,
-        "description": plan.recipe.description,
-        "reference": plan.reference.label,
-        "seeds": list(plan.seeds),
-        "n_problems": len(any_cell.rewards) if any_cell else None,
-        "benchmark": _benchmarks(any_cell),
+    return Comparison(
+        recipe=design.recipe.name,
+        description=design.recipe.description,
+        reference=design.reference.label,
+        seeds=design.seeds,
+        n_problems=len(any_cell.rewards) if any_cell else None,
+        benchmark=_benchmarks(any_cell),
         **_machine(folder, cells),
-        "n_cells": plan.n_cells,
-        "n_done": len(cells),
-        "training_steps": plan.recipe.training.steps,
-        "prompts_per_step": plan.recipe.training.prompts_per_step,
-        "base": _base(plan, cells),
-        "methods": [_method(plan, v, cells, pools, flags, known) for v in plan.variants],
-        "comparisons": _comparisons(plan, cells, known),
-        "overlap": overlap_matrix(plan.variants, cells),
-        "scatter": scatter(plan.reference, cells, pools),
-        "faults": [
+        n_cells=design.n_cells,
+        n_done=len(cells),
+        training_steps=design.recipe.training.steps,
+        prompts_per_step=design.recipe.training.prompts_per_step,
+        base=_base(design, cells),
+        methods=tuple(_method(design, v, cells, pools, flags, known) for v in design.variants),
+        comparisons=tuple(_comparisons(design, cells, known)),
+        overlap=overlap_matrix(design.variants, cells),
+        scatter=scatter(design.reference, cells, pools),
+        faults=tuple(
             f"{label}: {text}"
             for label in dict.fromkeys(label for label, _, _ in faults)
             for text in faults_by_seed([(seed, text) for own, seed, text in faults if own == label])
-        ],
-    }
-    return dict(json.loads(json.dumps(_without_nan(tree))))
+        ),
+    )
 
 
 def rewards_of(variant: Variant, seeds: Iterable[int], cells: Cells) -> dict[int, dict[str, float]]:
@@ -121,70 +120,76 @@ def as_matrix(rewards: Mapping[int, Mapping[str, float]]) -> NDArray[np.float64]
 
 
 def _method(
-    plan: Comparison, variant: Variant, cells: Cells, pools: Any, flags: Found, known: dict[Any, Any]
-) -> dict[str, Any]:
-    done = {seed: cells[variant, seed] for seed in plan.seeds if (variant, seed) in cells}
+    design: Design, variant: Variant, cells: Cells, pools: Pools, flags: Found, known: dict[Any, Any]
+) -> Method:
+    done = {seed: cells[variant, seed] for seed in design.seeds if (variant, seed) in cells}
     own = [(seed, text) for label, seed, text in flags if label == variant.label]
-    row: dict[str, Any] = {
-        "label": variant.label,
-        "method": variant.method,
-        "n": variant.n,
-        "settings": dict(variant.settings),
-        "n_seeds": len(done),
-        "flags": faults_by_seed(own),
-    }
+    row = Method(
+        variant.label, variant.method, variant.n, dict(variant.settings), len(done), tuple(faults_by_seed(own))
+    )
     if not done:
         return row
     if (variant, *done) not in known:
         rewards = as_matrix({seed: cell.rewards for seed, cell in done.items()})
-        known[variant, *done] = mean_over_seeds(rewards, plan.recipe.seed)
+        known[variant, *done] = mean_over_seeds(rewards, design.recipe.seed)
     mean = known[variant, *done]
-    row |= {"accuracy": mean.value, "interval": list(mean.interval)}
-    row["by_seed"] = {str(seed): _mean(cell.rewards.values()) for seed, cell in done.items()}
-    row["cost"] = {key: _mean(cell.cost[key] for cell in done.values()) for key in next(iter(done.values())).cost}
-    row["learning_curve"] = _curve([cell.curve for cell in done.values()])
-    return row | choice_facts(list(done.values()), pools)
+    return replace(
+        row,
+        accuracy=mean.value,
+        interval=mean.interval,
+        by_seed={str(seed): _mean(cell.rewards.values()) for seed, cell in done.items()},
+        cost=Cost(**{key: _mean(cell.cost[key] for cell in done.values()) for key in next(iter(done.values())).cost}),
+        learning_curve=_curve([cell.curve for cell in done.values()]),
+        **choice_facts(list(done.values()), pools),
+    )
 
 
-def _comparisons(plan: Comparison, cells: Cells, known: dict[Any, Any]) -> list[dict[str, Any]]:
-    found: dict[Variant, dict[str, Any]] = {}
-    for variant in plan.variants:
-        own, reference = (rewards_of(v, plan.seeds, cells) for v in (variant, plan.reference_of(variant)))
-        if variant != plan.reference and own.keys() & reference.keys():
+def _comparisons(design: Design, cells: Cells, known: dict[Any, Any]) -> list[Pair]:
+    found: dict[Variant, SeedComparison] = {}
+    for variant in design.variants:
+        own, reference = (rewards_of(v, design.seeds, cells) for v in (variant, design.reference_of(variant)))
+        if variant != design.reference and own.keys() & reference.keys():
             key = ("difference", variant, *own, "from", *reference)
             if key not in known:
-                known[key] = seed_differences(reference, own, plan.recipe.seed).as_json()
+                known[key] = seed_differences(reference, own, design.recipe.seed)
             found[variant] = known[key]
     rows = []
     for family in (PRIMARY, SIZES, OTHERS):
-        members = {v: c for v, c in found.items() if plan.family_of(v) == family}
-        corrected = holm({v.label: c["p_value"] for v, c in members.items()})
-        for variant, row in members.items():
-            names = {"label": variant.label, "reference": plan.reference_of(variant).label, "family": family}
-            more = {"p_holm": corrected[variant.label], "detectable": _detectable(plan, row, len(members), known)}
-            rows.append(names | row | more)
+        members = {v: c for v, c in found.items() if design.family_of(v) == family}
+        corrected = holm({v.label: c.p_value for v, c in members.items()})
+        rows += [
+            Pair(
+                variant.label,
+                design.reference_of(variant).label,
+                family,
+                **vars(row),
+                p_holm=corrected[variant.label],
+                detectable=_detectable(design, row, len(members), known),
+            )
+            for variant, row in members.items()
+        ]
     return rows
 
 
-def _detectable(plan: Comparison, row: Mapping[str, Any], n_members: int, known: dict[Any, Any]) -> float | None:
+def _detectable(design: Design, row: SeedComparison, n_members: int, known: dict[Any, Any]) -> float | None:
     """The difference that the test would find in 80 of 100 comparisons, at a level corrected for the whole family."""
-    n_seeds, spread = row["n_seeds"], row["seed_sd"]
+    n_seeds, spread = row.n_seeds, row.seed_sd
     if n_seeds < 2 or not spread:
         return None
     key = ("detectable", n_seeds, n_members)
     if key not in known:  # it is in proportion to the spread
-        known[key] = detectable_difference(n_seeds, 1.0, plan.recipe.seed, LEVEL / n_members)
+        known[key] = detectable_difference(n_seeds, 1.0, design.recipe.seed, LEVEL / n_members)
     return None if known[key] is None else float(known[key] * spread)
 
 
-def _base(plan: Comparison, cells: Cells) -> dict[str, Any] | None:
-    by_seed = {seed: cell.base_rewards for (variant, seed), cell in cells.items() if variant == plan.reference}
+def _base(design: Design, cells: Cells) -> BaseResult | None:
+    by_seed = {seed: cell.base_rewards for (variant, seed), cell in cells.items() if variant == design.reference}
     if not by_seed:
         return None
     rewards = as_matrix(by_seed)
     alike = bool((rewards == rewards[0]).all())  # greedy answers are; sampled ones have the seed's own noise
-    mean = mean_over_seeds(rewards[:1] if alike else rewards, plan.recipe.seed)
-    return {"accuracy": mean.value, "interval": list(mean.interval)}
+    mean = mean_over_seeds(rewards[:1] if alike else rewards, design.recipe.seed)
+    return BaseResult(mean.value, mean.interval)
 
 
 def _benchmarks(cell: CellFacts | None) -> str | None:
@@ -208,23 +213,14 @@ def _machine(folder: Path, cells: Cells) -> dict[str, Any]:
     }
 
 
-def _curve(curves: Sequence[Sequence[float]]) -> dict[str, list[float]]:
+def _curve(curves: Sequence[Sequence[float]]) -> Curve:
     """Mean, least and largest reward of each step over the seeds."""
     steps = min(len(curve) for curve in curves)
     rewards = np.array([curve[:steps] for curve in curves])
-    ends = {"reward": rewards.mean(axis=0), "low": rewards.min(axis=0), "high": rewards.max(axis=0)}
-    return {"step": list(range(1, steps + 1)), **{key: [round(float(x), 4) for x in ends[key]] for key in ends}}
+    ends = (rewards.mean(axis=0), rewards.min(axis=0), rewards.max(axis=0))
+    return Curve(tuple(range(1, steps + 1)), *(tuple(round(float(x), 4) for x in end) for end in ends))
 
 
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return math.fsum(found) / len(found)
-
-
-def _without_nan(value: Any) -> Any:
-    """The same with null for numbers that are none: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,14 +13,14 @@ from lean_align.compare.audit import cell_faults, cell_flags, pair_faults, probl
 from lean_align.compare.cells import cell_folder, in_one_line, is_done, run_cell
 from lean_align.compare.facts import CellFacts, read_cell
 from lean_align.compare.pace import Pace, outcome
-from lean_align.compare.results import Comparison, comparison_results
+from lean_align.compare.results import Design, comparison_results
 from lean_align.compare.variants import Variant, read_variants
 from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline.graph import COMPARISON
 from lean_align.pipeline.locks import lock
 from lean_align.progress import part_of_more, say
 from lean_align.recipe import Recipe, dump_recipe, load_recipe, recipe_tree
-from lean_align.report import comparison_lines, write_comparison
+from lean_align.report import Comparison, comparison_lines, write_comparison
 
 FOLDER = "compare"
 NOT_SHARED = ("name", "description", "compare", "seed", "threads")
@@ -65,7 +65,7 @@ def compare(
         When the folder is a run, holds a comparison under another recipe, or another process works there.
     """
     variants = read_variants(methods or recipe.compare.methods, sizes, recipe)
-    base = Comparison.of(recipe, variants, seeds)
+    base = Design.of(recipe, variants, seeds)
     if base.reference not in variants:
         say(f"compare: {base.reference.label} is trained too, as the reference (--set compare.reference=METHOD)")
     if (folder / "recipe.yaml").exists():
@@ -79,7 +79,7 @@ def compare(
                 if progress.take(variant, seed):
                     results = progress.publish(page=False)
                     if show is not None:
-                        show("\n".join(comparison_lines(results)))
+                        show("\n".join(comparison_lines(Comparison.from_json(results))))
             if seed != base.seeds[-1]:
                 progress.publish(page=True)
         return progress.publish(page=True)
@@ -106,7 +106,7 @@ def _keep_recipe(path: Path, recipe: Recipe) -> None:
 class _Progress:
     """Cells that are done and may count, and what was wrong with the others."""
 
-    plan: Comparison
+    plan: Design
     folder: Path
     cells: dict[tuple[Variant, int], CellFacts] = field(default_factory=dict)
     faults: list[tuple[str, int, str]] = field(default_factory=list)
@@ -149,9 +149,10 @@ class _Progress:
         """Write the results as far as they are there; the page too, which takes seconds, where it is asked for."""
         target = self.folder / FOLDER
         target.mkdir(exist_ok=True)
-        results = comparison_results(self.plan, self.folder, self.cells, self.faults, self.flags, self.known)
+        found = comparison_results(self.plan, self.folder, self.cells, self.faults, self.flags, self.known)
+        results = found.as_json()
         write_json(target / RESULTS, results)
-        write_comparison(target, results, page)
+        write_comparison(target, Comparison.from_json(results), page)
         return results
 
     def _against_reference(self, cell: Path, seed: int) -> list[str]:

@@ -37,7 +37,8 @@ from lean_align.pipeline.locks import lock
 from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.progress import say
 from lean_align.recipe import Recipe, recipe_of, recipe_tree
-from lean_align.report.results_table import ResultsTable
+from lean_align.report.summary import Summary
+from lean_align.table import Table
 from lean_align.types import Prompt
 
 STAGE = "evaluation"
@@ -50,7 +51,7 @@ class ModelEvaluation:
     """What `summary.json` of an evaluation holds, and its table."""
 
     summary: dict[str, Any]
-    table: ResultsTable
+    table: Table
 
 
 def evaluate_model(
@@ -117,7 +118,7 @@ def evaluate_model(
         manifest = _sampled(recipe, adapter, problems, sets, name, output)
         summary = _summary(recipe, adapter, sets, {**other, name: output / STAGE / name}, manifest)
         write_json(output / "summary.json", summary)
-        table = timed_table(summary, None)
+        table = timed_table(Summary.from_json(summary), None)
         write_table(table, output)
     say(f"evaluation: {output / 'results.md'}")
     return ModelEvaluation(summary, table)

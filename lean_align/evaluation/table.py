@@ -18,14 +18,15 @@ from lean_align.evaluation.problems import run_sets
 from lean_align.evaluation.scores import score_completions
 from lean_align.evaluation.solving import BASE, TRAINED
 from lean_align.pipeline.graph import refuse_comparison, stored_recipe
-from lean_align.report.methods import MethodResults, methods_from_summary
 from lean_align.report.paper import PaperTable, table_for
-from lean_align.report.results_table import ResultsTable, results_table
+from lean_align.report.results_table import MethodResults, methods_of, results_table
+from lean_align.report.summary import Summary
+from lean_align.table import Table
 
 
-def timed_table(summary: Mapping[str, Any], paper: PaperTable | None) -> ResultsTable:
-    """The table of one summary.json, with the seconds of each model on each benchmark among its notes."""
-    table = results_table(methods_from_summary(summary), paper)
+def timed_table(summary: Summary, paper: PaperTable | None) -> Table:
+    """The table of one summary, with the seconds of each model on each benchmark among its notes."""
+    table = results_table(methods_of(summary), paper)
     notes = [*table.notes, *_differences(summary)]
     for model, seconds in _seconds(summary).items():
         each = ", ".join(f"{title} {value:,.0f} s" for title, value in seconds.items())
@@ -33,13 +34,13 @@ def timed_table(summary: Mapping[str, Any], paper: PaperTable | None) -> Results
     return replace(table, notes=tuple(notes))
 
 
-def write_table(table: ResultsTable, folder: Path) -> None:
+def write_table(table: Table, folder: Path) -> None:
     """Write `results.md` and `results.tex`."""
     write_text(folder / "results.md", table.markdown())
     write_text(folder / "results.tex", table.latex())
 
 
-def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
+def joint_table(folders: Sequence[Path], paper: bool = True) -> Table:
     """The benchmarks of several runs and evaluations in one table, with the paper's figures or without.
 
     A run without benchmarks has its held-out set there.  Rows that only their folders tell apart are named by them.
@@ -49,7 +50,7 @@ def joint_table(folders: Sequence[Path], paper: bool = True) -> ResultsTable:
     DataError
         When a folder is no finished run or evaluation, or two were evaluated in different ways.
     """
-    rows = [(folder, method) for folder in folders for method in methods_from_summary(_finished(folder))]
+    rows = [(folder, method) for folder in folders for method in methods_of(Summary.from_json(_finished(folder)))]
     methods = [_told_apart(folder, method, rows) for folder, method in rows]
     benchmarks = list(dict.fromkeys(name for method in methods for name in method.scores))
     return results_table(methods, table_for(benchmarks, None) if paper else None)
@@ -110,27 +111,26 @@ def _told_apart(folder: Path, method: MethodResults, rows: Sequence[tuple[Path, 
     return replace(method, label=f"{method.label}, {folder.resolve().name}") if alike else method
 
 
-def _differences(summary: Mapping[str, Any]) -> Iterator[str]:
+def _differences(summary: Summary) -> Iterator[str]:
     """A line for each benchmark, and the mean, on which two models were compared."""
-    found = {tree["title"]: (list(tree["models"]), tree["difference"]) for tree in summary["benchmarks"].values()}
-    if len(found) > 1:
-        mean = summary["mean"]
-        found["Mean"] = [name for name in mean if name != "difference"], mean["difference"]
-    for title, (models, difference) in found.items():
+    found = [(summary.titles[name], list(tree.models), tree.difference) for name, tree in summary.benchmarks.items()]
+    if len(found) > 1 and summary.mean:
+        found.append(("Mean", list(summary.mean.models), summary.mean.difference))
+    for title, models, difference in found:
         if difference is not None:
-            low, high = (100 * end for end in difference["interval"])
+            low, high = (100 * end for end in difference.interval)
             yield (
-                f"{title}, {models[1]} minus {models[0]}: {100 * difference['difference']:+.1f} points "
-                f"[{low:.1f}, {high:.1f}], {difference['wins']} problems better and {difference['losses']} worse, "
-                f"p = {difference['p_value']:.3g} ({difference['test']})."
+                f"{title}, {models[1]} minus {models[0]}: {100 * difference.difference:+.1f} points "
+                f"[{low:.1f}, {high:.1f}], {difference.wins} problems better and {difference.losses} worse, "
+                f"p = {difference.p_value:.3g} ({difference.test})."
             )
 
 
-def _seconds(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _seconds(summary: Summary) -> dict[str, dict[str, float]]:
     """By model and title of the benchmark; models of other evaluations have none."""
     found: dict[str, dict[str, float]] = {}
-    for benchmark in summary["benchmarks"].values():
-        for model, score in benchmark["models"].items():
-            if "wall_seconds" in score:
-                found.setdefault(model, {})[benchmark["title"]] = score["wall_seconds"]
+    for name, benchmark in summary.benchmarks.items():
+        for model, score in benchmark.models.items():
+            if score is not None and score.wall_seconds is not None:
+                found.setdefault(model, {})[summary.titles[name]] = score.wall_seconds
     return found

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from lean_align.memory import human_bytes
 
@@ -39,7 +38,7 @@ def percent(share: float | None, missing: str = NOT_RUN) -> str:
     return f"{100 * share:.1f} %"
 
 
-def percent_interval(interval: tuple[float, float] | list[float] | None, missing: str = NOT_RUN) -> str:
+def percent_interval(interval: Sequence[float] | None, missing: str = NOT_RUN) -> str:
     """Two shares as `45.6 to 54.4 %`."""
     if interval is None:
         return missing
@@ -47,12 +46,49 @@ def percent_interval(interval: tuple[float, float] | list[float] | None, missing
     return f"{100 * low:.1f} to {100 * high:.1f} %"
 
 
-def points(difference: float) -> str:
+def points(difference: float | None, missing: str = MISSING) -> str:
     """A difference of shares in percentage points, signed, one decimal."""
+    if difference is None:
+        return missing
     rounded = round(100 * difference, 1)
     if rounded == 0:
         return "0.0"
     return f"{rounded:+.1f}".replace("-", _MINUS)
+
+
+def bounds(interval: Sequence[float | None] | None) -> tuple[float, float] | None:
+    """Both ends of an interval, or None where one is missing."""
+    if interval is None or len(interval) != 2:
+        return None
+    low, high = interval
+    return None if low is None or high is None else (float(low), float(high))
+
+
+def bare_share(value: float | None, missing: str = MISSING) -> str:
+    """A share as a percentage without its sign: `76.0`."""
+    return missing if value is None else f"{100 * value:.1f}"
+
+
+def bare_interval(interval: Sequence[float | None] | None) -> str:
+    """Two shares as `[74.1, 77.9]`; nothing where there is no interval."""
+    ends = bounds(interval)
+    return "" if ends is None else f"[{bare_share(ends[0])}, {bare_share(ends[1])}]"
+
+
+def difference_interval(interval: Sequence[float | None] | None, missing: str = "") -> str:
+    """Two differences as `[−3.1, +0.7]`."""
+    ends = bounds(interval)
+    return missing if ends is None else f"[{points(ends[0])}, {points(ends[1])}]"
+
+
+def coefficient(value: float | None, missing: str = MISSING) -> str:
+    """A correlation with two decimals, signed."""
+    return missing if value is None else f"{value:+.2f}".replace("-", _MINUS)
+
+
+def won_lost(won: int | None, lost: int | None, missing: str = MISSING) -> str:
+    """Wins and losses as `2 : 6`."""
+    return missing if won is None or lost is None else f"{won:,} : {lost:,}"
 
 
 def shorten(text: str, limit: int) -> str:
@@ -70,7 +106,14 @@ def signed(whole: int) -> str:
 
 def p_value(value: float) -> str:
     """`p = 0.012`, or `p < 0.001` where more digits would say nothing."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    return f"p {bare_p(value)}" if value < 0.001 else f"p = {bare_p(value)}"
+
+
+def bare_p(value: float | None, missing: str = MISSING) -> str:
+    """`0.012`, or `< 0.001`; `missing`, never 0, where there is none."""
+    if value is None:
+        return missing
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def duration(seconds: float | None, missing: str = NOT_RUN) -> str:
@@ -95,12 +138,6 @@ def memory(n_bytes: float | None, missing: str = MISSING) -> str:
     return human_bytes(round(n_bytes))
 
 
-def what_ran(stage: Mapping[str, Any]) -> str:
-    """What trained or sampled in a stage, with its version: `trl 1.14.2`, or nothing."""
-    found = stage.get("backend") or stage.get("engine") or {}
-    return " ".join(str(found[key]) for key in ("backend", "engine", "version") if key in found)
-
-
 FOR_PAGE: tuple[Callable[..., str], ...] = (
     count,
     duration,
@@ -112,6 +149,5 @@ FOR_PAGE: tuple[Callable[..., str], ...] = (
     points,
     shorten,
     signed,
-    what_ran,
 )
 """Functions that the template uses by name."""

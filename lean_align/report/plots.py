@@ -1,4 +1,4 @@
-"""Plots of accuracy, training reward, time and memory."""
+"""Plots of accuracy, benchmarks, training reward, time and memory."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from lean_align.report.formatting import count, duration, is_number, memory, percent, percent_interval, points
-from lean_align.report.svg import BASE, GRID, INK, MUTED, REST, TRAINED, Plot, make_plot
+from lean_align.report.summary import Accuracy, Benchmark, Score, StageCost
+from lean_align.report.svg import BASE, GRID, INK, MUTED, POINT_TICKS, REST, TRAINED, Plot, make_plot, name_rows
+from lean_align.types import PairedDifference, Proportion
 
 _ROW_UNITS = 24  # height of one bar with its gap
+_BENCHMARK_UNITS = 46
+_MODELS = (("base", BASE, -0.17), ("trained", TRAINED, 0.17))
 _PERCENT_TICKS = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
-_POINT_TICKS = FuncFormatter(lambda value, _: points(value).replace(".0", ""))
 
 
-def accuracy_plot(accuracy: Mapping[str, Any]) -> Plot | None:
+def accuracy_plot(accuracy: Accuracy) -> Plot | None:
     """Accuracy of base and trained with Wilson intervals, and their difference; None if nothing was evaluated."""
-    models = [(name, colour) for name, colour in (("base", BASE), ("trained", TRAINED)) if accuracy.get(name)]
+    both = (("base", accuracy.base, BASE), ("trained", accuracy.trained, TRAINED))
+    models = [(name, found, colour) for name, found, colour in both if found is not None]
     if not models:
         return None
-    difference = accuracy.get("difference")
+    difference = accuracy.difference
 
     def draw(figure: Figure, narrow: bool) -> None:
         if difference is None:
-            return _draw_accuracies(figure.subplots(), accuracy, models)
+            return _draw_accuracies(figure.subplots(), models)
         if narrow:
             upper, lower = figure.subplots(2, 1, height_ratios=[2, 1.2], gridspec_kw={"hspace": 0.12})
         else:
             upper, lower = figure.subplots(1, 2, width_ratios=[1.7, 1], gridspec_kw={"wspace": 0.12})
-        _draw_accuracies(upper, accuracy, models)
+        _draw_accuracies(upper, models)
         _draw_difference(lower, difference)
 
     facts = [
-        f"{name} {percent(accuracy[name]['accuracy'])}, interval {percent_interval(accuracy[name]['interval'])}"
-        for name, _ in models
+        f"{name} {percent(found.accuracy)}, interval {percent_interval(found.interval)}" for name, found, _ in models
     ]
     if difference is not None:
-        low, high = (points(bound) for bound in difference["interval"])
-        facts.append(f"difference {points(difference['difference'])} points, interval {low} to {high}")
+        low, high = (points(bound) for bound in difference.interval)
+        facts.append(f"difference {points(difference.difference)} points, interval {low} to {high}")
     caption = "Dots are the measured accuracies, lines their 95 % intervals (Wilson)."
     if difference is not None:
         caption += " The difference pairs the answers problem by problem; a line that crosses 0 settles nothing."
@@ -50,24 +53,22 @@ def accuracy_plot(accuracy: Mapping[str, Any]) -> Plot | None:
     return make_plot("accuracy", "Held-out accuracy", "; ".join(facts) + ".", caption, draw, heights)
 
 
-def _draw_accuracies(axes: Axes, accuracy: Mapping[str, Any], models: Sequence[tuple[str, str]]) -> None:
-    for row, (name, colour) in enumerate(models):
-        value, interval = accuracy[name]["accuracy"], accuracy[name]["interval"]
-        _draw_interval(axes, row, value, interval, colour, percent(value))
-    axes.set_yticks(range(len(models)), [name for name, _ in models])
-    _finish_rows(axes, len(models))
+def _draw_accuracies(axes: Axes, models: Sequence[tuple[str, Proportion, str]]) -> None:
+    for row, (_, found, colour) in enumerate(models):
+        _draw_interval(axes, row, found.accuracy, found.interval, colour, percent(found.accuracy))
+    _finish_rows(axes, [name for name, _, _ in models])
     axes.xaxis.set_major_formatter(_PERCENT_TICKS)
     axes.set_title("Accuracy", fontsize=12, color=MUTED, loc="left")
     axes.margins(x=0.15)
 
 
-def _draw_difference(axes: Axes, difference: Mapping[str, Any]) -> None:
-    value = difference["difference"]
+def _draw_difference(axes: Axes, difference: PairedDifference) -> None:
+    value = difference.difference
     axes.axvline(0, color=MUTED, linewidth=1.2, linestyle=(0, (3, 3)))
-    _draw_interval(axes, 0, value, difference["interval"], INK, points(value))
+    _draw_interval(axes, 0, value, difference.interval, INK, points(value))
+    _finish_rows(axes, [""])
     axes.set_yticks([])
-    _finish_rows(axes, 1)
-    axes.xaxis.set_major_formatter(_POINT_TICKS)
+    axes.xaxis.set_major_formatter(POINT_TICKS)
     axes.set_title("Trained \N{MINUS SIGN} base, points", fontsize=12, color=MUTED, loc="left")
     axes.margins(x=0.15)
 
@@ -78,13 +79,49 @@ def _draw_interval(axes: Axes, row: int, value: float, interval: Sequence[float]
     axes.annotate(label, (value, row), (0, 11), textcoords="offset points", ha="center", color=INK, fontsize=13)
 
 
-def _finish_rows(axes: Axes, n_rows: int) -> None:
-    """Rows read from the top; the space above the first holds its label."""
-    axes.set_ylim(n_rows - 0.5, -0.75)
+def _finish_rows(axes: Axes, names: Sequence[str]) -> None:
+    """The space above the first row holds its label."""
+    name_rows(axes, names, -0.75)
     axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+
+
+def benchmarks_plot(benchmarks: Mapping[str, Benchmark]) -> Plot | None:
+    """Dots and intervals of base and trained by benchmark; None where neither was evaluated."""
+    rows = [
+        (benchmark.title or name, [(model, benchmark.models.get(model)) for model, _, _ in _MODELS])
+        for name, benchmark in benchmarks.items()
+    ]
+    rows = [(title, scores) for title, scores in rows if any(score for _, score in scores)]
+    if not rows:
+        return None
+
+    def draw(figure: Figure, narrow: bool) -> None:
+        axes = figure.subplots()
+        for row, (_, scores) in enumerate(rows):
+            _draw_scores(axes, row, scores)
+        name_rows(axes, [title for title, _ in rows])
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(_PERCENT_TICKS)
+
+    facts = [
+        f"{title}, {model} {percent(score.value)}, interval {percent_interval(score.interval)}"
+        for title, scores in rows
+        for model, score in scores
+        if score
+    ]
+    caption = "Dots are the measured figures, lines their 95 % intervals: orange the base, blue the trained model."
+    height = 40 + _BENCHMARK_UNITS * len(rows)
+    return make_plot("benchmarks-plot", "Benchmarks", "; ".join(facts) + ".", caption, draw, (height, height))
+
+
+def _draw_scores(axes: Axes, row: int, scores: Sequence[tuple[str, Score | None]]) -> None:
+    for (_, colour, shift), (_, score) in zip(_MODELS, scores, strict=True):
+        if score:
+            axes.plot(
+                score.interval, [row + shift] * 2, color=colour, linewidth=3, solid_capstyle="round", clip_on=False
+            )
+            axes.plot([score.value], [row + shift], "o", color=colour, markersize=8, clip_on=False)
 
 
 def training_plot(training_log: Sequence[Mapping[str, Any]]) -> Plot | None:
@@ -118,25 +155,25 @@ def running_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     return means
 
 
-def stages_plot(stages: Mapping[str, Mapping[str, Any]]) -> Plot | None:
+def stages_plot(stages: Mapping[str, StageCost]) -> Plot | None:
     """Bars of wall time and of peak memory by stage; None if no stage has a time."""
-    ran = {name: stage for name, stage in stages.items() if is_number(stage.get("wall_seconds"))}
+    ran = {name: stage.wall_seconds for name, stage in stages.items() if is_number(stage.wall_seconds)}
     if not ran:
         return None
     panels = [("Wall time", "wall_seconds", duration), ("Peak memory (RSS)", "peak_rss_bytes", memory)]
-    if any(is_number(stage.get("peak_vram_bytes")) for stage in ran.values()):
+    if any(is_number(stages[name].peak_vram_bytes) for name in ran):
         panels.append(("Peak GPU memory", "peak_vram_bytes", memory))
 
     def draw(figure: Figure, narrow: bool) -> None:
         shape = (len(panels), 1) if narrow else (1, len(panels))
         grid = figure.subplots(*shape, sharey=not narrow, squeeze=False)
         for axes, (title, key, label) in zip(grid.flat, panels, strict=True):
-            values = [stage.get(key) for stage in ran.values()]
+            values = [getattr(stages[name], key) for name in ran]
             _draw_bars(axes, list(ran), values, [label(value) for value in values])
             axes.set_title(title, fontsize=12, color=MUTED, loc="left")
 
-    longest = max(ran, key=lambda name: ran[name]["wall_seconds"])
-    description = f"{len(ran)} stages; the longest is {longest} with {duration(ran[longest]['wall_seconds'])}."
+    longest = max(ran, key=lambda name: ran[name] or 0.0)
+    description = f"{len(ran)} stages; the longest is {longest} with {duration(ran[longest])}."
     rows_high = 40 + _ROW_UNITS * len(ran)
     caption = "Each panel has its own scale, from 0. A dash means not measured, or not planned."
     return make_plot(

@@ -9,94 +9,110 @@ Differs from the paper's tables in:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from lean_align.errors import DataError
-from lean_align.report.formatting import MISSING, count
-from lean_align.report.latex import latex_table
-from lean_align.report.methods import BenchmarkFacts, Decoding, MethodResults, methods_from_summary
+from lean_align.report.formatting import MISSING, bare_interval, bare_share, count
 from lean_align.report.paper import PaperTable
-from lean_align.report.table_notes import table_notes
-from lean_align.types import BenchmarkScore, MeanScore
+from lean_align.report.summary import Benchmark, Decoding, Mean, Score, SelectionCounts, Summary
+from lean_align.table import Cell, Column, Row, Table
 
-__all__ = ["MethodResults", "ResultsTable", "methods_from_summary", "results_table"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A figure as it is printed, and its interval where it has one: `31.3` and `22.4, 42.0`."""
-
-    value: str = ""
-    interval: str | None = None
+TRUNCATED, PAPER = "truncated", "paper"
+"""Kinds of rows; those of methods have none."""
+METHOD_NAMES = {"learnalign": "LearnAlign", "random": "random", "full": "all prompts"}
+"""Selection methods as the paper writes them."""
+_NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
-class Column:
-    """Head of a column: name of the benchmark, its title, and `n = 83; avg@8, T 0.6, top_p 0.95`."""
+class BenchmarkFacts:
+    """What a benchmark is, and how it was put to the models; the same for all methods of a table."""
 
-    name: str
     title: str
-    protocol: str
+    n: int
+    decoding: Decoding
+    source: str
+    prompt_source: str
+    licence: str
+
+    @classmethod
+    def of(cls, name: str, benchmark: Benchmark) -> BenchmarkFacts:
+        """Of a benchmark of summary.json."""
+        words = (getattr(benchmark, key) or _NOT_RECORDED for key in ("source", "prompt_source", "licence"))
+        return cls(benchmark.title or name, benchmark.n, benchmark.decoding, *words)
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row; `kind` is `method`, `truncated` or `paper`."""
-
-    kind: str
-    label: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class ResultsTable:
-    """A finished table.
+class MethodResults:
+    """A row of a results table.
 
     Attributes
     ----------
-    columns : tuple of Column
-        Benchmarks, and last the mean where there are several.
-    rows : tuple of Row
-        Methods, then their truncated completions, then the paper's rows.
-    notes : tuple of str
-        What the figures are and how they were made.
-    sources : mapping
-        Source, prompt and licence by name of the benchmark.
-    paper_heading : str or None
-        Whose the paper's rows are; None without such rows.
+    label : str
+        `base`, or what was selected: `LearnAlign, 1,000 of 17,290 (ours)`.
+    model : str
+        The model's name, without the folder or owner before it.
+    seed : int or None
+        The run's seed, where known.
+    scores, benchmarks : mapping
+        By name of the benchmark; a method may lack some.
+    mean : Mean or None
+        With the benchmarks that it is over.
     """
 
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...]
-    sources: Mapping[str, str]
-    paper_heading: str | None
+    label: str
+    model: str
+    seed: int | None
+    scores: Mapping[str, Score]
+    benchmarks: Mapping[str, BenchmarkFacts]
+    mean: Mean | None
 
-    def markdown(self) -> str:
-        """GitHub's Markdown: the table, its notes, and a footnote for each benchmark."""
-        heads = [
-            f"{_escape(column.title)}{self._footnote(column)}<br>{_escape(column.protocol)}" for column in self.columns
-        ]
-        lines = [_line(["Method", *heads]), _line(["---", *["---:"] * len(heads)])]
-        for row in self.rows:
-            kind = "" if row.kind == "method" else f"*{row.kind}:* "
-            lines.append(_line([kind + _escape(row.label), *(_markdown_cell(cell) for cell in row.cells)]))
-        lines += ["", *(f"- {_escape(note)}" for note in self.notes)]
-        lines += ["", *(f"[^{name}]: {_escape(text)}" for name, text in self.sources.items())]
-        return "\n".join(lines) + "\n"
 
-    def latex(self, caption: str = "Benchmarks.") -> str:
-        """A `table` environment for booktabs; notes and sources stand under it."""
-        return latex_table(self, caption)
+def methods_of(summary: Summary) -> list[MethodResults]:
+    """The methods of a run or an evaluation in the order of its summary: base, then trained."""
+    facts = {name: BenchmarkFacts.of(name, benchmark) for name, benchmark in summary.benchmarks.items()}
+    scores: dict[str, dict[str, Score]] = {}
+    for name, benchmark in summary.benchmarks.items():
+        for model, score in benchmark.models.items():
+            if score is not None:
+                scores.setdefault(model, {})[name] = score
+    return [
+        MethodResults(
+            label=_label(model, summary.selection),
+            model=_model_name(summary, model),
+            seed=summary.seed,
+            scores=own,
+            benchmarks={name: facts[name] for name in own},
+            mean=_mean(summary, model, own),
+        )
+        for model, own in scores.items()
+    ]
 
-    def _footnote(self, column: Column) -> str:
-        return f"[^{column.name}]" if column.name in self.sources else ""
+
+def _mean(summary: Summary, model: str, scores: Mapping[str, Score]) -> Mean | None:
+    mean = summary.mean.models.get(model) if summary.mean else None
+    return mean if mean is None or mean.benchmarks else replace(mean, benchmarks=tuple(scores))
+
+
+def _label(model: str, selection: SelectionCounts | None) -> str:
+    if model != "trained" or selection is None or not selection.method:
+        return model
+    method = METHOD_NAMES.get(selection.method, selection.method)
+    return f"{method}, {selection.n:,} of {selection.pool_size:,} (ours)"
+
+
+def _model_name(summary: Summary, model: str) -> str:
+    """The run's model; with `lean-align evaluate` each row is a model of its own."""
+    if model not in ("base", "trained"):
+        return model
+    name = str((summary.model and summary.model.name) or model)
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def results_table(
     methods: Sequence[MethodResults], paper: PaperTable | None = None, benchmarks: Sequence[str] | None = None
-) -> ResultsTable:
+) -> Table:
     """Lay out methods by benchmarks.
 
     Parameters
@@ -110,7 +126,9 @@ def results_table(
 
     Returns
     -------
-    ResultsTable
+    Table
+        Rows of methods, then (kind `truncated`) their truncated completions, then (`paper`) the paper's.  The notes
+        say what the figures are and how they were made; sources, prompts and licences are by name of the benchmark.
 
     Raises
     ------
@@ -127,12 +145,14 @@ def results_table(
     facts = {name: _common_facts(name, methods) for name in names}
     shown = _distinct(methods)
     beside = paper if paper is not None and set(paper.benchmarks) & set(names) else None
-    return ResultsTable(
+    headings = {PAPER: f"As printed in the paper: {beside.model}, {beside.citation}"} if beside else {}
+    return Table(
         columns=_columns(facts),
         rows=(*_method_rows(shown, names), *_truncated_rows(shown, names), *_paper_rows(beside, names)),
-        notes=tuple(table_notes(facts, shown, beside)),
+        caption="Benchmarks.",
+        groups={TRUNCATED: "Truncated completions", **headings},
+        notes=tuple(_notes(facts, shown, beside)),
         sources={name: _source(fact) for name, fact in facts.items()},
-        paper_heading=f"As printed in the paper: {beside.model}, {beside.citation}" if beside else None,
     )
 
 
@@ -169,10 +189,13 @@ def _distinct(methods: Sequence[MethodResults]) -> list[MethodResults]:
 
 
 def _columns(facts: Mapping[str, BenchmarkFacts]) -> tuple[Column, ...]:
-    columns = [Column(n, fact.title, f"n = {count(fact.n)}; {_protocol(fact.decoding)}") for n, fact in facts.items()]
+    columns = [
+        Column(fact.title, f"n = {count(fact.n)}; {_protocol(fact.decoding)}", name=name)
+        for name, fact in facts.items()
+    ]
     if len(facts) > 1:
-        columns.append(Column("mean", "Mean", f"of {len(facts)} benchmarks"))
-    return tuple(columns)
+        columns.append(Column("Mean", f"of {len(facts)} benchmarks", name="mean"))
+    return (Column("Method", words=True), *columns)
 
 
 def _protocol(decoding: Decoding) -> str:
@@ -180,27 +203,27 @@ def _protocol(decoding: Decoding) -> str:
     return f"{metric}, greedy" if decoding.greedy else f"{metric}, T {decoding.temperature:g}, top_p {decoding.top_p:g}"
 
 
-def _method_rows(methods: Sequence[MethodResults], names: Sequence[str]) -> Iterable[Row]:
+def _method_rows(methods: Sequence[MethodResults], names: Sequence[str]) -> Iterator[Row]:
     for method in methods:
-        cells = [_share(method.scores.get(name)) for name in names]
+        cells = [share_cell(method.scores.get(name)) for name in names]
         if len(names) > 1:
             whole = method.mean is not None and set(method.mean.benchmarks) == set(names)
-            cells.append(_share(method.mean if whole else None))
-        yield Row("method", method.label, tuple(cells))
+            cells.append(share_cell(method.mean if whole else None))
+        yield Row((Cell(method.label), *cells))
 
 
-def _truncated_rows(methods: Sequence[MethodResults], names: Sequence[str]) -> Iterable[Row]:
+def _truncated_rows(methods: Sequence[MethodResults], names: Sequence[str]) -> Iterator[Row]:
     for method in methods:
         scores = [method.scores.get(name) for name in names]
         cells = [Cell(_truncated(score) if score else MISSING) for score in scores]
-        yield Row("truncated", method.label, (*cells, *[Cell()] * (len(names) > 1)))
+        yield Row((Cell(method.label), *cells, *[Cell()] * (len(names) > 1)), TRUNCATED)
 
 
-def _truncated(score: BenchmarkScore) -> str:
+def _truncated(score: Score) -> str:
     return f"{count(score.n_truncated)} of {count(score.n * score.num_samples)}"
 
 
-def _paper_rows(paper: PaperTable | None, names: Sequence[str]) -> Iterable[Row]:
+def _paper_rows(paper: PaperTable | None, names: Sequence[str]) -> Iterator[Row]:
     if paper is None:
         return
     for row in paper.rows:
@@ -208,29 +231,78 @@ def _paper_rows(paper: PaperTable | None, names: Sequence[str]) -> Iterable[Row]
         if len(names) > 1:
             values.append(row.mean if set(names) == set(row.percent) else None)
         cells = (Cell(MISSING if value is None else f"{value:.1f}") for value in values)
-        yield Row("paper", f"{row.method} ({paper.model})", tuple(cells))
+        yield Row((Cell(f"{row.method} ({paper.model})"), *cells), PAPER)
 
 
-def _share(score: BenchmarkScore | MeanScore | None) -> Cell:
-    if score is None:
-        return Cell(MISSING)
-    low, high = score.interval
-    return Cell(f"{100 * score.value:.1f}", f"{100 * low:.1f}, {100 * high:.1f}")
+def share_cell(score: Score | Mean | None) -> Cell:
+    """A share in percent and its interval, `31.3` and `[22.4, 42.0]`; a dash where there is none."""
+    return Cell(MISSING) if score is None else Cell(bare_share(score.value), bare_interval(score.interval))
 
 
 def _source(fact: BenchmarkFacts) -> str:
     return f"{fact.title}. Source: {fact.source}. Prompt: {fact.prompt_source}. Licence: {fact.licence}."
 
 
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _notes(
+    facts: Mapping[str, BenchmarkFacts], methods: Sequence[MethodResults], paper: PaperTable | None
+) -> Iterator[str]:
+    """What the figures are, how completions were decoded, and whose rows the paper's are."""
+    models = dict.fromkeys(method.model for method in methods if method.model != method.label)
+    if models:
+        yield f"Model of the runs' rows: {', '.join(models)}."
+    yield f"Percent; in brackets 95 % intervals: {_intervals(facts, methods)}."
+    if len(facts) > 1:
+        yield (
+            f"Mean: unweighted, over {_words([fact.title for fact in facts.values()])}; its interval resamples the "
+            "problems of each. A method that lacks one of them has no mean."
+        )
+    yield f"Decoding: {'; '.join(_decodings(facts))}."
+    yield "Truncated: completions that the token limit cut off, of all. They are among the figures, as rewarded."
+    if paper is not None:
+        yield from _paper_notes(paper, set(facts) == set(paper.benchmarks))
 
 
-def _markdown_cell(cell: Cell) -> str:
-    return cell.value if cell.interval is None else f"{cell.value} [{cell.interval}]"
+def _intervals(facts: Mapping[str, BenchmarkFacts], methods: Sequence[MethodResults]) -> str:
+    """Benchmarks by kind of interval: `GSM8K: Wilson; AMC2023: bootstrap over problems`."""
+    by_kind: dict[str, dict[str, None]] = {}
+    for name, fact in facts.items():
+        for method in methods:
+            if name in method.scores:
+                by_kind.setdefault(method.scores[name].interval_kind, {})[fact.title] = None
+    return "; ".join(f"{_words(list(titles))}: {kind}" for kind, titles in by_kind.items())
 
 
-def _escape(text: str) -> str:
-    """Text that neither ends a cell or a line nor starts HTML, code or emphasis."""
-    flat = " ".join(text.split()).replace("\\", "\\\\")
-    return "".join(f"\\{letter}" if letter in "|`*_<>" else letter for letter in flat)
+def _decodings(facts: Mapping[str, BenchmarkFacts]) -> list[str]:
+    """Benchmarks by decoding: `AMC2023: k = 8, temperature 0.6, top_p 0.95, max_new_tokens 3,072`."""
+    titles: dict[Decoding, list[str]] = {}
+    for fact in facts.values():
+        titles.setdefault(fact.decoding, []).append(fact.title)
+    return [f"{_words(names)}: {_decoding_words(decoding)}" for decoding, names in titles.items()]
+
+
+def _decoding_words(decoding: Decoding) -> str:
+    """`k = 1, greedy (temperature 0, top_p 1), max_new_tokens 1,024`."""
+    how = f"temperature {decoding.temperature:g}, top_p {decoding.top_p:g}"
+    if decoding.greedy:
+        how = f"greedy ({how})"
+    return f"k = {decoding.num_samples}, {how}, max_new_tokens {count(decoding.max_new_tokens)}"
+
+
+def _paper_notes(paper: PaperTable, has_mean: bool) -> Iterator[str]:
+    yield (
+        f"Paper: {paper.citation}, {paper.model}, {paper.trained_on}; figures as printed there, without "
+        "intervals. The paper trains whole weights and decodes in its own way, so its rows are there to compare with "
+        "at a distance, and no difference from ours is tested."
+    )
+    for row in paper.rows if has_mean else ():
+        if row.recomputed_mean is not None:
+            yield (
+                f"The mean printed for {row.method} is {row.mean:.1f}; that of the five figures beside it is "
+                f"{row.recomputed_mean:.1f}."
+            )
+
+
+def _words(names: Sequence[str]) -> str:
+    """`A`, `A and B`, `A, B and C`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

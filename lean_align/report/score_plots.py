@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from lean_align.report.formatting import count, number
-from lean_align.report.records import ReportScores
+from lean_align.report.summary import ReportScores
 from lean_align.report.svg import INK, MUTED, REST, SELECTED, Plot, make_plot
 
 MAX_DOTS = 3000
@@ -22,7 +22,7 @@ _THOUSANDS = StrMethodFormatter("{x:,.0f}")
 def alignment_plot(scores: ReportScores) -> Plot:
     """Learnability against alignment, one dot a prompt, with the line of equal score at the cut."""
     x, half_width = spread_columns(scores.learnability)
-    chosen, others = (_thinned(np.flatnonzero(mask), scores.rank) for mask in (scores.selected, ~scores.selected))
+    chosen, others = (thinned(np.flatnonzero(mask), scores.rank) for mask in (scores.selected, ~scores.selected))
     cut = scores.cut_score
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -97,11 +97,12 @@ def spread_columns(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], fl
     return values + half_width * (2.0 * fractions - 1.0), half_width
 
 
-def _thinned(indices: NDArray[np.int64], rank: NDArray[np.int64]) -> NDArray[np.int64]:
+def thinned(indices: NDArray[np.int64], rank: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Evenly spaced ones, by rank where there are ranks, at most MAX_DOTS."""
     if len(indices) <= MAX_DOTS:
         return indices
-    by_rank = indices[np.argsort(rank[indices])]
-    return by_rank[np.linspace(0, len(by_rank) - 1, MAX_DOTS).round().astype(np.int64)]
+    ordered = indices if rank is None else indices[np.argsort(rank[indices])]
+    return ordered[np.linspace(0, len(ordered) - 1, MAX_DOTS).round().astype(np.int64)]
 
 
 def success_plot(scores: ReportScores, num_generations: int | None) -> Plot:
@@ -149,7 +150,7 @@ def rank_plot(scores: ReportScores) -> Plot:
         axes = figure.subplots()
         axes.plot(rank, score, color=REST, linewidth=2, label="not chosen")
         if cut is None:
-            drawn = _thinned(np.flatnonzero(chosen), rank)
+            drawn = thinned(np.flatnonzero(chosen), rank)
             axes.plot(rank[drawn], score[drawn], "o", color=SELECTED, markersize=4, mew=0, label="chosen")
         else:
             _draw_cut(axes, rank, score, n_selected, scores.n)

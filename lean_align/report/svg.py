@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from lean_align.report.formatting import points
 
 INK = "#010101"
 MUTED = "#020202"
@@ -57,6 +61,8 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _UNITS_PER_INCH = 72  # matplotlib's SVG unit
 _WIDE, _NARROW = 640, 370
 
+POINT_TICKS = FuncFormatter(lambda value, _: points(value).replace(".0", ""))
+
 Draw = Callable[[Figure, bool], None]
 """Draws on an empty figure; the flag says that it is the narrow one."""
 
@@ -91,6 +97,15 @@ def make_plot(
     wide = _inline_svg(f"{name}-wide", title, description, lambda figure: draw(figure, False), (_WIDE, heights[0]))
     narrow = _inline_svg(f"{name}-narrow", title, description, lambda figure: draw(figure, True), (_NARROW, heights[1]))
     return Plot(wide, narrow, caption)
+
+
+def name_rows(axes: Axes, names: Sequence[str], above: float = -0.5, below: float = 0.5, **font: Any) -> None:
+    """Rows that read from the top, each with its name at the left; `above` and `below` are the space around them."""
+    axes.set_yticks(range(len(names)), names, **font)
+    axes.set_ylim(len(names) - below, above)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
 def _inline_svg(name: str, title: str, description: str, draw: Callable[[Figure], None], size: tuple[int, int]) -> str:

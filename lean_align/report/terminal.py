@@ -1,140 +1,190 @@
-"""What a run or an evaluation found out, and what a run cost, in a few lines for a terminal."""
+"""What a run, an evaluation or a comparison found out, and what a run cost, in a few lines for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-from lean_align.report.formatting import MISSING, count, duration, memory, p_value, percent, points
-from lean_align.report.methods import METHOD_NAMES, methods_from_summary
-from lean_align.report.text_tables import aligned, printable
+from lean_align.report import comparison_wording
+from lean_align.report.comparison import Comparison, Method
+from lean_align.report.formatting import (
+    MISSING,
+    bare_interval,
+    bare_p,
+    bare_share,
+    count,
+    difference_interval,
+    duration,
+    memory,
+    p_value,
+    percent,
+    points,
+    won_lost,
+)
+from lean_align.report.results_table import METHOD_NAMES, methods_of, share_cell
+from lean_align.report.summary import Benchmark, Mean, Score, SelectionCounts, StageCost, Summary
 from lean_align.report.wording import benchmark_notes, rollout_notes
+from lean_align.table import Table, printable
+from lean_align.types import PairedDifference, Proportion
+
+_COMPARISON = ("method", "seeds", "acc. %", "interval", "diff.", "interval", "p", "Holm", "w:l", "")
 
 
-def run_lines(summary: Mapping[str, Any]) -> list[str]:
+def run_lines(summary: Summary) -> list[str]:
     """Give what a finished run found: accuracy before and after, and seconds, memory and tokens of each stage.
 
     Parameters
     ----------
-    summary : mapping
-        RUN/summary.json; parts that a run does not have may be missing or null.
+    summary : Summary
+        Parts that a run does not have may be missing.
 
     Returns
     -------
     list of str
         Two tables with a line before each, then what is unusual about the rollouts.
     """
-    selection = summary.get("selection") or {}
-    method = METHOD_NAMES.get(str(selection.get("method")), str(selection.get("method")))
-    of_pool = f"{count(selection.get('n'))} of {count(selection.get('pool_size'))} prompts"
-    stages = summary.get("stages") or {}
+    selection = summary.selection or SelectionCounts()
+    method = METHOD_NAMES.get(str(selection.method), str(selection.method))
+    of_pool = f"{count(selection.n)} of {count(selection.pool_size)} prompts"
+    heads = ("% right [95 %]", "problems", "base", "trained", "difference", "")
     return [
-        printable(f"{summary.get('recipe')}: {method} chose {of_pool}, seed {summary.get('seed')}"),
+        printable(f"{summary.recipe}: {method} chose {of_pool}, seed {summary.seed}"),
         "",
-        *aligned([("% right [95 %]", "problems", "base", "trained", "difference", ""), *_accuracy_rows(summary)]),
+        *Table.of_texts(heads, _accuracy_rows(summary)).text(),
         "",
-        *aligned([_heads(stages), *_stage_rows(summary, stages)]),
-        *(f"- {note}" for note in rollout_notes(summary.get("rollouts") or {})),
+        *_stage_table(summary).text(),
+        *(f"- {note}" for note in rollout_notes(summary.rollouts)),
     ]
 
 
-def evaluation_lines(summary: Mapping[str, Any]) -> list[str]:
+def evaluation_lines(summary: Summary) -> list[str]:
     """Give what an evaluation of a model found: a row a benchmark, and the comparison where there is another model.
 
     Parameters
     ----------
-    summary : mapping
-        summary.json of `lean-align evaluate MODEL`.
+    summary : Summary
+        Of `lean-align evaluate MODEL`.
 
     Returns
     -------
     list of str
         A table, then what is unusual about the completions.
     """
-    benchmarks = summary["benchmarks"]
-    models = list(dict.fromkeys(model for tree in benchmarks.values() for model in tree["models"]))
-    rows = [_evaluation_row(tree, models) for tree in benchmarks.values()]
-    if len(benchmarks) > 1 and summary.get("mean"):
-        mean = summary["mean"]
-        shares = (_share(mean.get(model), "value") for model in models)
-        rows.append(("Mean", "", "", *shares, "", *_change(mean.get("difference"))))
-    heads = ("% right [95 %]", "problems", "metric", *map(printable, models), "cut off", "difference", "")
-    compared = any(row[-2] != MISSING for row in rows)
-    table = [row if compared else row[:-2] for row in (heads, *rows)]
-    return [*aligned(table), *(f"- {printable(note)}" for note in benchmark_notes(methods_from_summary(summary)))]
+    models = list(dict.fromkeys(model for benchmark in summary.benchmarks.values() for model in benchmark.models))
+    rows = [_evaluation_row(summary.titles[name], tree, models) for name, tree in summary.benchmarks.items()]
+    if len(rows) > 1 and summary.mean:
+        shares = (_share(summary.mean.models.get(model)) for model in models)
+        rows.append(("Mean", "", "", *shares, "", *_change(summary.mean.difference)))
+    heads = ("% right [95 %]", "problems", "metric", *models, "cut off", "difference", "")
+    shown = len(heads) if any(row[-2] != MISSING for row in rows) else len(heads) - 2
+    table = Table.of_texts(heads[:shown], [row[:shown] for row in rows])
+    return [*table.text(), *(f"- {printable(note)}" for note in benchmark_notes(methods_of(summary)))]
 
 
-def _evaluation_row(tree: Mapping[str, Any], models: Sequence[str]) -> tuple[str, ...]:
-    found = [tree["models"].get(model) for model in models]
-    cut = ", ".join(percent(s["n_truncated"] / (s["n"] * s["num_samples"])) if s else MISSING for s in found)
-    metric = next(score["metric"] for score in found if score)
-    shares = (_share(score, "value") for score in found)
-    return printable(tree["title"]), count(tree["n"]), metric, *shares, cut, *_change(tree.get("difference"))
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """Give the table of a comparison, aligned, in the order of the methods.
+
+    Parameters
+    ----------
+    comparison : Comparison
+        Any part may be missing.
+
+    Returns
+    -------
+    list of str
+        Faults first, then what is done, the table, and the flags.  At most 100 columns wide where no label is longer
+        than 26 characters; a longer one is shown whole.
+    """
+    rows = [_method_row(comparison, method) for method in comparison.methods]
+    return [
+        *(f"FAULT: {printable(fault)}" for fault in comparison.faults),
+        f"{printable(comparison.recipe or 'comparison')}: {comparison_wording.progress(comparison)}",
+        *(Table.of_texts(_COMPARISON, rows).text() if rows else []),
+        *(f"FLAG: {printable(warning)}" for warning in comparison_wording.warnings(comparison)),
+    ]
 
 
-def _accuracy_rows(summary: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _evaluation_row(title: str, benchmark: Benchmark, models: Sequence[str]) -> tuple[str, ...]:
+    found = [benchmark.models.get(model) for model in models]
+    cut = ", ".join(percent(s.n_truncated / (s.n * s.num_samples)) if s else MISSING for s in found)
+    metric = next(score.metric for score in found if score)
+    return title, count(benchmark.n), metric, *map(_share, found), cut, *_change(benchmark.difference)
+
+
+def _accuracy_rows(summary: Summary) -> Iterator[tuple[str, ...]]:
     """The held-out set, each benchmark, and the mean of several."""
-    if summary.get("accuracy"):
-        tree = summary["accuracy"]
-        n = (tree.get("base") or tree.get("trained") or {}).get("n")
-        yield _accuracy_row(str(summary.get("benchmark")), n, tree, tree.get("difference"), "accuracy")
-    benchmarks = summary.get("benchmarks") or {}
-    for name, tree in benchmarks.items():
-        yield _accuracy_row(str(tree.get("title", name)), tree.get("n"), tree["models"], tree.get("difference"))
-    if len(benchmarks) > 1 and summary.get("mean"):
-        yield _accuracy_row("Mean", None, summary["mean"], summary["mean"].get("difference"))
+    if summary.accuracy:
+        base, trained = summary.accuracy.base, summary.accuracy.trained
+        either = base or trained
+        n = count(either.n if either else None, "")
+        shares = (_proportion(base), _proportion(trained))
+        yield str(summary.benchmark), n, *shares, *_change(summary.accuracy.difference)
+    for name, benchmark in summary.benchmarks.items():
+        n = count(benchmark.n, "")
+        yield summary.titles[name], n, *_both(benchmark.models), *_change(benchmark.difference)
+    if len(summary.benchmarks) > 1 and summary.mean:
+        yield "Mean", "", *_both(summary.mean.models), *_change(summary.mean.difference)
 
 
-def _accuracy_row(
-    title: str, n: int | None, models: Mapping[str, Any], difference: Mapping[str, Any] | None, key: str = "value"
-) -> tuple[str, ...]:
-    shares = (_share(models.get(model), key) for model in ("base", "trained"))
-    return printable(title), count(n, ""), *shares, *_change(difference)
+def _both(models: Mapping[str, Score | None] | Mapping[str, Mean | None]) -> tuple[str, str]:
+    return _share(models.get("base")), _share(models.get("trained"))
 
 
-def _change(difference: Mapping[str, Any] | None) -> tuple[str, str]:
+def _share(score: Score | Mean | None) -> str:
+    return share_cell(score).text
+
+
+def _proportion(proportion: Proportion | None) -> str:
+    return f"{bare_share(proportion.accuracy)} {bare_interval(proportion.interval)}" if proportion else MISSING
+
+
+def _change(change: PairedDifference | None) -> tuple[str, str]:
     """A difference in points with its interval, and its p-value."""
-    if not difference:
+    if change is None:
         return MISSING, ""
-    low, high = difference["interval"]
-    change = f"{points(difference['difference'])} [{points(low)}, {points(high)}]"
-    return change, p_value(difference["p_value"])
+    return f"{points(change.difference)} {difference_interval(change.interval)}", p_value(change.p_value)
 
 
-def _share(score: Mapping[str, Any] | None, key: str) -> str:
-    if not score:
-        return MISSING
-    low, high = score["interval"]
-    return f"{100 * score[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _heads(stages: Mapping[str, Any]) -> tuple[str, ...]:
-    return "stage", "wall time", "peak memory", *(("GPU memory",) if _on_card(stages) else ()), "tokens sampled"
-
-
-def _stage_rows(summary: Mapping[str, Any], stages: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    for name, cost in [*stages.items(), ("all", _total(summary, stages))]:
-        card = (memory(cost.get("peak_vram_bytes")),) if _on_card(stages) else ()
-        yield (
+def _stage_table(summary: Summary) -> Table:
+    """Time, memory and tokens of each stage, and of all."""
+    costs = list(summary.stages.values())
+    vram = [cost.peak_vram_bytes for cost in costs if cost.peak_vram_bytes is not None]
+    tokens = [cost.generated_tokens for cost in costs if cost.generated_tokens is not None]
+    total = StageCost(
+        summary.total_wall_seconds,
+        summary.peak_rss_bytes,
+        max(vram, default=None),
+        generated_tokens=sum(tokens) or None,
+    )
+    heads = ("stage", "wall time", "peak memory", *(("GPU memory",) if vram else ()), "tokens sampled")
+    rows = [
+        (
             name,
-            duration(cost.get("wall_seconds")),
-            memory(cost.get("peak_rss_bytes")),
-            *card,
-            count(cost.get("generated_tokens"), ""),
+            duration(cost.wall_seconds),
+            memory(cost.peak_rss_bytes),
+            *((memory(cost.peak_vram_bytes),) if vram else ()),
+            count(cost.generated_tokens, ""),
         )
+        for name, cost in (*summary.stages.items(), ("all", total))
+    ]
+    return Table.of_texts(heads, rows)
 
 
-def _total(summary: Mapping[str, Any], stages: Mapping[str, Any]) -> dict[str, Any]:
-    def known(key: str) -> list[float]:
-        return [cost[key] for cost in stages.values() if cost.get(key) is not None]
-
-    return {
-        "wall_seconds": summary.get("total_wall_seconds"),
-        "peak_rss_bytes": summary.get("peak_rss_bytes"),
-        "peak_vram_bytes": max(known("peak_vram_bytes"), default=None),
-        "generated_tokens": sum(known("generated_tokens")) or None,
-    }
-
-
-def _on_card(stages: Mapping[str, Any]) -> bool:
-    return any(cost.get("peak_vram_bytes") is not None for cost in stages.values())
+def _method_row(found: Comparison, method: Method) -> tuple[str, ...]:
+    start = (
+        method.label,
+        f"{method.n_done}/{len(found.seeds)}",
+        bare_share(method.accuracy, found.gap(method.label)),
+        bare_interval(method.interval) or found.gap(method.label),
+    )
+    if method.label == found.reference:
+        return (*start, "ref.", "", "", "", "", "")
+    row, gap = found.pair(method.label), found.gap(method.label, found.reference_of(method.label))
+    return (
+        *start,
+        points(row.difference, gap),
+        difference_interval(row.interval, gap),
+        bare_p(row.p_value, gap).replace(" ", ""),
+        bare_p(row.p_holm, gap).replace(" ", ""),
+        won_lost(row.seed_wins, row.seed_losses, gap).replace(" ", ""),
+        found.against(method.label),
+    )

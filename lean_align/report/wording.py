@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from lean_align.report.formatting import count, p_value, percent, points
-from lean_align.report.methods import MethodResults
-from lean_align.types import BenchmarkScore
+from lean_align.report.results_table import MethodResults
+from lean_align.report.summary import Accuracy, Contamination, Means, Rollouts, SelectionCounts, Stability
+from lean_align.types import BenchmarkScore, PairedDifference, Proportion
 
 FEW_LEARNABLE = 0.2
 """Below this share of learnable prompts the report explains what that means."""
@@ -16,56 +16,49 @@ MANY_UNREADABLE = 0.1
 _SIGNIFICANT = 0.05
 
 
-def headline(accuracy: Mapping[str, Any]) -> str:
-    """The result of the run in one sentence.
-
-    Parameters
-    ----------
-    accuracy : mapping
-        `accuracy` of summary.json; `base`, `trained` and `difference` may each be absent or None.
-    """
-    base, trained, difference = (accuracy.get(key) for key in ("base", "trained", "difference"))
+def headline(accuracy: Accuracy) -> str:
+    """The result of the run in one sentence; `base`, `trained` and `difference` may each be None."""
+    base, trained = accuracy.base, accuracy.trained
     if trained is None:
         if base is None:
             return "No model was evaluated in this run."
         return f"The base model solves {_of_problems(base)}; the trained model was not evaluated."
     if base is None:
         return f"The trained model solves {_of_problems(trained)}; the base model was not evaluated."
-    start = f"The trained model solves {_of_problems(trained)}, the base {percent(base['accuracy'])}"
-    return _compared(start, difference, "McNemar")
+    start = f"The trained model solves {_of_problems(trained)}, the base {percent(base.accuracy)}"
+    return _compared(start, accuracy.difference, "McNemar")
 
 
-def benchmarks_headline(mean: Mapping[str, Any], titles: Sequence[str]) -> str:
+def benchmarks_headline(mean: Means, titles: Sequence[str]) -> str:
     """The result over benchmarks in one sentence, for a run without a held-out set.
 
     Parameters
     ----------
-    mean : mapping
-        `mean` of summary.json; `base`, `trained` and `difference` may each be absent or None.
+    mean : Means
+        `base`, `trained` and the difference may each be missing.
     titles : sequence of str
         Titles of the benchmarks, at least one.
     """
-    base, trained, difference = (mean.get(key) for key in ("base", "trained", "difference"))
+    base, trained = mean.models.get("base"), mean.models.get("trained")
     where = f"On {titles[0]}" if len(titles) == 1 else f"On average over {count(len(titles))} benchmarks"
     if trained is None:
         if base is None:
             return f"{where} no mean of base and trained model was taken; the tables hold what was evaluated."
-        return f"{where} the base model solves {percent(base['value'])}; the trained model was not evaluated."
+        return f"{where} the base model solves {percent(base.value)}; the trained model was not evaluated."
     if base is None:
-        return f"{where} the trained model solves {percent(trained['value'])}; the base model was not evaluated."
-    start = f"{where} the trained model solves {percent(trained['value'])}, the base {percent(base['value'])}"
-    test = f"{(difference or {}).get('test', 'sign flips')}:"
-    return _compared(start, difference, test)
+        return f"{where} the trained model solves {percent(trained.value)}; the base model was not evaluated."
+    start = f"{where} the trained model solves {percent(trained.value)}, the base {percent(base.value)}"
+    return _compared(start, mean.difference, f"{mean.difference.test}:" if mean.difference else "")
 
 
-def _compared(start: str, difference: Mapping[str, Any] | None, test: str) -> str:
+def _compared(start: str, difference: PairedDifference | None, test: str) -> str:
     """How a headline that has named both models ends."""
     if difference is None:
         return f"{start}; the two were not compared problem by problem."
-    low, high = difference["interval"]
+    low, high = difference.interval
     return (
-        f"{start}: {points(difference['difference'])} points, 95 % interval {points(low)} to {points(high)}, "
-        f"{test} {p_value(difference['p_value'])}."
+        f"{start}: {points(difference.difference)} points, 95 % interval {points(low)} to {points(high)}, "
+        f"{test} {p_value(difference.p_value)}."
     )
 
 
@@ -98,15 +91,14 @@ def _many(methods: Sequence[MethodResults], of: Callable[[BenchmarkScore], int])
     return "; ".join(found)
 
 
-def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:
+def contamination_sentences(contamination: Contamination) -> list[str]:
     """What was looked for in the training prompts, and what the recipe did about it."""
-    n_train, dropped = count(contamination.get("n_train")), contamination.get("n_dropped") or 0
-    found = list((contamination.get("benchmarks") or {}).values())
-    later, names = contamination.get("unchecked") or [], ", ".join(contamination.get("benchmarks") or {})
+    n_train, dropped = count(contamination.n_train), contamination.n_dropped or 0
+    later, names = contamination.unchecked, ", ".join(contamination.benchmarks)
     compared = f"every problem of {names}" if later else "every problem that this run was evaluated on"
     matched = f"a problem of {names}" if later else "a problem that this run was evaluated on"
     unchecked = [f"Not compared, since they came after the prompts were prepared: {', '.join(later)}."] if later else []
-    if not any(row.get("train_prompts") for row in found):
+    if not any(matches.train_prompts for matches in contamination.benchmarks.values()):
         return [f"None of the {n_train} training prompts matches {matched}.", *unchecked]
     did = {
         "keep": "The recipe keeps the matches (data.contamination: keep), so the model may have trained on problems "
@@ -116,7 +108,7 @@ def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:
         "drop_exact": f"The recipe leaves out exact matches (data.contamination: drop_exact): {count(dropped)} "
         "training prompts, before anything was selected. Near matches stay.",
     }
-    mode = str(contamination.get("mode"))
+    mode = str(contamination.mode)
     return [
         f"The {n_train} training prompts were compared with {compared}.",
         did.get(mode, f"The recipe says data.contamination: {mode}; {count(dropped)} training prompts were left out."),
@@ -124,24 +116,15 @@ def contamination_sentences(contamination: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of_problems(proportion: Mapping[str, Any]) -> str:
-    return f"{percent(proportion['accuracy'])} of {count(proportion['n'])} held-out problems"
+def _of_problems(proportion: Proportion) -> str:
+    return f"{percent(proportion.accuracy)} of {count(proportion.n)} held-out problems"
 
 
-def verdict(accuracy: Mapping[str, Any], test: str = "exact") -> str | None:
-    """What the paired difference does and does not show; None without one.
-
-    Parameters
-    ----------
-    accuracy : mapping
-        `accuracy` or `mean` of summary.json, of which only `difference` is read.
-    test : str
-        What kind of test the p-value is of.
-    """
-    difference = accuracy.get("difference")
+def verdict(difference: PairedDifference | None, test: str = "exact") -> str | None:
+    """What a paired difference does and does not show, with a p-value of that kind of test; None without one."""
     if difference is None:
         return None
-    low, high = difference["interval"]
+    low, high = difference.interval
     if low <= 0 <= high:
         return (
             "The interval includes 0: this run does not show that training changed the accuracy. "
@@ -149,16 +132,18 @@ def verdict(accuracy: Mapping[str, Any], test: str = "exact") -> str | None:
         )
     direction = "above 0: training helped" if low > 0 else "below 0: training made the model worse"
     sentence = f"The interval lies {direction} on these problems. Another seed may give another difference."
-    if difference["p_value"] >= _SIGNIFICANT:
+    if difference.p_value >= _SIGNIFICANT:
         sentence += f" The {test} test is less sure than the interval, so read the difference with caution."
     return sentence
 
 
-def selection_notes(selection: Mapping[str, Any]) -> list[str]:
+def selection_notes(selection: SelectionCounts | None) -> list[str]:
     """Warnings about the chosen set, most important first, and that it was chosen anew during the training."""
-    notes, without_signal, rounds = [], selection.get("n_without_signal"), selection.get("rounds") or 1
-    if without_signal:
-        n, whole = count(without_signal), count(selection.get("n"))
+    if selection is None:
+        return []
+    notes, rounds = [], selection.rounds or 1
+    if selection.n_without_signal:
+        n, whole = count(selection.n_without_signal), count(selection.n)
         notes.append(
             f"{n} of the {whole} chosen prompts have learnability 0: their gradient is zero and they teach nothing."
         )
@@ -170,38 +155,35 @@ def selection_notes(selection: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def stability_notes(stability: Mapping[str, Any]) -> list[str]:
-    """How many of the chosen prompts would be others, with other prompts in the pool and with another projection.
-
-    Parameters
-    ----------
-    stability : mapping
-        `stability` of summary.json; empty where the run does not score.
-    """
-    notes = []
-    bootstrap, second = stability.get("bootstrap"), stability.get("second_seed")
+def stability_notes(stability: Stability | None) -> list[str]:
+    """How many of the chosen prompts would be others, with other prompts in the pool and with another projection."""
+    if stability is None:
+        return []
+    notes, bootstrap, second = [], stability.bootstrap, stability.second_seed
     if bootstrap:
         notes.append(
-            f"Drawn anew from the same pool {count(bootstrap['replicates'])} times, the best "
-            f"{count(stability['n'])} prompts share {percent(bootstrap['mean_overlap'])} with the best of the whole "
-            f"pool on average, and at least {percent(bootstrap['low_overlap'])} in 95 % of the draws."
+            f"Drawn anew from the same pool {count(bootstrap.replicates)} times, the best "
+            f"{count(stability.n)} prompts share {percent(bootstrap.mean_overlap)} with the best of the whole "
+            f"pool on average, and at least {percent(bootstrap.low_overlap)} in 95 % of the draws."
         )
     if second:
-        sentence = f"Another seed of the projection changes {percent(second['share_changed'])} of them"
-        if second["spearman"] is not None:
-            sentence += f" (rank correlation {second['spearman']:.2f} over the learnable prompts)"
+        sentence = f"Another seed of the projection changes {percent(second.share_changed)} of them"
+        if second.spearman is not None:
+            sentence += f" (rank correlation {second.spearman:.2f} over the learnable prompts)"
         notes.append(f"{sentence}; a larger gradients.proj_dim lowers that.")
     return notes
 
 
-def rollout_notes(rollouts: Mapping[str, Any]) -> list[str]:
+def rollout_notes(rollouts: Rollouts | None) -> list[str]:
     """What unusual shares of the rollouts mean and what to change."""
+    if rollouts is None:
+        return []
     notes = []
-    if _below(rollouts.get("share_learnable"), FEW_LEARNABLE):
+    if rollouts.share_learnable is not None and rollouts.share_learnable < FEW_LEARNABLE:
         notes.append(_few_learnable(rollouts))
-    if _above(rollouts.get("share_truncated"), MANY_UNREADABLE):
+    if (rollouts.share_truncated or 0.0) > MANY_UNREADABLE:
         notes.append("Many completions hit the token limit before they ended. A higher limit may turn some right.")
-    if _above(rollouts.get("share_unparsable"), MANY_UNREADABLE):
+    if (rollouts.share_unparsable or 0.0) > MANY_UNREADABLE:
         notes.append(
             "Many completions hold no answer that the verifier can read. They count as wrong; a longer warm-up or a "
             "clearer instruction on the form of the answer usually helps."
@@ -209,20 +191,12 @@ def rollout_notes(rollouts: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _few_learnable(rollouts: Mapping[str, Any]) -> str:
-    wrong, right = (rollouts.get(key) or 0.0 for key in ("share_all_wrong", "share_all_right"))
+def _few_learnable(rollouts: Rollouts) -> str:
+    wrong, right = rollouts.share_all_wrong or 0.0, rollouts.share_all_right or 0.0
     start = (
-        f"Only {percent(rollouts['share_learnable'])} of the prompts are learnable. All others got completions with "
+        f"Only {percent(rollouts.share_learnable)} of the prompts are learnable. All others got completions with "
         "one and the same reward, which gives no gradient, so the choice is made among few prompts. "
     )
     if wrong >= right:
         return start + "Most of the others are too hard: easier prompts, a stronger model or a longer warm-up help."
     return start + "Most of the others are too easy: harder prompts help."
-
-
-def _below(value: float | None, bound: float) -> bool:
-    return value is not None and value < bound
-
-
-def _above(value: float | None, bound: float) -> bool:
-    return value is not None and value > bound

@@ -1,7 +1,8 @@
-"""The run's results in one object, and the report made from it."""
+"""The run's results in one record, and the report made from it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,19 @@ from lean_align.evaluation.figures import add_seconds
 from lean_align.evaluation.problems import ProblemSet, run_sets
 from lean_align.evaluation.solving import BASE, PROBLEMS, SECONDS, TRAINED
 from lean_align.evaluation.table import timed_table, write_table
+from lean_align.json_records import from_json
 from lean_align.recipe import Recipe
-from lean_align.report import ReportScores, write_report
+from lean_align.report import ReportScores, Summary, write_report
 from lean_align.report.paper import table_for
+from lean_align.report.summary import (
+    Contamination,
+    Matches,
+    Model,
+    Rollouts,
+    SelectionCounts,
+    Stability,
+    StageCost,
+)
 from lean_align.scoring.tables import read_scores, read_table
 from lean_align.stages.planning import planned_peaks
 
@@ -28,7 +39,7 @@ PAIRS = 200
 def write_results(recipe: Recipe, run_dir: Path, report_dir: Path, stages: list[str]) -> dict[str, Any]:
     """Write `RUN/summary.json` and the report; return what the report's manifest counts."""
     summary = summarise(recipe, run_dir, stages)
-    write_json(run_dir / "summary.json", summary)
+    write_json(run_dir / "summary.json", summary.as_json())
     selected = read_jsonl(run_dir / "selection" / "selected.jsonl")
     log = run_dir / "training" / "log.jsonl"
     write_report(
@@ -39,13 +50,13 @@ def write_results(recipe: Recipe, run_dir: Path, report_dir: Path, stages: list[
         _samples(recipe, run_dir),
         read_jsonl(log) if log.exists() else [],
     )
-    if summary["benchmarks"]:
-        paper = table_for(list(summary["benchmarks"]), summary["selection"]["n"])
+    if summary.benchmarks:
+        paper = table_for(summary.benchmarks, summary.selection.n if summary.selection else None)
         write_table(timed_table(summary, paper), report_dir)
     return {"n_selected": len(selected)}
 
 
-def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any]:
+def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> Summary:
     """All that a run found out and what it cost."""
     environment = read_json(run_dir / "run.json")
     manifests = {name: read_manifest(run_dir / name) for name in stages}
@@ -54,33 +65,32 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> dict[str, Any
         check_seal(run_dir / name, manifest)
     evaluation = read_json(run_dir / "evaluation" / "summary.json")
     add_seconds(evaluation["benchmarks"], found["evaluation"]["counts"][SECONDS])
-    dropped = found["data"]["counts"]["dropped_by_reason"]
-    cost, planned = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes"), planned_peaks(run_dir)
-    return {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "git_commit": environment["git_commit"],
-        "device": environment["device"],
-        "model": {k: getattr(recipe.model, k) for k in ("name", "quantization", "dtype")},
-        **evaluation,
-        "contamination": _contamination(recipe, run_dir, dropped.get("contaminated", 0)),
-        "rollouts": found["rollouts"]["counts"] if "rollouts" in found else None,
-        "selection": found["selection"]["counts"] | {"rounds": recipe.selection.rounds},
-        "stability": found["scores"]["counts"]["stability"] if "scores" in found else None,
-        "dropped_rows": found["data"]["counts"]["n_dropped"],
-        "dropped_by_reason": dropped,
-        "total_wall_seconds": round(sum(m["wall_seconds"] for m in found.values()), 1),
-        "peak_rss_bytes": max(m["peak_rss_bytes"] for m in found.values()),
-        "stages": {
-            name: {key: m[key] for key in cost} | planned.get(name, {}) | _what_ran(m) for name, m in found.items()
-        },
-    }
+    counts, planned = {name: manifest["counts"] for name, manifest in found.items()}, planned_peaks(run_dir)
+    data, chosen = counts["data"], counts["selection"] | {"rounds": recipe.selection.rounds}
+    return replace(
+        Summary.from_json(evaluation),
+        recipe=recipe.name,
+        seed=recipe.seed,
+        git_commit=environment["git_commit"],
+        device=environment["device"],
+        model=Model(recipe.model.name, recipe.model.quantization, recipe.model.dtype),
+        contamination=_contamination(recipe, run_dir, data["dropped_by_reason"].get("contaminated", 0)),
+        rollouts=Rollouts.from_json(counts["rollouts"]) if "rollouts" in counts else None,
+        selection=SelectionCounts.from_json(chosen),
+        stability=from_json(Stability, counts["scores"]["stability"], "scores") if "scores" in counts else None,
+        dropped_rows=data["n_dropped"],
+        dropped_by_reason=data["dropped_by_reason"],
+        total_wall_seconds=round(sum(manifest["wall_seconds"] for manifest in found.values()), 1),
+        peak_rss_bytes=max(manifest["peak_rss_bytes"] for manifest in found.values()),
+        stages={name: _cost(manifest, planned.get(name, {})) for name, manifest in found.items()},
+    )
 
 
-def _what_ran(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The backend that trained, or the engine that sampled, of a stage that did, and the tokens that it sampled."""
-    keys = ("backend", "engine", "generated_tokens")
-    return {key: manifest["counts"][key] for key in keys if key in manifest["counts"]}
+def _cost(manifest: dict[str, Any], planned: dict[str, Any]) -> StageCost:
+    """What a stage took, its planned peak, and what trained or sampled in it with the tokens that it sampled."""
+    measured = {key: manifest[key] for key in ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")}
+    ran = {key: manifest["counts"].get(key) for key in ("backend", "engine", "generated_tokens")}
+    return StageCost(**{**measured, **planned, **ran})
 
 
 def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:
@@ -95,24 +105,24 @@ def _report_scores(run_dir: Path, chosen: set[str]) -> ReportScores | None:
     )
 
 
-def _contamination(recipe: Recipe, run_dir: Path, n_dropped: int) -> dict[str, Any] | None:
+def _contamination(recipe: Recipe, run_dir: Path, n_dropped: int) -> Contamination | None:
     """What training prompts share with held-out problems: counts and the first pairs; None where not looked for."""
     path = run_dir / "data" / CONTAMINATION
     if not path.exists():
         return None
     found = read_json(path)
-    keys = {"n_problems": "n_problems", "exact": "n_exact", "near": "n_near", "train_prompts": "n_prompts"}
-    return {
-        "mode": recipe.data.contamination,
-        "n_train": found["n_prompts"],
-        "benchmarks": {
-            name: {key: counts[own] for key, own in keys.items()} for name, counts in found["benchmarks"].items()
+    return Contamination(
+        mode=recipe.data.contamination,
+        n_train=found["n_prompts"],
+        benchmarks={
+            name: Matches(own["n_problems"], own["n_exact"], own["n_near"], own["n_prompts"])
+            for name, own in found["benchmarks"].items()
         },
-        "pairs": found["pairs"][:PAIRS],
-        "n_pairs": len(found["pairs"]),
-        "n_dropped": n_dropped,
-        "unchecked": [name for name in recipe.evaluation.benchmarks if name not in found["benchmarks"]],
-    }
+        pairs=tuple(found["pairs"][:PAIRS]),
+        n_pairs=len(found["pairs"]),
+        n_dropped=n_dropped,
+        unchecked=tuple(name for name in recipe.evaluation.benchmarks if name not in found["benchmarks"]),
+    )
 
 
 def _solved(recipe: Recipe, run_dir: Path) -> list[ProblemSet]:

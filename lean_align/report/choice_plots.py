@@ -14,23 +14,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lean_align.report.comparison.plots import cut
-from lean_align.report.comparison.records import Comparison, Tree
+from lean_align.report.comparison import Comparison, Lengths, Method, Overlap, Scatter
+from lean_align.report.comparison_plots import cut
 from lean_align.report.formatting import count
-from lean_align.report.score_plots import spread_columns
+from lean_align.report.score_plots import spread_columns, thinned
 from lean_align.report.svg import INK, MUTED, REST, SELECTED, TRAINED, Plot, make_plot
 
-MAX_DOTS = 3000
-"""Dots drawn of the chosen and of the others; the caption says when a sample stands for more."""
 _MAX_NUMBERED = 26
 _STRONGEST = 0.6  # a fuller colour would hide the number on it
 
 
 def overlap_plot(found: Comparison) -> Plot | None:
     """Heat map of the share of prompts that two choices have in common."""
-    overlap = found.tree.get("overlap") or {}
-    labels = [str(label) for label in overlap.get("labels") or []]
-    share = np.array(overlap.get("share") or [], dtype=np.float64)
+    overlap = found.overlap or Overlap()
+    labels, share = list(overlap.labels), np.array(overlap.share, dtype=np.float64)
     if not labels or share.shape != (len(labels), len(labels)):
         return None
 
@@ -100,8 +97,8 @@ class _Dots:
 
 def scatter_plot(found: Comparison) -> Plot | None:
     """Learnability against alignment with the chosen prompts marked, one panel a kind of prompt."""
-    tree = found.tree.get("scatter") or {}
-    dots = _dots(tree)
+    given = found.scatter or Scatter()
+    dots = _dots(given)
     if dots is None:
         return None
     x, half_width = spread_columns(dots.learnability)
@@ -122,15 +119,15 @@ def scatter_plot(found: Comparison) -> Plot | None:
     rows = [ceil(len(dots.kinds) / columns) for columns in (3, 2)]
     heights = (340, 320) if dots.kind is None else (80 + 150 * rows[0], 80 + 140 * rows[1])
     facts = [f"{kind or 'all prompts'}: {_chosen_of(dots, kind)} chosen" for kind in dots.kinds]
-    title = f"Learnability against alignment, {tree.get('label') or found.reference}"
+    title = f"Learnability against alignment, {given.label or found.reference}"
     return make_plot(
-        "scatter", title, "; ".join(facts) + ".", _scatter_caption(tree, dots, half_width, drawn), draw, heights
+        "scatter", title, "; ".join(facts) + ".", _scatter_caption(given.seed, dots, half_width, drawn), draw, heights
     )
 
 
-def _dots(tree: Tree) -> _Dots | None:
-    columns = [np.array(tree.get(key) or [], dtype=np.float64) for key in ("learnability", "alignment", "chosen")]
-    kind = tree.get("kind")
+def _dots(given: Scatter) -> _Dots | None:
+    columns = [np.array(column, dtype=np.float64) for column in (given.learnability, given.alignment, given.chosen)]
+    kind = given.kind
     if len({len(column) for column in columns}) != 1 or (kind and len(kind) != len(columns[0])):
         return None
     known = np.isfinite(columns).all(axis=0)
@@ -143,10 +140,8 @@ def _dots(tree: Tree) -> _Dots | None:
 
 def _drawn(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Evenly spaced ones of `mask`, at most MAX_DOTS."""
-    indices, drawn = np.flatnonzero(mask), np.zeros_like(mask)
-    if len(indices) > MAX_DOTS:
-        indices = indices[np.linspace(0, len(indices) - 1, MAX_DOTS).round().astype(np.int64)]
-    drawn[indices] = True
+    drawn = np.zeros_like(mask)
+    drawn[thinned(np.flatnonzero(mask))] = True
     return drawn
 
 
@@ -169,8 +164,7 @@ def _draw_dots(axes: Axes, x: NDArray[np.float64], dots: _Dots, mask: NDArray[np
     axes.grid()
 
 
-def _scatter_caption(tree: Tree, dots: _Dots, half_width: float, drawn: NDArray[np.bool_]) -> str:
-    seed = tree.get("seed")
+def _scatter_caption(seed: int | None, dots: _Dots, half_width: float, drawn: NDArray[np.bool_]) -> str:
     parts = [f"One dot a prompt{'' if seed is None else f', seed {seed}'}. Green: chosen."]
     if dots.kind is not None:
         parts.append("One panel a kind of prompt, with how many of it are chosen.")
@@ -183,7 +177,7 @@ def _scatter_caption(tree: Tree, dots: _Dots, half_width: float, drawn: NDArray[
 
 def length_plot(found: Comparison) -> Plot | None:
     """Histograms of response length of each choice, with the reference's as a line in every panel."""
-    histograms = {each["label"]: shares for each in found.methods if (shares := _histogram(each)) is not None}
+    histograms = {each.label: shares for each in found.methods if (shares := _histogram(each)) is not None}
     if not histograms:
         return None
     reference = histograms.get(found.reference)
@@ -202,9 +196,7 @@ def length_plot(found: Comparison) -> Plot | None:
         figure.supxlabel("mean tokens of a prompt's completions", fontsize=11, color=MUTED)
 
     rows = [ceil(len(histograms) / columns) for columns in (4, 2)]
-    means = [
-        f"{each['label']} {each['mean_tokens']:.1f}" for each in found.methods if each.get("mean_tokens") is not None
-    ]
+    means = [f"{each.label} {each.mean_tokens:.1f}" for each in found.methods if each.mean_tokens is not None]
     caption = (
         "Share of a choice by response length, over all seeds; all panels have the same scales. Blue line: the choice "
         f"of {found.reference}."
@@ -214,10 +206,10 @@ def length_plot(found: Comparison) -> Plot | None:
     return make_plot("lengths", "Response length of each choice", facts, caption, draw, heights)
 
 
-def _histogram(method: Tree) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def _histogram(method: Method) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Edges (n + 1,) and shares (n,) that add up to 1; None without a count."""
-    tree = method.get("lengths") or {}
-    edges, counts = (np.array(tree.get(key) or [], dtype=np.float64) for key in ("edges", "counts"))
+    found = method.lengths or Lengths()
+    edges, counts = (np.array(column, dtype=np.float64) for column in (found.edges, found.counts))
     if len(edges) != len(counts) + 1 or not np.isfinite(edges).all() or not np.nansum(counts) > 0:
         return None
     counts = np.nan_to_num(counts)

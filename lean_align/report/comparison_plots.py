@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from lean_align.report.comparison.cells import difference, difference_interval, share, share_interval
-from lean_align.report.comparison.records import Comparison, Tree, bounds
-from lean_align.report.comparison.wording import LEVEL
-from lean_align.report.formatting import points
-from lean_align.report.svg import BASE, INK, MUTED, REST, SELECTED, TRAINED, Plot, make_plot
+from lean_align.report.comparison import Comparison, Curve, Method, Pair
+from lean_align.report.comparison_wording import LEVEL
+from lean_align.report.formatting import bare_interval, bare_share, bounds, difference_interval, points
+from lean_align.report.svg import BASE, INK, MUTED, POINT_TICKS, REST, SELECTED, TRAINED, Plot, make_plot, name_rows
 
 LABEL_LIMIT = 30
 """Characters of a method's label in a plot; the tables hold the whole of it."""
 _STYLES = ((TRAINED, "o", "-"), (BASE, "s", "--"), (SELECTED, "^", "-."), (INK, "D", ":"), (MUTED, "v", "--"))
 _ROW_UNITS = 22
-_POINT_TICKS = FuncFormatter(lambda value, _: points(value).replace(".0", ""))
 _PERCENT_TICKS = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
@@ -30,27 +29,21 @@ def cut(label: str, limit: int = LABEL_LIMIT) -> str:
 
 def difference_plot(found: Comparison) -> Plot | None:
     """Difference of each method to the reference with its interval; None before there is one."""
-    rows = [row for row in found.paired.values() if row.get("difference") is not None]
+    rows = [(row, row.difference) for row in found.pairs.values() if row.difference is not None]
     if not rows:
         return None
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=TRAINED, linewidth=1.4)
-        for position, row in enumerate(rows):
-            _draw_difference(axes, position, row)
-        axes.set_yticks(range(len(rows)), [cut(str(row["label"])) for row in rows], fontsize=11)
-        axes.set_ylim(len(rows) - 0.4, -0.6)
+        for position, (row, value) in enumerate(rows):
+            _draw_difference(axes, position, row, value)
+        name_rows(axes, [cut(str(row.label)) for row, _ in rows], -0.6, 0.4, fontsize=11)
         axes.set_xlabel(f"method \N{MINUS SIGN} {cut(found.reference)}, points", fontsize=11)
         axes.xaxis.set_major_locator(MaxNLocator(4 if narrow else 7, steps=[1, 2, 5, 10]))
-        axes.xaxis.set_major_formatter(_POINT_TICKS)
-        axes.grid(axis="x")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.xaxis.set_major_formatter(POINT_TICKS)
 
-    described = [
-        f"{row['label']} {difference(row['difference'], '')} {difference_interval(row.get('interval'))}" for row in rows
-    ]
+    described = [f"{row.label} {points(value)} {difference_interval(row.interval)}" for row, value in rows]
     caption = (
         f"Difference to {found.reference} (blue line) with 95 % intervals; to the left the reference is better. Dark "
         f"dots: p below {LEVEL} after Holm's correction. Grey diamonds: not shown to differ."
@@ -61,26 +54,41 @@ def difference_plot(found: Comparison) -> Plot | None:
     )
 
 
-def _draw_difference(axes: Axes, position: int, row: Tree) -> None:
-    ends, corrected = bounds(row.get("interval")), row.get("p_holm")
-    shown = corrected is not None and corrected < LEVEL
+def _draw_difference(axes: Axes, position: int, row: Pair, value: float) -> None:
+    ends, shown = bounds(row.interval), row.p_holm is not None and row.p_holm < LEVEL
     colour = INK if shown else REST
     if ends is not None:
         axes.plot(ends, [position, position], color=colour, linewidth=2)
-    axes.plot([row["difference"]], [position], "o" if shown else "D", color=colour, markersize=7.5 if shown else 5.5)
+    axes.plot([value], [position], "o" if shown else "D", color=colour, markersize=7.5 if shown else 5.5)
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A method whose size and accuracy are known."""
+
+    method: Method
+    n: int
+    accuracy: float
+    ends: tuple[float, float] | None
 
 
 def size_plot(found: Comparison) -> Plot | None:
     """Accuracy against the number of prompts: lines for methods with several sizes, grey points for the rest."""
-    sized = [each for each in found.methods if each.get("n") and each.get("accuracy") is not None]
-    full = [each for each in sized if each.get("method") == "full"]
-    chosen = [each for each in sized if each.get("method") != "full"]
+    sized = [
+        _Point(each, each.n, each.accuracy, bounds(each.interval))
+        for each in found.methods
+        if each.n and each.accuracy is not None
+    ]
+    full = [each for each in sized if each.method.method == "full"]
+    chosen = [each for each in sized if each.method.method != "full"]
     if not chosen:
         return None
     series = _series(chosen)
-    control = found.at_reference_size("random") or {}
-    always = {found.reference, control.get("label")}
-    lines = {name: rows for name, rows in series.items() if len(rows) > 1 or always & {row["label"] for row in rows}}
+    control = found.at_reference_size("random")
+    always = {found.reference, control.label if control else None}
+    lines = {
+        name: rows for name, rows in series.items() if len(rows) > 1 or always & {row.method.label for row in rows}
+    }
     singles = [row for name, rows in series.items() if name not in lines for row in rows]
 
     def draw(figure: Figure, narrow: bool) -> None:
@@ -89,14 +97,12 @@ def size_plot(found: Comparison) -> Plot | None:
         _draw_singles(axes, singles)
         for position, (name, rows) in enumerate(lines.items()):
             _draw_line(axes, name, rows, position, len(lines))
-        _finish_sizes(axes, sorted({each["n"] for each in chosen}))
+        _finish_sizes(axes, sorted({each.n for each in chosen}))
         if lines or full:
             columns = 2 if narrow else 4
             figure.legend(loc="outside upper left", ncols=columns, handlelength=2.6, labelcolor=INK, fontsize=11)
 
-    described = [
-        f"{each['label']} {share(each['accuracy'], '')} % {share_interval(each.get('interval'))}" for each in sized
-    ]
+    described = [f"{each.method.label} {bare_share(each.accuracy)} % {bare_interval(each.ends)}" for each in sized]
     return make_plot(
         "sizes",
         "Accuracy by subset size",
@@ -107,17 +113,18 @@ def size_plot(found: Comparison) -> Plot | None:
     )
 
 
-def _series(methods: Sequence[Tree]) -> dict[str, list[Tree]]:
+def _series(points: Sequence[_Point]) -> dict[str, list[_Point]]:
     """Methods that differ only in size, by name and settings, smallest first."""
-    found: dict[str, list[Tree]] = {}
-    for method in methods:
-        settings = ", ".join(f"{key} = {value}" for key, value in (method.get("settings") or {}).items())
-        name = f"{method.get('method') or method['label']}{f' ({settings})' if settings else ''}"
-        found.setdefault(name, []).append(method)
-    return {name: sorted(rows, key=lambda row: row["n"]) for name, rows in found.items()}
+    found: dict[str, list[_Point]] = {}
+    for point in points:
+        method = point.method
+        settings = ", ".join(f"{key} = {value}" for key, value in method.settings.items())
+        name = f"{method.method or method.label}{f' ({settings})' if settings else ''}"
+        found.setdefault(name, []).append(point)
+    return {name: sorted(rows, key=lambda row: row.n) for name, rows in found.items()}
 
 
-def _size_caption(lines: dict[str, list[Tree]], singles: Sequence[Tree], full: Sequence[Tree]) -> str:
+def _size_caption(lines: dict[str, list[_Point]], singles: Sequence[_Point], full: Sequence[_Point]) -> str:
     parts = ["Mean accuracy over the seeds with 95 % intervals, by number of chosen prompts; equal training steps."]
     if lines:
         parts.append("In colour, set a little apart sideways: the reference, random, and methods of several sizes.")
@@ -128,33 +135,31 @@ def _size_caption(lines: dict[str, list[Tree]], singles: Sequence[Tree], full: S
     return " ".join(parts)
 
 
-def _draw_full(axes: Axes, full: Sequence[Tree]) -> None:
-    for method in full[:1]:
-        ends = bounds(method.get("interval"))
-        if ends is not None:
-            axes.axhspan(*ends, color=MUTED, alpha=0.13, linewidth=0)
-        axes.axhline(method["accuracy"], color=MUTED, linewidth=1.4, label=cut(method["label"]))
+def _draw_full(axes: Axes, full: Sequence[_Point]) -> None:
+    for point in full[:1]:
+        if point.ends is not None:
+            axes.axhspan(*point.ends, color=MUTED, alpha=0.13, linewidth=0)
+        axes.axhline(point.accuracy, color=MUTED, linewidth=1.4, label=cut(point.method.label))
 
 
-def _draw_singles(axes: Axes, singles: Sequence[Tree]) -> None:
-    for n in sorted({row["n"] for row in singles}):
-        rows = [row for row in singles if row["n"] == n]
+def _draw_singles(axes: Axes, singles: Sequence[_Point]) -> None:
+    for n in sorted({row.n for row in singles}):
+        rows = [row for row in singles if row.n == n]
         for row, shift in zip(rows, _shifts(len(rows), 0.16), strict=True):
-            x, ends = n * (1 + shift), bounds(row.get("interval"))
-            if ends is not None:
-                axes.plot([x, x], ends, color=REST, linewidth=1, alpha=0.7)
-            axes.plot([x], [row["accuracy"]], "o", color=REST, markersize=4.5)
+            x = n * (1 + shift)
+            if row.ends is not None:
+                axes.plot([x, x], row.ends, color=REST, linewidth=1, alpha=0.7)
+            axes.plot([x], [row.accuracy], "o", color=REST, markersize=4.5)
 
 
-def _draw_line(axes: Axes, name: str, rows: Sequence[Tree], position: int, n_lines: int) -> None:
+def _draw_line(axes: Axes, name: str, rows: Sequence[_Point], position: int, n_lines: int) -> None:
     colour, marker, dashes = _STYLES[position % len(_STYLES)]
     shift = _shifts(n_lines, 0.03)[position]
-    x = [row["n"] * (1 + shift) for row in rows]
+    x = [row.n * (1 + shift) for row in rows]
     for place, row in zip(x, rows, strict=True):
-        ends = bounds(row.get("interval"))
-        if ends is not None:
-            axes.plot([place, place], ends, color=colour, linewidth=2)
-    accuracy = [row["accuracy"] for row in rows]
+        if row.ends is not None:
+            axes.plot([place, place], row.ends, color=colour, linewidth=2)
+    accuracy = [row.accuracy for row in rows]
     axes.plot(x, accuracy, dashes, color=colour, marker=marker, markersize=7, linewidth=2, label=cut(name))
 
 
@@ -176,7 +181,7 @@ def _finish_sizes(axes: Axes, sizes: Sequence[int]) -> None:
 
 def curve_plot(found: Comparison) -> Plot | None:
     """Reward by step as a mean over the seeds: a few methods in colour, the rest as faint lines."""
-    curves = {each["label"]: curve for each in found.methods if (curve := _curve(each)) is not None}
+    curves = {each.label: curve for each in found.methods if (curve := _curve(each)) is not None}
     if not curves:
         return None
     named = [label for label in _named(found) if label in curves] or list(curves)[:1]
@@ -206,25 +211,19 @@ def curve_plot(found: Comparison) -> Plot | None:
     )
 
 
-def _curve(method: Tree) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:
+def _curve(method: Method) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] | None:
     """Step, reward, low and high, (4, n); a missing bound is NaN, which is not drawn."""
-    tree = method.get("learning_curve") or {}
-    steps, rewards = tree.get("step") or [], tree.get("reward") or []
-    n = min(len(steps), len(rewards))
-    columns = [steps[:n], rewards[:n]]
-    for key in ("low", "high"):
-        bound = tree.get(key) or []
-        columns.append(bound[:n] if len(bound) >= n else [None] * n)
-    curve = np.array(columns, dtype=np.float64)
+    found = method.learning_curve or Curve()
+    n = min(len(found.step), len(found.reward))
+    ends = (bound[:n] if len(bound) >= n else (None,) * n for bound in (found.low, found.high))
+    curve = np.array([found.step[:n], found.reward[:n], *ends], dtype=np.float64)
     return curve[:, np.isfinite(curve[1])] if np.isfinite(curve[1]).any() else None
 
 
 def _named(found: Comparison) -> list[str]:
     """Reference, random, all prompts, and learnability alone, each of the reference's size."""
-    full = next((each for each in found.methods if each.get("method") == "full"), None)
-    rows = [found.method(found.reference), found.at_reference_size("random"), full]
-    labels = [row["label"] for row in (*rows, found.at_reference_size("learnability")) if row is not None]
-    return list(dict.fromkeys(labels))
+    rows = [found.method(found.reference), found.at_reference_size("random"), found.named("full")]
+    return list(dict.fromkeys(row.label for row in (*rows, found.at_reference_size("learnability")) if row is not None))
 
 
 def _draw_curve(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from lean_align.report.comparison.cells import difference_interval
-from lean_align.report.comparison.records import Comparison, Tree, bounds
-from lean_align.report.formatting import count, p_value, percent, points
+from lean_align.report.comparison import Comparison, Pair
+from lean_align.report.formatting import bounds, count, difference_interval, p_value, percent, points
 
 MIN_SEEDS = 4
 """Fewer say too little of the spread between seeds to promise a bound."""
@@ -16,97 +15,98 @@ LEVEL = 0.05
 
 def progress(found: Comparison) -> str:
     """`40 of 168 trainings done.`, with what that means while some are to come."""
-    n_done, n_cells = found.tree.get("n_done"), found.tree.get("n_cells")
-    if n_done is None or n_cells is None:
+    if found.n_done is None or found.n_cells is None:
         return "How many trainings are done is not recorded."
-    sentence = f"{count(n_done)} of {count(n_cells)} trainings done."
+    sentence = f"{count(found.n_done)} of {count(found.n_cells)} trainings done."
     return sentence if found.is_finished else f"{sentence} Figures and p-values can still change."
 
 
 def headline(found: Comparison) -> str:
     """Whether the reference beats a random choice of the same size, as far as the numbers show it."""
-    warning = "Faults were found, so this is no result to quote. " if found.tree.get("faults") else ""
+    warning = "Faults were found, so this is no result to quote. " if found.faults else ""
     return warning + _claim(found)
 
 
 def _claim(found: Comparison) -> str:
     reference, control = found.method(found.reference), found.at_reference_size("random")
-    if reference is None or reference.get("accuracy") is None:
+    if reference is None or reference.accuracy is None:
         return f"No result of {found.reference or 'the reference'} yet."
-    solved = f"{percent(reference['accuracy'])}{_of_problems(found)}"
+    solved = f"{percent(reference.accuracy)}{_of_problems(found)}"
     start = f"{found.reference} solves {solved}"
-    if control is None or control["label"] == found.reference:
+    if control is None or control.label == found.reference:
         return (
             f"{start}. No random choice of the same size is in this comparison, so it does not show whether choosing "
             "helps."
         )
-    row = found.paired.get(control["label"]) or {}
-    if row.get("difference") is None:
-        return f"{start}; it is not compared with {control['label']} yet."
-    other = percent(control.get("accuracy"), "a share not known yet")
-    return f"{_shown(found, row)} {start}, {control['label']} {other}: {_figures(found, row)}."
+    row = found.pair(control.label)
+    if row.difference is None:
+        return f"{start}; it is not compared with {control.label} yet."
+    other = percent(control.accuracy, "a share not known yet")
+    return f"{_shown(found, row)} {start}, {control.label} {other}: {_figures(found, row)}."
 
 
 def _of_problems(found: Comparison) -> str:
-    n = found.tree.get("n_problems")
-    return "" if n is None else f" of {count(n)} problems"
+    return "" if found.n_problems is None else f" of {count(found.n_problems)} problems"
 
 
-def judged(found: Comparison, row: Tree) -> str:
+def judged(found: Comparison, row: Pair) -> str:
     """The reference against another method: what is shown, the difference, its interval and its corrected p-value.
 
     Parameters
     ----------
     found : Comparison
-    row : mapping
-        Entry of `comparisons` with a difference, which is the other's accuracy minus the reference's.
+    row : Pair
+        One with a difference, which is the other's accuracy minus the reference's.
     """
     return f"{_shown(found, row)} {_figures(found, row)}."
 
 
-def _against(found: Comparison, row: Tree) -> str:
-    return str(row.get("reference") or found.reference)
+def _against(found: Comparison, row: Pair) -> str:
+    return row.reference or found.reference
 
 
-def _figures(found: Comparison, row: Tree) -> str:
-    advantage, ends = -row["difference"], bounds(row.get("interval"))
+def _figures(found: Comparison, row: Pair) -> str:
+    advantage, ends = -_known(row), bounds(row.interval)
     parts = [f"{points(advantage)} points for {_against(found, row)}"]
     if ends is not None:
         parts.append(f"95 % interval {points(-ends[1])} to {points(-ends[0])}")
-    corrected = row.get("p_holm")
-    if corrected is not None:
-        parts.append(f"{p_value(corrected)} after Holm's correction")
-    if row.get("n_seeds") is not None:
-        parts.append("1 seed" if row["n_seeds"] == 1 else f"{count(row['n_seeds'])} seeds")
+    if row.p_holm is not None:
+        parts.append(f"{p_value(row.p_holm)} after Holm's correction")
+    if row.n_seeds is not None:
+        parts.append("1 seed" if row.n_seeds == 1 else f"{count(row.n_seeds)} seeds")
     return ", ".join(parts)
 
 
-def _shown(found: Comparison, row: Tree) -> str:
-    corrected, reference, other = row.get("p_holm"), _against(found, row), str(row.get("label"))
-    if corrected is None:
+def _known(row: Pair) -> float:
+    """The difference of a comparison that is known to have one."""
+    return 0.0 if row.difference is None else row.difference
+
+
+def _shown(found: Comparison, row: Pair) -> str:
+    reference, other, difference = _against(found, row), str(row.label), _known(row)
+    if row.p_holm is None:
         return f"Without a corrected p-value nothing is shown about {reference} and {other}."
-    if row.get("n_seeds") == 1:
+    if row.n_seeds == 1:
         return f"One seed shows nothing about {reference} and {other}: each was trained once."
-    if corrected < LEVEL and row["difference"] != 0:
-        sentence = f"{reference} {'beats' if row['difference'] < 0 else 'does worse than'} {other}."
-        ends = bounds(row.get("interval"))
+    if row.p_holm < LEVEL and difference != 0:
+        sentence = f"{reference} {'beats' if difference < 0 else 'does worse than'} {other}."
+        ends = bounds(row.interval)
         if ends is not None and ends[0] <= 0 <= ends[1]:
             sentence += " The interval includes 0 and is less sure than the test, so read this with caution."
         return sentence
-    smallest = row.get("smallest_p")
     too_few = ""
-    if smallest is not None and smallest >= LEVEL:
-        too_few = f" With so few seeds no p-value of this test can fall below {smallest:.2g}: more are needed."
+    if row.smallest_p is not None and row.smallest_p >= LEVEL:
+        too_few = f" With so few seeds no p-value of this test can fall below {row.smallest_p:.2g}: more are needed."
     return f"It is not shown that {reference} beats {other}, nor that the two are equal.{too_few}{_power(row)}"
 
 
-def _power(row: Tree) -> str:
+def _power(row: Pair) -> str:
     """How large a difference would have been found, so that a "not shown" can be read."""
-    if row.get("detectable") is None:
+    if row.detectable is None:
         return ""
     return (
-        f" With the spread seen here, {count(row['n_seeds'])} seeds find a true difference of "
-        f"{points(row['detectable']).lstrip('+')} points in 80 of 100 comparisons, and most smaller ones not."
+        f" With the spread seen here, {count(row.n_seeds)} seeds find a true difference of "
+        f"{points(row.detectable).lstrip('+')} points in 80 of 100 comparisons, and most smaller ones not."
     )
 
 
@@ -116,18 +116,17 @@ def verdicts(found: Comparison) -> list[str]:
     for name, whole in (("full", "all prompts"), ("learnability", "learnability alone")):
         row = _paired(found, name)
         if row is not None:
-            sentences.append(f"Against {whole} ({row['label']}): {judged(found, row)}{_at_least(found, row)}")
+            sentences.append(f"Against {whole} ({row.label}): {judged(found, row)}{_at_least(found, row)}")
     sentences += [_family(found, family) for family in _families(found)]
-    base = found.tree.get("base") or {}
-    if base.get("accuracy") is not None:
-        sentences.append(f"Without training the model solves {percent(base['accuracy'])}.")
+    if found.base is not None and found.base.accuracy is not None:
+        sentences.append(f"Without training the model solves {percent(found.base.accuracy)}.")
     return sentences
 
 
-def _at_least(found: Comparison, row: Tree) -> str:
+def _at_least(found: Comparison, row: Pair) -> str:
     """How much worse than the other the reference may be."""
-    bound = row.get("reference_at_least")
-    if bound is None or (row.get("n_seeds") or 0) < MIN_SEEDS:
+    bound = row.reference_at_least
+    if bound is None or (row.n_seeds or 0) < MIN_SEEDS:
         return ""
     than = (
         f"better by at least {points(bound).lstrip('+')}"
@@ -137,44 +136,41 @@ def _at_least(found: Comparison, row: Tree) -> str:
     return f" {found.reference} is {than} points (one-sided 95 % bound)."
 
 
-def _paired(found: Comparison, name: str) -> Tree | None:
+def _paired(found: Comparison, name: str) -> Pair | None:
     """The comparison with the method of that name: of the reference's size, or for `full` of any."""
-    method = found.at_reference_size(name)
-    if name == "full":
-        method = next((each for each in found.methods if each.get("method") == "full"), None)
-    row = found.paired.get(method["label"]) if method is not None else None
-    return row if row is not None and row.get("difference") is not None else None
+    method = found.named(name) if name == "full" else found.at_reference_size(name)
+    row = found.pair(method.label) if method is not None else Pair()
+    return None if row.difference is None else row
 
 
 def _families(found: Comparison) -> list[str]:
-    return list(dict.fromkeys(str(row["family"]) for row in found.paired.values() if row.get("family")))
+    return list(dict.fromkeys(row.family for row in found.pairs.values() if row.family))
 
 
 def _family(found: Comparison, family: str) -> str:
-    rows = [row for row in found.paired.values() if row.get("family") == family]
-    shown = [row for row in rows if row.get("p_holm") is not None and row["p_holm"] < LEVEL]
+    rows = [row for row in found.pairs.values() if row.family == family]
+    shown = [row for row in rows if row.p_holm is not None and row.p_holm < LEVEL]
     sentence = f"Family {family}, {count(len(rows))} {'comparison' if len(rows) == 1 else 'comparisons'}"
     if not shown:
         return f"{sentence}: none has a p-value below {LEVEL} after Holm's correction."
-    names = "; ".join(f"{row['label']} {_direction(row)}" for row in shown)
+    names = "; ".join(f"{row.label} {_direction(row)}" for row in shown)
     return f"{sentence}: p below {LEVEL} after Holm's correction for {names}."
 
 
-def _direction(row: Tree) -> str:
-    if row.get("difference") is None:
+def _direction(row: Pair) -> str:
+    if row.difference is None:
         return "(difference not known yet)"
-    word = "worse" if row["difference"] < 0 else "better"
-    other, ends = row.get("reference") or "the reference", difference_interval(row.get("interval"))
-    return f"({word} than {other}, {points(row['difference'])} points, {ends})"
+    word, other = "worse" if row.difference < 0 else "better", row.reference or "the reference"
+    return f"({word} than {other}, {points(row.difference)} points, {difference_interval(row.interval)})"
 
 
 def warnings(found: Comparison) -> list[str]:
     """Flags of the methods, and families that are too large for the number of seeds."""
-    notes = [f"{method['label']}: {flag}" for method in found.methods for flag in method.get("flags") or []]
-    sizes = Counter(str(row["family"]) for row in found.paired.values() if row.get("family"))
+    notes = [f"{method.label}: {flag}" for method in found.methods for flag in method.flags]
+    sizes = Counter(row.family for row in found.pairs.values() if row.family)
     for family, size in sizes.items():
         # Holm multiplies the smallest of m p-values by m, and no later one comes out below it.
-        floors = [row.get("smallest_p") for row in found.paired.values() if row.get("family") == family]
+        floors = [row.smallest_p for row in found.pairs.values() if row.family == family]
         floor = min((value for value in floors if value is not None), default=0.0) * size
         if floor >= LEVEL:
             many = "1 comparison" if size == 1 else f"{size} comparisons"
@@ -239,19 +235,17 @@ READING = (
 
 def facts(found: Comparison) -> list[tuple[str, str]]:
     """Recipe, commit, machine and sizes, each with its name."""
-    tree = found.tree
-    steps, prompts = tree.get("training_steps"), tree.get("prompts_per_step")
-    machine = ", ".join(str(tree[key]) for key in ("device", "processor") if tree.get(key))
-    problems = None if tree.get("n_problems") is None else f"{count(tree['n_problems'])} problems"
+    steps, prompts = found.training_steps, found.prompts_per_step
+    problems = None if found.n_problems is None else f"{count(found.n_problems)} problems"
     values = [
-        ("Recipe", tree.get("recipe")),
+        ("Recipe", found.recipe),
         ("Reference", found.reference),
-        ("Evaluation", ", ".join(str(part) for part in (tree.get("benchmark"), problems) if part)),
-        ("Pool", None if tree.get("pool_size") is None else f"{count(tree['pool_size'])} prompts"),
+        ("Evaluation", ", ".join(filter(None, (found.benchmark, problems)))),
+        ("Pool", None if found.pool_size is None else f"{count(found.pool_size)} prompts"),
         ("Seeds", ", ".join(map(str, found.seeds))),
         ("Training", steps and f"{count(steps)} steps" + (f" of {count(prompts)} prompts" if prompts else "")),
-        ("Commit", tree.get("git_commit")),
-        ("Machine", machine),
+        ("Commit", found.git_commit),
+        ("Machine", ", ".join(filter(None, (found.device, found.processor)))),
         ("Done", progress(found).split(" done")[0]),
     ]
     return [(name, str(value) if value else "not recorded") for name, value in values]
