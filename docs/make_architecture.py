@@ -21,7 +21,8 @@ recipe -> data -> warm-up -> rollouts -> gradients -> projection -> store -> sco
 
 ## The rooms, from the ground up
 
-A room is a module or a folder directly in `lean_align/`. It imports only from rooms of a strictly lower layer, never
+A room is a module or a folder directly in `lean_align/`; a module of one that stands higher than the rest has a row
+of its own. A room imports only from rooms of a strictly lower layer, never
 from its own layer or above; modules of one folder may know one another. `tests/test_layers.py` reads every import,
 those inside functions too, and fails on any other. It also holds that only `policy` imports bitsandbytes and peft, and
 that `lean-align --help` and the rooms that need no torch load none.
@@ -63,8 +64,9 @@ def architecture() -> str:
 
 def _sentence(room: str) -> str:
     """The first sentence of a room's docstring, with what Markdown would read as its own taken out of the way."""
-    folder = PACKAGE / room / "__init__.py"
-    path = folder if folder.exists() else PACKAGE / f"{room}.py"
+    place = PACKAGE.joinpath(*room.split("."))
+    folder = place / "__init__.py"
+    path = folder if folder.exists() else place.with_suffix(".py")
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
     if not text:
         raise ValueError(f"{path} has no docstring; expected one whose first sentence says what the room is.")

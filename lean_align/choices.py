@@ -43,7 +43,7 @@ def choose(key: str, setting: str, plain: str, faster: str) -> str:
     if setting == faster and not installed:
         raise MissingPackageError(
             f"{key} is {faster}, which is not installed. Install it (in a checkout, with a card: pip install '.[gpu]'; "
-            f"on a CPU: make setup-stack, see the README), or set {key}={plain}."
+            f"on a CPU: make setup-stack, see docs/install.md), or set {key}={plain}."
         )
     if setting == "auto":
         import torch
