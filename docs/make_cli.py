@@ -26,10 +26,9 @@ def recipe_keys() -> list[str]:
     import dataclasses
     import typing
 
-    folder = Path(__file__).parent.parent / "lean_align" / "recipe"
-    sources = [ast.parse((folder / name).read_text()) for name in ("fields.py", "trainers.py")]
+    source = ast.parse((Path(__file__).parent.parent / "lean_align" / "recipe" / "fields.py").read_text())
     meanings: dict[str, dict[str, str]] = {}
-    for node in (node for source in sources for node in source.body):
+    for node in source.body:
         if isinstance(node, ast.ClassDef):
             pairs = zip(node.body, node.body[1:])
             meanings[node.name] = {
