@@ -37,9 +37,9 @@ def from_json(kind: type[Record], tree: Any, where: str) -> Record:
         raise DataError(f"{where} is of type {type(tree).__name__}, expected an object. {_ADVICE}")
     values, missing, hints = {}, [], _hints(kind)  # type: ignore[arg-type]
     for field in fields(kind):  # type: ignore[arg-type]
-        value = tree.get(field.name)
-        if value is not None and value != {}:
-            values[field.name] = _read(hints[field.name], value, field.name, where)
+        hint, value = hints[field.name], tree.get(field.name)
+        if value is not None and not (value == {} and is_dataclass(hint)):
+            values[field.name] = _read(hint, value, field.name, where)
         elif _is_needed(field):
             missing.append(field.name)
     if missing:
