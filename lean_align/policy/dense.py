@@ -58,7 +58,7 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
     ------
     ModelError
         When the adapter is of a kind that cannot be merged, or the folder does not read back as the policy: see
-        `export_check.check_export`, which runs here.
+        `check_export`, which runs here.
     DiskFullError
     """
     folder.mkdir(parents=True, exist_ok=True)
