@@ -74,7 +74,7 @@ def test_the_page_of_the_architecture_is_current():
 
 
 def test_the_architecture_has_a_sentence_for_each_room():
-    rows = re.findall(r"^\| [\d.]+ \| `(\w+)` \| .+\. \|$", architecture(), re.MULTILINE)
+    rows = re.findall(r"^\| [\d.]+ \| `([\w.]+)` \| .+\. \|$", architecture(), re.MULTILINE)
     assert sorted(rows) == sorted(room for rooms in LAYERS.values() for room in rooms)
 
 

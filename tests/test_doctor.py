@@ -525,7 +525,7 @@ def test_without_plans_nothing_is_said_of_memory_and_without_a_card_nothing_can_
 
 
 def test_a_model_that_cannot_be_planned_does_not_keep_the_others_from_it(monkeypatch) -> None:
-    def plan(recipe) -> Plan:
+    def plan(recipe, stages) -> Plan:
         if recipe.name == "gsm8k":
             raise ModelError("a/model: no config.json")
         if recipe.name == "gsm8k-cpu":

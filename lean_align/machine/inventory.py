@@ -35,6 +35,7 @@ TESTED = {
     "pyarrow": "26.0.1",
     "pyyaml": "6.0.3",
     "safetensors": "0.8.0",
+    "scipy": "1.17.1",
     "torch": "2.13.0",
     "tqdm": "4.70.1",
     "transformers": "5.17.0",
