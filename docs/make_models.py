@@ -26,7 +26,7 @@ _BELOW = """
   with the cache of transformers' `generate`. Noise still belongs to the completion: company changes it through
   rounding alone.
 - Phi-3 with a long context (`longrope`) turns all positions at another pace once a row outgrows the short one: such
-  rows go by equal lengths too, and are computed anew at that length, as one forward pass over the row would.
+  rows go by equal lengths too, and are computed again at that length, as one forward pass over the row would.
 - **shared prompt**: the prompt of a group is computed once for all its completions' gradients; without it, once for
   each.
 - Scales and caps of logits (Granite, Cohere, Gemma 2) and attention sinks (gpt-oss) are the model's own forward's.

@@ -9,7 +9,7 @@ from lean_align.memory import process_environment
 
 
 def start() -> None:
-    """Run the command, begun anew where the environment lacks settings that are read at the start."""
+    """Run the command, restarted where the environment lacks settings that are read at start-up."""
     environment = process_environment(os.environ)
     if environment != dict(os.environ):
         os.execve(sys.executable, sys.orig_argv, environment)

@@ -1,4 +1,4 @@
-"""Paths and commands in messages, written so that a shell takes them as they are shown."""
+"""Paths and commands in messages, written so that they can be pasted into a shell as shown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def quoted(*paths: Path | str) -> str:
-    """Paths as words of a shell command: spaces are quoted, and a leading dash is no option."""
+    """Paths as words of a shell command: spaces are quoted, and a leading dash is not taken for an option."""
     return " ".join(shlex.quote(f"./{path}" if str(path).startswith("-") else str(path)) for path in paths)
 
 
 def removal(*paths: Path) -> str:
-    """The command that deletes files and folders; of a link also what it leads to.
+    """The command that deletes files and folders; for a link, also what it points to.
 
     A run of a comparison holds links to stages that its runs share: with the link alone deleted, the damaged stage
     would be linked again.
@@ -22,6 +22,6 @@ def removal(*paths: Path) -> str:
 
 
 def made_anew(*paths: Path) -> str:
-    """What to do about work that was damaged: the last line is the command that deletes it."""
+    """What to do about damaged work; the last line is the command that deletes it."""
     what = "it" if len(paths) == 1 else "them"
     return f"Delete {what}, then run the same command again:\n  {removal(*paths)}"

@@ -4,8 +4,9 @@ A stage works in `<stage>.partial/`.  `inputs.json` is written there first and s
 depends on; data follow; `manifest.json` is written last; then the folder is renamed to `<stage>/`.
 A folder without `.partial` is therefore complete, and its manifest tells what it was made from.
 
-What was damaged afterwards is refused before anything is computed, with the command that deletes it: a stage that is
-made again gives the same files.
+A
+folder damaged afterwards is refused before anything is computed, with the command that deletes it: a stage that is run
+again gives the same files.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ INPUTS = "inputs.json"
 BESIDE = "beside"
 """Key of a manifest: SHA-256 of the files that the stage wrote into the run's folder itself."""
 SEAL = "seal"
-"""Key of a manifest: SHA-256 of all else that it says.  Manifests of earlier versions have none."""
+"""Key of a manifest: SHA-256 of everything else in it. Manifests of earlier versions have none."""
 _COST = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes")
 _KEYS = {"format_version": int, "inputs": dict, "outputs": dict, "counts": dict}
 
@@ -160,7 +161,7 @@ def _give_mode(like: Path, *paths: Path) -> None:
 
 
 def seal_of(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of what a manifest says; of its outputs the names, since the files themselves tell their hashes."""
+    """SHA-256 of a manifest's contents; of its outputs the names alone, since the files themselves give the hashes."""
     rest = {key: value for key, value in manifest.items() if key != SEAL}
     return text_hash(canonical_json({**rest, "outputs": sorted(rest["outputs"])}))
 
@@ -177,19 +178,22 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.is_file() and (not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))):
         return None
     if not path.is_file():  # asked again: a worker may have ended the stage just now
-        lacks = f"is a link to {os.readlink(folder)}, which is gone" if not folder.exists() else f"has no {MANIFEST}"
-        raise StaleStageError(f"{folder} {lacks}, so that nothing tells whether it is whole. {made_anew(folder)}")
+        lacks = (
+            f"is a link to {os.readlink(folder)}, which does not exist" if not folder.exists() else f"has no {MANIFEST}"
+        )
+        raise StaleStageError(f"{folder} {lacks}, so there is no telling whether it is complete. {made_anew(folder)}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise StaleStageError(f"{path} is not valid JSON ({error}). {made_anew(folder)}") from error
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in _KEYS.items()):
-        raise StaleStageError(f"{path} is no manifest: it lacks one of {', '.join(_KEYS)}. {made_anew(folder)}")
+        raise StaleStageError(f"{path} is not a manifest: it lacks one of {', '.join(_KEYS)}. {made_anew(folder)}")
     return manifest
 
 
 def check_seal(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a manifest that is not as it was written; one of an earlier version has no seal and no other key either.
+    """Refuse a manifest that was changed after it was written; one of an earlier version has no seal and no other key
+    either.
 
     Raises
     ------
@@ -216,7 +220,7 @@ def check_inputs(
 
 
 def check_outputs(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse a finished folder whose files are gone or no longer what the manifest says; also those beside it.
+    """Refuse a finished folder whose files are gone or no longer what the manifest says; also the files next to it.
 
     Raises
     ------
@@ -249,9 +253,9 @@ def outputs_fingerprint(folder: Path) -> str:
 
 
 def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable: bool = True) -> StageFolder:
-    """Make `<stage>.partial/`, or go on with the one that is there; the caller calls `finish`.
+    """Make `<stage>.partial/`, or continue the one that is there; the caller calls `finish`.
 
-    A stage that is not `resumable` takes seconds and starts anew, whatever an earlier attempt left.
+    A stage that is not `resumable` takes seconds and starts afresh, whatever an earlier attempt left.
 
     Raises
     ------
@@ -262,7 +266,7 @@ def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resu
     if read_manifest(final) is not None:
         raise StaleStageError(f"{final} is finished. {made_anew(final)}")
     if os.path.lexists(partial) and not partial.is_dir():
-        raise StaleStageError(f"{partial} is no folder. {made_anew(partial)}")
+        raise StaleStageError(f"{partial} is not a folder. {made_anew(partial)}")
     partial.mkdir(parents=True, exist_ok=True)
     recorded = read_inputs(partial) if resumable else None
     if recorded is None:
@@ -275,7 +279,7 @@ def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resu
 
 
 def read_inputs(partial: Path) -> dict[str, Any] | None:
-    """What unfinished work was made from, and its seconds; None where nothing tells, so that the work is worth nothing.
+    """What unfinished work was made from, and its seconds; None where that is not recorded, so the work is of no use.
 
     Raises
     ------
@@ -290,7 +294,7 @@ def read_inputs(partial: Path) -> dict[str, Any] | None:
         return {"inputs": dict(found["inputs"]), "wall_seconds": float(found["wall_seconds"])}
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise StaleStageError(
-            f"{path} is damaged ({type(error).__name__}: {error}), so that nothing tells what the work there was made "
+            f"{path} is damaged ({type(error).__name__}: {error}), so there is no telling what the work there was made "
             f"from. {made_anew(partial)}"
         ) from error
 

@@ -1,4 +1,4 @@
-"""A recipe's choice between what is always there and what is faster on a card: the engine, and the backend."""
+"""A recipe's choice between what is always available and what is faster on a card: the engine, and the backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def choose_backend(backend: str, stage: str = "training") -> str:
 
 
 def choose(key: str, setting: str, plain: str, faster: str) -> str:
-    """What a setting means on this machine.  Imports torch only, and that only for `auto`.
+    """What a setting means on this machine.  Imports only torch, and only for `auto`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A full disk, in whatever words a library says it."""
+"""A full disk, recognised in whatever words a library reports it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORDS = re.compile(
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error says that there is no space left, or no quota; so may any error that it came from."""
+    """Whether an error, or any error that caused it, says that no space or no quota is left."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _CODES:

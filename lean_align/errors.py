@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 REASON_FILE = "LEAN_ALIGN_REASON_FILE"
-"""Environment variable of a child process: the file to which it writes what it failed of."""
+"""Environment variable of a child process: the file in which it records why it failed."""
 
 
 class LeanAlignError(Exception):
@@ -48,7 +48,7 @@ class GradientError(LeanAlignError, ArithmeticError):
 
 
 class NothingToLearnError(LeanAlignError, RuntimeError):
-    """No prompt has completions of different reward, so no gradient exists."""
+    """No prompt has completions with different rewards, so no gradient exists."""
 
 
 class DiskFullError(LeanAlignError, OSError):
@@ -60,4 +60,5 @@ class MissingPackageError(LeanAlignError, ImportError):
 
 
 class OutOfMemoryError(LeanAlignError, MemoryError):
-    """Work that does not fit into memory in its smallest pieces; the message names bytes and the key to lower."""
+    """Work that does not fit into memory even in its smallest pieces; the message names the bytes and the key to
+    lower."""

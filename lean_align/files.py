@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, read with what to do about damage, and their hashes."""
+"""Files of a run: written whole or not at all, read with advice on what to do about damage, and hashed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lean_align.disk import disk_errors
 from lean_align.errors import StageError
 
 MANIFEST = "manifest.json"
-"""Of a finished stage; a folder without one is not known to be whole."""
+"""Of a finished stage; a folder without one is not known to be complete."""
 
 
 _LONGEST_NAME = 200
@@ -37,7 +37,8 @@ def text_hash(text: str) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits; a file is read once a process, and again when it was changed.
+    """SHA-256 of a file's bytes, as hexadecimal digits; a file is read once per process, and again after it has
+    changed.
 
     A change is seen by the file's size, inode and times.  Times go on in ticks of the kernel's clock, so that the hash
     of a file which was touched just now is not kept: the next change might bear the same time.
@@ -53,7 +54,7 @@ def file_hash(path: Path) -> str:
 
 
 def _stamp(file: int) -> tuple[int, ...]:
-    """What tells a file, and one state of it, from all others."""
+    """What distinguishes a file, in one state, from all others."""
     now = os.fstat(file)
     return now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
 
@@ -72,7 +73,8 @@ def folder_hash(folder: Path) -> str:
 
 
 def safe_name(text: str) -> str:
-    """A text as the name of one file or folder: it leads nowhere else and is not hidden; ordinary names stay."""
+    """A text as the name of one file or folder: it leads nowhere else and is not hidden; ordinary names stay as they
+    are."""
     plain = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in text).strip()
     cut = plain.encode("utf-8", "replace")[:_LONGEST_NAME].decode("utf-8", "ignore")
     return f"_{cut.lstrip('.')}" if cut.startswith(".") or not cut else cut
@@ -100,7 +102,7 @@ def json_text(value: Any) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one is named."""
+    """Read a JSON file; the error for a damaged one names it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -126,7 +128,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def whole_rows(path: Path) -> Iterator[tuple[Any, int]]:
-    """Rows of a JSONL file before the first line that a kill has torn, each with the byte that it ends at."""
+    """Rows of a JSONL file up to the first line torn by a kill, each with the byte at which it ends."""
     with path.open("rb") as file:
         for line in file:
             try:
@@ -139,13 +141,13 @@ def whole_rows(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def cut_file(path: Path, end: int) -> None:
-    """Drop what a file holds from a byte on; a file that is not there is made."""
+    """Drop everything in a file from a byte on; a missing file is created."""
     with path.open("ab") as file:
         file.truncate(end)
 
 
 def stage_of(path: Path) -> Path:
-    """The folder of the stage that wrote a file, finished or not; the file itself where it lies in none.
+    """The folder of the stage that wrote a file, finished or not; the file itself where it is in none.
 
     Of stages within stages, as a training in rounds has them, the outermost that is finished: no part of it may go.
     """

@@ -1,4 +1,5 @@
-"""Frozen records of JSON objects: a field a key, in the order of the fields; missing or null is the field's default."""
+"""Frozen records of JSON objects: one key per field, in the order of the fields; a missing or null value is the field's
+default."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from lean_align.errors import DataError
 Record = TypeVar("Record")
 WHERE_KNOWN: dict[str, bool] = {"where_known": True}
 """Metadata of a field whose key is written only where there is a value; others are written as null."""
-_ADVICE = "It was changed, or comes from another version: run what wrote it again."
+_ADVICE = "It was changed, or comes from another version: run the step that wrote it again."
 
 
 def from_json(kind: type[Record], tree: Any, where: str) -> Record:
-    """Read a record; keys that it does not know are left out.
+    """Read a record; unknown keys are ignored.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def from_json(kind: type[Record], tree: Any, where: str) -> Record:
 
 
 def as_json(record: Any) -> dict[str, Any]:
-    """A record as JSON holds it; one with an `as_json` of its own is written by that."""
+    """A record as a JSON value; one with an `as_json` of its own is converted by that."""
     values = {field: getattr(record, field.name) for field in fields(record)}
     return {
         field.name: _plain(value)

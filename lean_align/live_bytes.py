@@ -1,4 +1,4 @@
-"""Bytes of all tensors that are alive, operation by operation; on the `meta` device without any memory.
+"""Bytes of all tensors that are alive, operation by operation; on the `meta` device this takes no memory at all.
 
 Tensors that were there before the block are not counted.
 """
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 @contextmanager
 def kernels_on_meta() -> Iterator[None]:
-    """Let the `meta` device do what real devices do, where torch has another way there or none.
+    """Let the `meta` device do what real devices do, where torch does it differently there or not at all.
 
     1. Attention by the kernel that holds no matrix of scores.  torch's own choice is the plain product of matrices,
        whose scores and their softmax autograd keeps: without checkpointing a third too much.
@@ -68,7 +68,7 @@ def _fused(
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the storages that operations inside the block make, until each is freed.
+    """Counts the storages that operations inside the block create, until each is freed.
 
     A value that the code asks of a tensor without numbers is 0 or False: no mask is then found to be superfluous.
 

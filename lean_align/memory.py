@@ -32,7 +32,7 @@ _PHRASES = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 
 @dataclass(frozen=True)
 class Shortage:
-    """An allocation that failed: bytes asked for, and bytes that were free; None where nothing tells."""
+    """An allocation that failed: bytes asked for, and bytes that were free; None where unknown."""
 
     needed_bytes: int | None
     free_bytes: int | None
@@ -44,7 +44,7 @@ class Shortage:
 
 @dataclass(frozen=True)
 class Halving:
-    """A piece of work that did not fit, and the setting that was lowered for it and all that follows."""
+    """A piece of work that did not fit, and the setting that was lowered for it and for everything after it."""
 
     work: str
     key: str
@@ -68,7 +68,7 @@ def _says_shortage(error: BaseException) -> bool:
 
 
 def within_memory(work: Callable[[], T]) -> T | Shortage:
-    """What some work returns, or what was lacking when it ran out of memory; other errors pass.
+    """What some work returns, or what was lacking when it ran out of memory; other errors are raised.
 
     A caller can release memory then: the error, which holds the tensors of the work, is gone.
     """
@@ -156,13 +156,13 @@ def allocator_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def return_freed_blocks() -> None:
-    """Give the pages of freed blocks back to the system, before work whose blocks are far larger than they; glibc's."""
+    """Give the pages of freed blocks back to the system, before work whose blocks are far larger; glibc only."""
     if _has_glibc():
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_mapped_files(ending: str) -> None:
-    """Give back the pages of mapped files that were read and not written; who reads them again gets them again.
+    """Give back the pages of mapped files that were read and not written; they are read again when needed.
 
     A tensor that still lies in a checkpoint's file keeps the whole file mapped, and with it every page that was read
     to make 4-bit weights.  Linux; elsewhere nothing happens.
@@ -200,7 +200,7 @@ def _has_glibc() -> bool:
 
 
 def release_memory() -> None:
-    """Give back what nothing refers to any more, also to the card."""
+    """Free what nothing refers to any more, on the card too."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar with the time to go on a terminal, plain lines elsewhere."""
+"""Progress on stderr: a bar with the time left on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 PART_OF_MORE = "LEAN_ALIGN_PART_OF_MORE"
-"""Environment variable of stages whose time to go is not that of the whole work, which something above them tells."""
+"""Environment variable of stages that are only part of the work: what started them shows the time left."""
 _WITHOUT_TIME = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
 _open_bars: list[tqdm] = []
 
 
 def say(line: str) -> None:
-    """Print one line to stderr, above a bar that stands there."""
+    """Print one line to stderr, above the progress bar if there is one."""
     if _open_bars:
         _open_bars[-1].write(line, file=sys.stderr)
     else:
@@ -29,7 +29,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def part_of_more() -> Iterator[None]:
-    """Stages that start within the block, in processes of their own, show no time to go."""
+    """Stages that start within the block, in processes of their own, show no time left."""
     before = os.environ.get(PART_OF_MORE)
     os.environ[PART_OF_MORE] = "1"
     try:
@@ -78,7 +78,7 @@ class Progress:
         return self
 
     def advance(self, n: int = 1, note: str = "") -> None:
-        """Count `n` more, and show it when it is time."""
+        """Count `n` more, and update the display when that is due."""
         self.done += n
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)

@@ -24,14 +24,14 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell, and what stands small under it: `76.0` and `[74.1, 77.9]`."""
+    """The text of a cell, and the small text under it: `76.0` and `[74.1, 77.9]`."""
 
     value: str = ""
     under: str = ""
 
     @property
     def text(self) -> str:
-        """Both in one line."""
+        """Both on one line."""
         return f"{self.value} {self.under}".rstrip()
 
 
@@ -56,13 +56,13 @@ class Column:
 
     @property
     def parts(self) -> list[str]:
-        """What stands under the title, a line each: `n = 83`, `avg@8`, `T 0.6`, `top_p 0.95`."""
+        """What goes under the title, one line each: `n = 83`, `avg@8`, `T 0.6`, `top_p 0.95`."""
         return self.under.replace("; ", ", ").split(", ") if self.under else []
 
 
 @dataclass(frozen=True)
 class Row:
-    """Cells, the kind of row (rows of one kind stand together), and whether it stands out, as a reference does."""
+    """Cells, the kind of row (rows of one kind are kept together), and whether it stands out, as a reference does."""
 
     cells: tuple[Cell, ...]
     kind: str = ""
@@ -115,7 +115,7 @@ class Table:
         return [row for row in self.rows if row.kind == kind]
 
     def text(self, rule: bool = True) -> list[str]:
-        """Lines for a terminal: columns as wide as their longest cell, with a rule under the head or without."""
+        """Lines for a terminal: columns as wide as their longest cell, with or without a rule under the head."""
         heads = [column.title for column in self.columns]
         texts = [*([heads] if any(heads) else []), *([cell.text for cell in row.cells] for row in self.rows)]
         shown = [[printable(text) for text in row] for row in texts]
@@ -148,7 +148,7 @@ class Table:
         return f"{markdown_escape(column.title)}{footnote}{under}"
 
     def latex(self, caption: str = "") -> str:
-        """A `table` environment with rules of booktabs; notes and sources stand under it.
+        """A `table` environment with booktabs rules; notes and sources go under it.
 
         Parameters
         ----------

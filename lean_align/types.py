@@ -68,7 +68,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Scores:
-    """Score of each prompt and the parts it is made of; every array has one entry a prompt.
+    """Score of each prompt and the parts it is made of; every array has one entry per prompt.
 
     Attributes
     ----------

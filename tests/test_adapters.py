@@ -140,7 +140,7 @@ def nested(adapter):
         (lambda adapter: (adapter / WEIGHTS).write_bytes(b""), r"is damaged"),
         (lambda adapter: (adapter / WEIGHTS).unlink(), r"has no adapter_model\.safetensors"),
         (lambda adapter: (adapter / CONFIG).unlink(), r"has no adapter_config\.json; expected the folder of a peft"),
-        (one_deeper, r"has no adapter_config\.json.*It lies deeper: give .*/default\."),
+        (one_deeper, r"has no adapter_config\.json.*There is one deeper: give .*/default\."),
         (hostile_pickle, r"cannot be read as plain tensors.*can run code"),
         (nested, r"adapter_config\.json is not valid JSON"),
         (lambda adapter: (adapter / CONFIG).write_text("[]"), r"expected a JSON object"),

@@ -89,7 +89,7 @@ def test_delimited_text_is_read_and_stays_text(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("question,answer\n1 + 1?,2\n\na, b,3\n", r"line 4 has 3 cells and the header 2"),
+        ("question,answer\n1 + 1?,2\n\na, b,3\n", r"line 4 has 3 cells and the header has 2"),
         ("question,question\n", "line 1: the columns are"),
         ('question,answer\n"a"b,3\n', "cannot be read"),
     ],
@@ -139,7 +139,7 @@ def test_a_folder_may_have_one_for_each_configuration(tmp_path: Path) -> None:
     for name, row in zip(("main", "socratic"), ROWS):
         table(tmp_path / name / "train-00000-of-00001.parquet", [row])
     assert read(tmp_path, config="socratic") == ROWS[1:]
-    with pytest.raises(DataError, match=r"without data files.*Its subfolders main, socratic do"):
+    with pytest.raises(DataError, match=r"without data files.*Its subfolders main, socratic have some"):
         read(tmp_path)
 
 
@@ -162,7 +162,7 @@ def test_what_is_not_there_is_never_asked_of_the_hub(
     source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"(there is no file|no file is called|folder without data files)"):
+    with pytest.raises(DataError, match=r"(there is no file|no file matches|folder without data files)"):
         read(source)
 
 
@@ -322,7 +322,7 @@ def test_a_prompt_without_a_system_message_is_written_as_before() -> None:
 
 
 def test_a_chat_that_is_no_json_is_refused() -> None:
-    with pytest.raises(DataError, match="begins like chat messages and is no JSON"):
+    with pytest.raises(DataError, match="begins like chat messages but is not JSON"):
         prepare([{"prompt": '[{"role": "user", "content": "x"', "answer": "2"}])
 
 
@@ -502,8 +502,8 @@ def test_rows_in_one_line_around_them(tmp_path: Path, name: str) -> None:
 def test_a_table_that_excel_wrote_is_read_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "r.csv", "question,answer\nCafé € 1 + 1?,2\n".encode("cp1252"))
     assert [read(path)[0]["question"] for _ in range(2)] == ["Café € 1 + 1?"] * 2
-    assert capsys.readouterr().err.count("is no UTF-8 and is read as cp1252") == 1
-    with pytest.raises(DataError, match="it is no UTF-8"):
+    assert capsys.readouterr().err.count("is not UTF-8 and is read as cp1252") == 1
+    with pytest.raises(DataError, match="it is not UTF-8"):
         read(write(tmp_path / "r.jsonl", '{"question": "é", "answer": "2"}\n'.encode("cp1252")))
 
 
@@ -571,11 +571,11 @@ def test_letters_without_options_are_dropped_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("answers", "golds", "said"),
     [
-        ([3, 4], "CD", "counted from 1: one is the number of its options"),
+        ([3, 4], "CD", "counted from 1: one equals the number of its options"),
         (["3", "4"], "CD", "counted from 1"),
         ([3, 0], "DA", ""),
-        ([3, 1], "DB", "counted from 0, which nothing in the file shows"),
-        ([3, 4, 5], "D", "counted from 0, which"),
+        ([3, 1], "DB", "counted from 0, although nothing in the file shows it"),
+        ([3, 4, 5], "D", "counted from 0, although"),
         (["C", "D"], "CD", ""),
         (["9", 8], "CB", ""),
     ],

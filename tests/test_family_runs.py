@@ -144,7 +144,7 @@ def test_what_cannot_be_planned_is_told_in_a_sentence(models, known_speed, monke
 def test_an_adapter_that_the_model_does_not_take_is_refused_before_anything_runs(models, tmp_path):
     recipe = recipe_of("mamba", models)
     write_text(tmp_path / "recipe.yaml", dump_recipe(recipe))
-    with pytest.raises(ModelError, match=r"takes no adapter on lora\.target_modules=all-linear"):
+    with pytest.raises(ModelError, match=r"cannot take an adapter on lora\.target_modules=all-linear"):
         run_stage("prepare", tmp_path)
 
 

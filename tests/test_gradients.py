@@ -322,8 +322,8 @@ def test_a_window_that_the_mask_does_not_have_is_not_shared(make_policy, groups,
             forward = module.forward
             module.forward = lambda *a, forward=forward, **kw: forward(*a, **{**kw, "sliding_window": 8})
     assert torch.equal(gradient_of(policy, groups[0]), expected)
-    assert "computed anew for each completion" in capsys.readouterr().err
-    assert path_of(policy).reason == "the model tells its attention of a window of 8 tokens, its mask has none"
+    assert "computed again for each completion" in capsys.readouterr().err
+    assert path_of(policy).reason == "the model gives its attention a window of 8 tokens, but its mask has none"
 
 
 def test_the_model_attends_in_its_own_way_again_afterwards(make_policy, groups):

@@ -101,7 +101,7 @@ def test_widths_that_do_not_suit_4_bit_blocks_are_refused(tmp_path):
     source.tokenizer.save_pretrained(tmp_path)
     config = json.loads((model_folder() / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": 96}))
-    with pytest.raises(ModelError, match=r"hidden_size 96, no multiple of 64.*quantization=none"):
+    with pytest.raises(ModelError, match=r"hidden_size 96, not a multiple of 64.*quantization=none"):
         load_policy(dataclasses.replace(DEMO.model, name=str(tmp_path)), DEMO.data)
 
 

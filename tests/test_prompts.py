@@ -162,7 +162,7 @@ def test_padding_outside_the_embedding_gives_way_to_an_end_token(tmp_path):
     assert tokenizer.pad_token_id == rows
     encoder = encoder_of(tiny.save_model(tmp_path, tokenizer, vocab_size=rows, pad_token_id=None))
     assert encoder.tokenizer.pad_token_id == tiny.END
-    assert f"pads with token {rows}, which the model's {rows} rows do not reach" in encoder.notes()[0]
+    assert f"pads with token {rows}, which is beyond the model's {rows} rows" in encoder.notes()[0]
     with pytest.raises(ModelError, match=rf"p-1 has token {rows} \('\[PAD\]'\), but the model has rows for {rows}"):
         dataclasses.replace(encoder, controls=control_tokens(tiny.wrapped(tiny.characters()), ())).encode(ask("[PAD]"))
 

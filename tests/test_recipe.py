@@ -292,17 +292,17 @@ def test_every_list_may_have_commas() -> None:
 
 
 def test_a_list_that_is_no_yaml_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"evaluation.benchmarks is '\[gsm8k', which is no valid YAML list"):
+    with pytest.raises(RecipeError, match=r"evaluation.benchmarks is '\[gsm8k', which is not a valid YAML list"):
         load_set(evaluation__benchmarks="[gsm8k")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nseed: 2\n", r"mine\.yaml gives the key 'seed' twice, in line 1 and in line 2"),
-        ("data:\n  limit: 5\n\n  limit: 6\n", r"'data\.limit' twice, in line 2 and in line 4"),
-        ("data: {limit: 5}\nseed: 3\ndata: {chinese: drop}\n", "'data' twice, in line 1 and in line 3"),
-        ("data: {limit: 5, limit: 5}\n", r"'data\.limit' twice, in line 1 and in line 1"),
+        ("seed: 1\nseed: 2\n", r"mine\.yaml gives the key 'seed' twice, on line 1 and on line 2"),
+        ("data:\n  limit: 5\n\n  limit: 6\n", r"'data\.limit' twice, on line 2 and on line 4"),
+        ("data: {limit: 5}\nseed: 3\ndata: {chinese: drop}\n", "'data' twice, on line 1 and on line 3"),
+        ("data: {limit: 5, limit: 5}\n", r"'data\.limit' twice, on line 1 and on line 1"),
     ],
 )
 def test_a_key_given_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:

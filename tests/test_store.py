@@ -419,7 +419,7 @@ def test_a_damaged_finished_store_is_to_be_deleted_as_a_whole(tmp_path):
 
 
 def test_a_folder_that_is_no_store_says_where_one_lies(tmp_path):
-    with pytest.raises(StoreError, match=r"is no gradient store.*RUN/gradients"):
+    with pytest.raises(StoreError, match=r"is not a gradient store.*RUN/gradients"):
         open_store(tmp_path)
 
 

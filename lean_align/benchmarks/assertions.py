@@ -1,7 +1,7 @@
 """The answers of CRUXEval: an assertion `assert f(INPUT) == OUTPUT` between [ANSWER] and [/ANSWER].
 
 The first pair of tags with a call of f between them counts, else the first pair: CRUXEval stops its models there, so
-what they make up behind it does not count.  A completion that opens the tag and is cut off is read from there; one that
+what they make up after it does not count.  A completion that opens the tag and is cut off is read from there; one that
 has no tag, from its last line that begins with `assert f(` or `f(`.  Nothing is run here.
 """
 
@@ -34,7 +34,7 @@ def find_answer(completion: str) -> str | None:
 
 
 def output_of(answer: str) -> str | None:
-    """The text right of the `==` of an assertion; all of an answer that is no assertion, such as `"ab"`."""
+    """The text right of the `==` of an assertion; all of an answer that is not an assertion, such as `"ab"`."""
     compared = _comparison(answer)
     if compared is None:
         return answer if "==" not in answer else answer.rpartition("==")[2].strip()
@@ -42,7 +42,7 @@ def output_of(answer: str) -> str | None:
 
 
 def arguments_of(answer: str) -> str | None:
-    """The text between the parentheses of `f(...)`, None where the answer is no call of f."""
+    """The text between the parentheses of `f(...)`, None where the answer is not a call of f."""
     compared = _comparison(answer)
     call = compared.left if compared is not None else _expression(answer)
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "f"):

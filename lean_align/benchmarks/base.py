@@ -108,7 +108,7 @@ class Benchmark:
 
 
 def protocol_of(benchmark: Benchmark) -> dict[str, Any]:
-    """What a completion depends on beside model, problem and decoding: where it changes, completions are others."""
+    """What a completion depends on besides model, problem and decoding: where it changes, so do completions."""
     keys = ("system_prompt", "prompt_template", "plain_template", "sampled", "max_new_tokens")
     return {key: getattr(benchmark, key) for key in keys}
 

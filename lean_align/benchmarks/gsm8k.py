@@ -1,4 +1,4 @@
-"""GSM8K: word problems of primary school, the gold after "####"."""
+"""GSM8K: grade-school word problems, the gold after "####"."""
 
 from __future__ import annotations
 

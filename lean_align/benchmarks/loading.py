@@ -45,7 +45,8 @@ def load_problems(benchmark: Benchmark, data_dir: str | Path | None = None) -> l
     if data_dir is not None and not Path(source).is_file():
         raise DataError(
             f"there is no {source}; expected the file of {benchmark.name} there. Give the folder that holds "
-            f"{benchmark.file} as evaluation.data_dir (--data-dir), or none, for {benchmark.hub.dataset} on the hub."
+            f"{benchmark.file} as evaluation.data_dir (--data-dir), or leave it out to load {benchmark.hub.dataset} "
+            "from the hub."
         )
     problems = []
     for number, row in enumerate(_rows(benchmark, source, data_dir is None)):
@@ -69,7 +70,7 @@ def _rows(benchmark: Benchmark, source: str, on_hub: bool) -> Iterator[dict[str,
         if not on_hub:
             raise
         raise DataError(
-            f"{benchmark.name} could not be had from the hub ({error}). Without a connection give a folder with "
+            f"{benchmark.name} could not be loaded from the hub ({error}). Without a connection give a folder with "
             f"{benchmark.file} as evaluation.data_dir (--data-dir)."
         ) from error
 
@@ -83,7 +84,7 @@ def choose_problems(benchmark: Benchmark, problems: list[Prompt], limit: int | N
 
 
 def benchmark_encoder(benchmark: Benchmark, encoder: PromptEncoder) -> PromptEncoder:
-    """The model's own encoder with the benchmark's prompt in the place of the recipe's."""
+    """The model's own encoder with the benchmark's prompt in place of the recipe's."""
     if encoder.prompt_format == "plain":
         return replace(encoder, system_prompt=None, prompt_template=benchmark.plain_template)
     return replace(encoder, system_prompt=benchmark.system_prompt, prompt_template=benchmark.prompt_template)

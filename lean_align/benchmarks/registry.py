@@ -58,5 +58,5 @@ def _load(name: str) -> Benchmark:
 def _unfit(entry: EntryPoint, what: str) -> RecipeError:
     return RecipeError(
         f"the entry point {entry.name!r} of {GROUP} ({entry.value}) {what}; expected a lean_align.benchmarks.Benchmark "
-        "of that name. Mend the package that has it, or uninstall it."
+        "of that name. Fix the package that provides it, or uninstall it."
     )

@@ -1,4 +1,4 @@
-"""Whether a candidate is the problem but for its wording, token by token.
+"""Whether a candidate is the same problem in other words, token by token.
 
 Let q be the problem's tokens and t the prompt's.  They match nearly where
 

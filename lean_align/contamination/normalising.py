@@ -1,4 +1,4 @@
-r"""A problem's text as tokens that survive another typesetting.
+r"""A problem's text as tokens that stay the same when it is typeset differently.
 
 Rules, in order, each with what it is there for:
 

@@ -1,4 +1,4 @@
-"""The search: an index of the benchmarks, past which the training prompts stream.
+"""The search: the training prompts stream past an index of the benchmarks.
 
 Memory is that of the benchmarks: for each problem its tokens, its runs and a MinHash of 4 NUM_PERM bytes in BANDS
 buckets, about 15 kB, whatever the number of training prompts.

@@ -3,17 +3,17 @@
 Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` with its reason:
 
 1. a row that repeats an earlier one in every field is not read again (the hub's DAPO-Math-17k holds 100 copies of
-   each row); it gets no prompt_id, and how many they are is said;
+   each row); it gets no prompt_id, and their number is reported;
 2. a row without a prompt or without an answer is dropped, and so is one that needs more than text, has a prompt of more
-   than a million characters, or half characters; a file whose rows all lack the one or the other is refused, and so is
+   than a million characters, or half characters; a file whose rows all lack one or the other is refused, and so is
    one with a prompt or answer of a kind that is not read (formats: `rows.py`);
    where all answers are letters of options, a question without options is dropped;
-3. an answer that no verifier can read, or that nothing can meet, is dropped; one that was mangled is mended;
+3. an answer that no verifier can read, or that nothing can meet, is dropped; one that was mangled is repaired;
 4. a question with different answers is dropped each time: nobody knows which is right.  Answers that the verifier holds
-   to be equal are not different (1.0 and 1, 1/2 and 0.5), and questions are compared but for white space;
+   to be equal are not different (1.0 and 1, 1/2 and 0.5), and questions are compared without regard to white space;
 5. a question with one answer is kept once, the first time;
 6. `data.chinese: drop` leaves out prompts with Chinese characters;
-7. what a benchmark holds too is looked for in all that is left, whatever `limit`, and dropped where
+7. what a benchmark also contains is looked for in all that is left, whatever `limit`, and dropped where
    `data.contamination` says so;
 8. a prompt that leaves no room for a completion in the model's context is dropped;
 9. of what is left, `limit` takes a seeded random subset, in file order.

@@ -25,7 +25,7 @@ _SCIENTIFIC = re.compile(r"[-+]?\d{1,20}(?:\.\d{0,20})?[eE][-+]?\d{1,2}")
 
 
 def value_of_answer(row: Mapping[str, Any], where: str, field: str | None, question: str) -> Any:
-    """The first answer that a row has, before it is made a text: of a list of one, its element.
+    """The first answer that a row has, before it is turned into text; for a list of one, its element.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def value_of_answer(row: Mapping[str, Any], where: str, field: str | None, quest
 
 
 def answer_text(value: Any, where: str, question: str, worked: bool) -> str:
-    """An answer as text; of a worked one the final answer.
+    """An answer as text; for a worked one, the final answer.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def answer_text(value: Any, where: str, question: str, worked: bool) -> str:
 
 
 def gold_of_options(value: Any) -> Any:
-    """What an answer says of options: a worked one may end in the letter."""
+    """What an answer says about options: a worked one may end in the letter."""
     return mended(final_answer(value) or value.strip()) if isinstance(value, str) else value
 
 

@@ -16,7 +16,8 @@ LONGEST_STRUCTURE = 1_000_000
 
 
 class RowError(DataError):
-    """A row that cannot be used, where the file as a whole may be: `kind` is counted, `reason` written beside the row.
+    """A row that cannot be used, where the file as a whole may be: `kind` is counted, `reason` is written next to the
+    row.
 
     `prompt` and `answer` are what could be read of it.
     """
@@ -27,7 +28,7 @@ class RowError(DataError):
 
 
 def value_of(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column, None where it is missing or holds nothing.
+    """The value of a column, None where it is missing or empty.
 
     A name is looked up as it is, then in any case (`Question`), then as a path: `a.b` is field b inside column a,
     which may be a struct or the JSON text of one; `a.0` is the first of a list.

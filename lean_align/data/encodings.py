@@ -1,4 +1,4 @@
-"""Text files of any encoding that is read: UTF-8, UTF-16 with its mark, and what a spreadsheet writes."""
+"""Text files in any of the encodings that can be read: UTF-8, UTF-16 with its mark, and what a spreadsheet writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def text_of(path: Path, newline: str, other: str | None = None) -> io.TextIOWrap
         encoding = next((name for mark, name in _MARKS if start == mark), "utf-8-sig")
         if other is not None and encoding == "utf-8-sig" and not _is_utf8(itertools.chain([start], _blocks(file))):
             encoding = other
-            _say_once(f"data: {path} is no UTF-8 and is read as {other}; save it as UTF-8 where letters come out wrong")
+            _say_once(f"data: {path} is not UTF-8 and is read as {other}; save it as UTF-8 if letters come out wrong")
     return io.TextIOWrapper(opener(path, "rb"), encoding=encoding, newline=newline)
 
 

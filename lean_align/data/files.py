@@ -9,9 +9,9 @@
 and .gz behind any of the first five.  Any other file is read as JSON lines.  Text is UTF-8, with or without a byte
 order mark, or UTF-16 with one; a .csv or .tsv that is neither is read as cp1252, which Excel writes, and that is said.
 
-Of a folder the data files right in it are read, in the order of their names; where there are none, those in its
-subfolder of the name `data.config`, then in `data`.  Where some are named after a split (`train-00000-of-00002.jsonl`)
-only those of the split that is asked for.  All are of one format.
+From a folder, the data files directly in it are read, in the order of their names; where there are none, those in its
+subfolder named `data.config`, then in `data`.  Where some are named after a split (`train-00000-of-00002.jsonl`) only
+those of the requested split.  All must be of one format.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ def local_files(source: str, config: str | None = None, split: str = "train") ->
     if not path.exists() and _is_pattern(source):
         found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
         if not found:
-            raise DataError(f"no file is called {source}; expected {FORMATS} with one prompt a row.")
+            raise DataError(f"no file matches {source}; expected {FORMATS} with one prompt per row.")
         return found
     if not path.is_file():
-        kind = "is no file" if path.exists() else "there is no file"
+        kind = "is not a file" if path.exists() else "there is no file"
         text = f"{path} {kind}" if path.exists() else f"{kind} {path}"
-        raise DataError(f"{text}; expected {FORMATS} with one prompt a row, or a folder of them.")
+        raise DataError(f"{text}; expected {FORMATS} with one prompt per row, or a folder of them.")
     return [path]
 
 
@@ -97,7 +97,7 @@ def read_file(path: Path) -> Iterator[Row]:
     Raises
     ------
     DataError
-        When it cannot be read, or a row is no object; the message names file and line.
+        When it cannot be read, or a row is not an object; the message names file and line.
     """
     try:
         kind = _format(path)
@@ -106,7 +106,7 @@ def read_file(path: Path) -> Iterator[Row]:
         else:
             yield from _delimited_rows(path, kind) if kind in (".csv", ".tsv") else _json_rows(path, kind)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} cannot be read: it is no UTF-8 ({error}). Save it as UTF-8; {FORMATS}.") from error
+        raise DataError(f"{path} cannot be read: it is not UTF-8 ({error}). Save it as UTF-8; {FORMATS}.") from error
     except (OSError, EOFError, ValueError, csv.Error) as error:  # pyarrow's and gzip's own are among them
         if isinstance(error, DataError):
             raise
@@ -135,7 +135,7 @@ def _shards(folder: Path, config: str | None, split: str) -> list[Path]:
     found = next((files for place in places if (files := _data_files(place))), [])
     if not found:
         below = sorted(p.name for p in folder.iterdir() if p.is_dir() and _data_files(p))
-        advice = f" Its subfolders {', '.join(below)} do: give one of them." if below else ""
+        advice = f" Its subfolders {', '.join(below)} have some: give one of them." if below else ""
         raise DataError(f"{folder} is a folder without data files; expected {FORMATS} in it.{advice}")
     named = {path: match[1].lower() for path in found if (match := _SPLIT.match(path.name))}
     if named:
@@ -199,8 +199,8 @@ def _delimited_rows(path: Path, kind: str) -> Iterator[Row]:
         for cells in rows:
             if cells and len(cells) != len(names):
                 raise DataError(
-                    f"{path} line {line} has {len(cells)} cells and the header {len(names)}; expected one for each of "
-                    f"{', '.join(names)}, with quotes around a cell that holds {mark!r}."
+                    f"{path} line {line} has {len(cells)} cells and the header has {len(names)}; expected one for each "
+                    f"of {', '.join(names)}, with quotes around a cell that holds {mark!r}."
                 )
             if cells:
                 yield Row(dict(zip(names, cells)), str(path), "line", line)

@@ -5,7 +5,7 @@ texts; a list of mappings with label and text; `{"text": [...], "label": [...]}`
 columns of their own (`option_columns`).  The gold is
 
 1. an option's label, with or without brackets, a period, or the option's text behind it: `B`, `(B)`, `B) 7`;
-2. a whole number that is no text: the option at that place, counted from 0, or from 1 where the file shows it
+2. a whole number that is not text: the option at that place, counted from 0, or from 1 where the file shows it
    (`first_place`);
 3. the text of exactly one option;
 4. a whole number as text (CSV has no other): the option at that place, likewise.
@@ -56,7 +56,7 @@ def options_of(row: Mapping[str, Any], where: str, question: str = "") -> dict[s
             raise DataError(
                 f"{where}: the field {name!r} is {type(value_of(row, name)).__name__} "
                 f"{str(value_of(row, name))[:80]!r}; expected the options of the question, as a list of up to 26 texts "
-                "or a mapping of letters to texts. Leave the column out where it is no part of the question."
+                "or a mapping of letters to texts. Leave the column out if it is not part of the question."
             )
         return found
     return option_columns(row, where, question)

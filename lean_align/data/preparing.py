@@ -34,7 +34,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,1000})(?:\.\d{1,1000})?")
 
 @dataclass(frozen=True)
 class PromptRules:
-    """What a recipe says of which rows become prompts.
+    """What a recipe says about which rows become prompts.
 
     Attributes
     ----------

@@ -84,7 +84,7 @@ def _chat_in(text: str, where: str) -> Any:
     found = structure_of(text)
     if found is None:
         raise DataError(
-            f"{where}: the prompt is a text that begins like chat messages and is no JSON: {text[:60]!r}; expected "
+            f"{where}: the prompt is a text that begins like chat messages but is not JSON: {text[:60]!r}; expected "
             "question text, or a list of messages."
         )
     return found

@@ -19,7 +19,7 @@ from lean_align.recipe import DataRecipe, PoolRecipe
 
 TRAIN_SEED, TEST_SEED = 1, 2
 GENERATED = ("demo", "testbed")
-"""Sources that are made on the spot."""
+"""Sources that are generated on the spot."""
 
 
 def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> list[dict[str, Any]]:
@@ -57,12 +57,12 @@ def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> l
     rows = read_rows(source, data.config, data.train_split if split == "train" else data.test_split)
     found = _without_copies(rows, source)
     if not found:
-        raise DataError(f"{source} has no rows; expected one prompt with its answer a row.")
+        raise DataError(f"{source} has no rows; expected one prompt with its answer per row.")
     return found
 
 
 def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
-    """Every raw row of a local source (`files.py`), or of a split of a data set on the hub, as they lie there.
+    """Every raw row of a local source (`files.py`), or of a split of a data set on the hub, as they are there.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str,
 
 
 def data_sources(data: DataRecipe) -> set[str]:
-    """The files that a recipe's rows lie in; the name of a source that lies elsewhere, or that cannot be read."""
+    """The files that a recipe's rows come from; the name of a source that is not local, or that cannot be read."""
     found: set[str] = set()
     for source, split in ((data.train_path, data.train_split), (data.test_path, data.test_split)):
         if source is None:
@@ -135,7 +135,7 @@ def testbed_pool(pool: PoolRecipe) -> tuple[PoolPrompt, ...]:
 
 def _testbed_rows(data: DataRecipe, split: str, pool: PoolRecipe | None) -> list[dict[str, Any]]:
     if pool is None:
-        raise DataError(f"data.{split}_path is `testbed`, and no make-up was given with it; give the section `pool`.")
+        raise DataError(f"data.{split}_path is `testbed`, but no make-up was given with it; give the section `pool`.")
     if split == "train":
         return [{"prompt": prompt.question, "answer": str(prompt.answer)} for prompt in testbed_pool(pool)]
     held_out = make_held_out(data.demo_test, pool.target_families, pool.target_grades)
@@ -150,7 +150,7 @@ def _read_hub(name: str, config: str | None, split: str) -> Iterator[dict[str, A
             yield Row(row, name, f"split {split} row", number)
     except Exception as error:  # the hub client raises a dozen kinds
         raise DataError(
-            f"{name!r} is no local file, and the hub did not give it (config {config!r}, split {split!r}): "
+            f"{name!r} is not a local file, and the hub did not provide it (config {config!r}, split {split!r}): "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} "
             f"Give the path of a {FORMATS}, or check the name and the connection."
         ) from error

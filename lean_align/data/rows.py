@@ -1,7 +1,7 @@
 r"""Question and answer of a raw row, in the formats that data sets of this field come in; docs/data.md has the table.
 
-The question is the first of these fields that has a value (null, blank text, an empty list and NaN are none), or what
-`data.prompt_field` names:
+The question is the first of these fields that has a value (null, blank text, an empty list and NaN do not count), or
+what `data.prompt_field` names:
 
 - `prompt`, `question`, `problem`, as text, or as a list of chat messages of which exactly one is the user's, also as
   JSON text; the text parts of a message are joined by line breaks.  A list with an assistant's turn is refused.
@@ -55,7 +55,7 @@ def read_row(row: Any, where: str, prompt_field: str | None = None, answer_field
     where : str
         File and row, named in errors.
     prompt_field, answer_field : str, optional
-        Columns, or dotted paths into them, in the place of those of the module.
+        Columns, or dotted paths into them, in place of those of the module.
 
     Returns
     -------
@@ -119,7 +119,7 @@ _LISTED = re.compile(r"\(A\)|(?:^|[\s({*])A\s*[).:]")
 
 
 def first_place(rows: Iterable[Any], answer_field: str | None, source: str) -> int | None:
-    """What the place of the first option is, as far as the golds of a file that are numbers show it.
+    """Whether places of options are counted from 0 or from 1, as far as the numeric golds of a file show it.
 
     A 0 among them shows that it is 0; without one, a gold that equals the number of its options shows that it is 1,
     unless a greater one shows that they are no places.  A number that is the text of an option shows nothing.
@@ -154,14 +154,14 @@ def first_place(rows: Iterable[Any], answer_field: str | None, source: str) -> i
         return 0
     if any(place == n for place, n in found) and not any(place > n for place, n in found):
         say(
-            f"data: {source}: golds that are places of options are counted from 1: one is the number of its options, "
-            "none is 0"
+            f"data: {source}: golds that are places of options are counted from 1: one equals the number of its "
+            "options, and none is 0"
         )
         return 1
     if lettered:
         say(
-            f"data: {source}: golds that are places of options are counted from 0, which nothing in the file shows: no "
-            "0 is among them. Write letters where that is wrong"
+            f"data: {source}: golds that are places of options are counted from 0, although nothing in the file shows "
+            "it: no 0 is among them. Write letters if that is wrong"
         )
     return None
 

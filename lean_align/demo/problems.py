@@ -2,7 +2,7 @@
 
 A problem is a function of (seed, item) alone.  It has a *family* (the story, and with it the
 operations it needs) and a *grade* from 1 to 5: the number of arithmetic steps, with larger amounts in
-grades 4 and 5.  The worked solution writes one equation a line and ends as GSM8K solutions do::
+grades 4 and 5.  The worked solution writes one equation per line and ends as GSM8K solutions do::
 
     12+7=19
     19-5=14

@@ -92,7 +92,7 @@ def prompt_gradients(
     GradientError
         When a LoRA parameter got no gradient, or NaN or Inf; parameter and prompt are named.
     ModelError
-        When the policy has no trainable parameters, or its model is no decoder.
+        When the policy has no trainable parameters, or its model is not a decoder.
     OutOfMemoryError
         When a single completion does not fit into memory.
 
@@ -101,7 +101,7 @@ def prompt_gradients(
     A row is its group's gradient alone: what a parameter's `.grad` holds is set aside while a group is run, and put
     back as it was before the row is yielded.
 
-    Memory beside the model: the activations of one micro-batch, one LoRA matrix's gradient and one row.
+    Memory besides the model: the activations of one micro-batch, one LoRA matrix's gradient and one row.
     A projection that works on several rows at a time needs 4 * batch_rows * P bytes for them.
     """
     parameters = policy.lora_parameters
@@ -121,7 +121,9 @@ def prompt_gradients(
             continue
         ordinal = next(place, None)
         if ordinal is None:
-            raise ValueError(f"got {len(ordinals or ())} ordinals; expected one for each group with spread.")
+            raise ValueError(
+                f"got {len(ordinals or ())} ordinals; expected one for each group with a spread of rewards."
+            )
         if batch is not None and not batch.takes(ordinal):
             yield from batch.empty()
         if backward is None:
@@ -140,7 +142,7 @@ def prompt_gradients(
 def _shares_prompt(policy: Policy, wanted: bool) -> bool:
     path = path_of(policy, wanted)
     if wanted and not path.shares_prompt:
-        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
+        say(f"gradients: the prompt is computed again for each completion; {path.reason}")
     return path.shares_prompt
 
 

@@ -146,7 +146,7 @@ class BudgetedBackward:
         self.policy, self.row, self.settings, self.on_halving = policy, row, settings, on_halving
 
     def run(self, group: Group) -> None:
-        """Leave the group's gradient in the row.
+        """Put the group's gradient into the row.
 
         Raises
         ------

@@ -1,10 +1,10 @@
-"""Whether a model's completions can share their prompt, told before anything is computed with it.
+"""Whether a model's completions can share their prompt, decided before anything is computed with it.
 
 The shared way needs keys and values in every layer, which all completions can read.  A layer that keeps a running state
 (linear attention, convolutions) has none: such models take the plain way, which repeats the prompt for each completion.
 Both ways give the same gradient.
 
-`check_log_probs` tells whether the parts, as gradients use them, are the model: compared with its own forward.
+`check_log_probs` compares the parts, as gradients use them, with the model's own forward.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """From `.grad` to a row: each parameter's gradient is taken the moment autograd has finished it, and freed.
 
 A hook on each LoRA parameter runs when its gradient is complete for a backward pass.  It divides by the
-preconditioner, projects and drops the gradient, so that at most one LoRA matrix's gradient exists beside
-the row.  A group that needs several backward passes adds up, since the projection is linear.
+preconditioner, projects and drops the gradient, so that at most one LoRA matrix's gradient exists next to the row.  A
+group that needs several backward passes adds up, since the projection is linear.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class GradientRow:
     def collecting(self) -> Iterator[None]:
         """Take every gradient that autograd finishes inside the block.
 
-        A `.grad` that was there before is no part of them: it is set aside, and put back after the block.
+        A `.grad` that was there before is not part of them: it is set aside, and put back after the block.
         """
         self.row, self._largest = self.zeros(), {}
         before = [parameter.grad for parameter in self.parameters.values()]

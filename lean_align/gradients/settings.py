@@ -16,7 +16,7 @@ class GradientSettings:
     temperature : float
         Sampling temperature; log-probabilities are taken at it.
     token_budget : int
-        Tokens a forward and backward pass: of completions, or with prompts and padding when the prompt
+        Tokens per forward and backward pass: of completions, or with prompts and padding when the prompt
         is not shared.
     logprob_chunk : int
         Positions whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes.

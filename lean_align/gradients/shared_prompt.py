@@ -223,7 +223,7 @@ def attend(
     window = options.get("sliding_window")
     if window is not None and window != attention_mask.reach:
         raise ModelError(
-            f"the model tells its attention of a window of {window} tokens, its mask has "
+            f"the model gives its attention a window of {window} tokens, but its mask has "
             f"{attention_mask.reach or 'none'}. Set gradients.share_prompt=false."
         )
     layer = int(module.layer_idx)  # type: ignore[arg-type]

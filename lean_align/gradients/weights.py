@@ -58,7 +58,7 @@ def completion_weights(group: Group, settings: GradientSettings = GradientSettin
             "and all or one_correct."
         )
     if loss == "dr_grpo" and not length:
-        raise RecipeError("gradients.loss is dr_grpo, which divides by max_new_tokens; got none. Give its number.")
+        raise RecipeError("gradients.loss is dr_grpo, which divides by max_new_tokens; got none. Give max_new_tokens.")
     if rollouts == "one_correct":
         chosen = {next(i for i, reward in enumerate(group.rewards) if reward > 0): 1.0}
     else:

@@ -41,7 +41,7 @@ def read_second_moments(folder: Path) -> dict[str, Any]:
     path = folder / SECOND_MOMENTS
     if not path.exists():
         raise StageError(
-            f"gradients.precondition is adam, and {path} is not there: it takes a warm-up of at least one step with "
+            f"gradients.precondition is adam, but {path} does not exist: it takes a warm-up of at least one step with "
             "warmup.optimizer=adamw_torch. Set these, or gradients.precondition=none."
         )
     return dict(load_file(path))

@@ -51,7 +51,7 @@ def rehearse_loss(
     epsilon: float,
     autocast: bool,
 ) -> None:
-    """One micro-batch forward and backward, beside the moments of Adam and the gradients of the one before.
+    """One micro-batch forward and backward, alongside the moments of Adam and the gradients of the one before.
 
     Parameters
     ----------

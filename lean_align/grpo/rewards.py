@@ -1,7 +1,7 @@
 """Rewards of a training by step and prompt: `rewards.jsonl`, the same however often the training was killed.
 
-A line a step, `{"step", "prompt_ids", "rewards", "n_tokens"}`: an entry for each prompt of the step, in the order of
-training, with a list over its completions.  A prompt that is met twice in a step has two entries.
+One line per step, `{"step", "prompt_ids", "rewards", "n_tokens"}`: an entry for each prompt of the step, in the order
+of training, with a list over its completions.  A prompt that is met twice in a step has two entries.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RewardLog:
         _keep_steps(path, steps_done)
 
     def begin_step(self) -> None:
-        """Drop what a step that did not end has left."""
+        """Drop what an unfinished step has left."""
         self._pieces.clear()
 
     def add(self, prompt_ids: Sequence[str], rewards: Sequence[float], n_tokens: Sequence[int]) -> None:
@@ -152,7 +152,7 @@ def _keep_steps(path: Path, steps_done: int) -> None:
             steps, end = steps + 1, stop
     if steps < steps_done:
         raise StageError(
-            f"{path} has the rewards of {steps} steps, the checkpoint beside it was taken after {steps_done}. "
+            f"{path} has the rewards of {steps} steps, but the checkpoint next to it was taken after {steps_done}. "
             + made_anew(path.parent)
         )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ class TrainerSettings:
     trainer : TrainerRecipe
         Steps, batches and optimiser.
     num_generations : int
-        Completions a prompt (G).
+        Completions per prompt (G).
     max_new_tokens : int
         Longest completion, in tokens.
     temperature : float

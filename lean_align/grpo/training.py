@@ -106,7 +106,7 @@ def train_grpo(
     give_token_ids(grpo, ids)
     if resume is not None:
         # With beta > 0 a checkpoint holds the reference adapter too, in a folder of its own; transformers then loads
-        # that one alone, and would go on from the first weights.  The trainer has made it anew, from the same start.
+        # that one alone, and would go on from the first weights.  The trainer has made it again, from the same start.
         shutil.rmtree(resume / REFERENCE, ignore_errors=True)
     with callback.progress, writing_tensors(folder):
         ended = within_memory(lambda: grpo.train(resume_from_checkpoint=str(resume) if resume else None))

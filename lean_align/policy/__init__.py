@@ -2,9 +2,9 @@
 bitsandbytes and peft.
 
 Two traps are guarded here.  bitsandbytes on a CPU with avx512_bf16 repacks 4-bit weights in place at
-the first forward without gradients, and every later backward then silently gives none: the switch is
-put off right after loading.  And peft writes its target modules in the order of a set: the saved
-configuration is put in order, so that equal adapters are equal files.
+the first forward without gradients, and every later backward then silently gives none: the switch is turned off right
+after loading.  And peft writes its target modules in the order of a set: the saved configuration is put in order, so
+that equal adapters are equal files.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ SHOWN = 3  # names of weights in a message
 
 
 def check_adapter(model: ModelRecipe, folder: Path) -> None:
-    """Refuse an adapter that is no whole adapter, or does not fit a recipe's model; neither is loaded.
+    """Refuse an adapter that is incomplete, or does not fit a recipe's model; neither is loaded.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def check_adapter(model: ModelRecipe, folder: Path) -> None:
         if shortage_of(error) is not None:
             raise
         raise ModelError(
-            f"the adapter {folder} cannot be put on {model.name} ({first_line(error)}); expected an adapter of that "
-            f"model, this one names {named}."
+            f"the adapter {folder} cannot be put on {model.name} ({first_line(error)}); expected an adapter for that "
+            f"model; this one names {named}."
         ) from error
     raise ModelError(_misfit(folder, model, named, _sizes(expected), _sizes(weights)))
 
@@ -84,7 +84,7 @@ def _check_base(folder: Path, named: str | None, model: ModelRecipe, kind: str) 
             f"the adapter {folder} was trained on {named}, a model of type {its_kind}; {model.name} is of type {kind}. "
             "Give the model that it was trained on."
         )
-    say(f"the adapter {folder} names {named} as its model, and is put on {model.name}")
+    say(f"the adapter {folder} names {named} as its model, but is put on {model.name}")
 
 
 def read_config(folder: Path) -> Any:
@@ -102,7 +102,7 @@ def read_config(folder: Path) -> Any:
     path = folder / CONFIG
     if not path.is_file():
         deeper = sorted(found.parent for found in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
-        hint = f" It lies deeper: give {deeper[-1]}." if deeper else ""
+        hint = f" There is one deeper: give {deeper[-1]}." if deeper else ""
         raise ModelError(f"{folder} has no {CONFIG}; expected the folder of a peft adapter.{hint}")
     kind = str(read_object(path).get("peft_type"))
     if kind not in PEFT_TYPE_TO_TUNER_MAPPING:
@@ -110,10 +110,11 @@ def read_config(folder: Path) -> Any:
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except Exception as error:  # of values of a wrong type there are many kinds
-        raise ModelError(f"{path} is no configuration that peft reads ({first_line(error)}).") from error
+        raise ModelError(f"{path} is not a configuration that peft can read ({first_line(error)}).") from error
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ModelError(
-            f"{folder} is an adapter of kind {kind}, which changes prompts; expected one of weights, LoRA."
+            f"{folder} is an adapter of kind {kind}, which changes prompts; expected one that changes weights, such as "
+            "LoRA."
         )
     if getattr(config, "megatron_config", None):
         raise ModelError(f"{path} asks for Megatron's layers, which are not supported; expected plain LoRA.")
@@ -122,7 +123,7 @@ def read_config(folder: Path) -> Any:
 
 
 def check_request(folder: Path) -> None:
-    """Refuse an adapter that is more than plain LoRA beside its base, as vLLM's requests have it.
+    """Refuse an adapter that is more than plain LoRA, which is all that vLLM's requests take.
 
     Raises
     ------
@@ -182,7 +183,7 @@ def _shapes(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Each weight without its numbers, once these are known to be finite."""
     for name, weight in read_weights(folder):
         if not isinstance(weight, torch.Tensor):
-            raise ModelError(f"{folder}: {name} is no tensor; expected weights alone.")
+            raise ModelError(f"{folder}: {name} is not a tensor; expected only weights.")
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise ModelError(
                 f"the adapter {folder} holds NaN or infinite numbers (in {name}): its training diverged. Use an "
@@ -229,12 +230,12 @@ def _misfit(
         )
     return (
         f"the adapter {folder} does not fit {model.name}: of {len(expected)} weights that its {CONFIG} asks for, "
-        f"{', '.join(found)}. Expected an adapter of that model, this one names {named}."
+        f"{', '.join(found)}. Expected an adapter for that model; this one names {named}."
     )
 
 
 def some(names: Iterable[str]) -> str:
-    """The first names of some, in order; dots for the rest."""
+    """The first few of some names, in order; dots for the rest."""
     ordered = sorted(names)
     return ", ".join(ordered[:SHOWN]) + (", ..." if len(ordered) > SHOWN else "")
 

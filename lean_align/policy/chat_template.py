@@ -86,7 +86,7 @@ def put(
     except Exception as error:  # whatever another's template does
         reason = (str(error).splitlines() or [""])[0][:200]
         raise ModelError(
-            f"the chat template cannot be rendered ({type(error).__name__}: {reason}). Mend chat_template.jinja in the "
+            f"the chat template cannot be rendered ({type(error).__name__}: {reason}). Fix chat_template.jinja in the "
             "model's folder, or set data.prompt_format=plain."
         ) from error
     return list(found["input_ids"]) if tokenize else str(found)
@@ -122,7 +122,7 @@ def read_template(tokenizer: Any, variables: Mapping[str, Any], name: str) -> Ch
     if _USER not in plain:
         raise ModelError(
             f"the chat template of {name} leaves out the text of a user's message: it made {plain[:200]!r} of "
-            f"{_USER!r}. Mend chat_template.jinja in the model's folder, or set data.prompt_format=plain."
+            f"{_USER!r}. Fix chat_template.jinja in the model's folder, or set data.prompt_format=plain."
         )
     both = _rendered(tokenizer, [system, user], variables)
     closed = _rendered(tokenizer, [user, answer], variables, generation=False)
@@ -214,6 +214,6 @@ def _check_bounds(template: str, variables: str, name: str) -> None:
     else:
         return
     raise ModelError(
-        f"the chat template of {name} {found}; expected the text of the messages. Mend chat_template.jinja in the "
+        f"the chat template of {name} {found}; expected the text of the messages. Fix chat_template.jinja in the "
         "model's folder, or set data.prompt_format=plain."
     )

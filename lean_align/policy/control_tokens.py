@@ -1,7 +1,7 @@
-"""Control tokens in the text of a prompt, such as `<|im_end|>`: encoded as text, so that data end no turn.
+"""Control tokens in the text of a prompt, such as `<|im_end|>`: encoded as text, so that data cannot end a turn.
 
 A tokenizer finds its control tokens by their names wherever they stand.  A prompt that holds such a name is therefore
-encoded by a twin of the tokenizer whose control tokens bear other names, which no text has: those of the template
+encoded by a twin of the tokenizer whose control tokens have other names, which no text has: those of the template
 are renamed, those of the prompt are left and are nothing but letters to the twin.  Every other prompt goes the usual
 way.
 """

@@ -1,6 +1,6 @@
 """The policy as a plain folder of whole weights, for an engine that reads neither 4-bit blocks nor adapters.
 
-What an export is worth is what comes back from it: the folder is loaded again and asked, beside the policy.
+An export is judged by what is read back from it: the folder is loaded again and compared with the policy.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ def _parts(model: Any, weights: list[Weight], dtype: torch.dtype) -> Iterator[di
             value = weight.value()
             if not (weight.is_buffer or value.is_floating_point()):
                 raise ModelError(
-                    f"{weight.name} is held as {str(value.dtype).removeprefix('torch.')}, in a quantisation other than "
-                    "NF4; expected plain numbers or NF4. Sample with rollouts.engine=transformers."
+                    f"{weight.name} is stored as {str(value.dtype).removeprefix('torch.')}, in a quantisation other "
+                    "than NF4; expected plain numbers or NF4. Sample with rollouts.engine=transformers."
                 )
             part[weight.name] = value.to(device="cpu", dtype=None if weight.is_buffer else dtype)
         if conversions:

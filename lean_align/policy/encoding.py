@@ -1,6 +1,6 @@
 """The tokenizer, and how a prompt is put to the model: the same in rollouts, gradients, training and evaluation.
 
-So are the tokens that end a completion, and the one that fills up short rows: agreed on once, for every engine.
+So are the tokens that end a completion and the one that pads short rows: they are settled once, for every engine.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PromptEncoder:
         Raises
         ------
         DataError
-            When the prompt is no text that can be written in UTF-8.
+            When the prompt is not text that can be written in UTF-8.
         ModelError
             When the template cannot be rendered with it, or the tokenizer gives a token that the model does not know.
         """
@@ -98,7 +98,7 @@ class PromptEncoder:
             raise ModelError(
                 f"{name} has token {max(ids)} "
                 f"({self.tokenizer.convert_ids_to_tokens(max(ids))!r}), but the model has rows for {self.vocabulary} "
-                "tokens: tokens were added to the tokenizer and not to the model. Take the tokenizer that the model "
+                "tokens: tokens were added to the tokenizer and not to the model. Use the tokenizer that the model "
                 "was trained with, or a model whose embedding was resized."
             )
         return ids
@@ -131,7 +131,7 @@ class PromptEncoder:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def notes(self) -> list[str]:
-        """What a user should hear of the way prompts are put to this model, a sentence each."""
+        """What a user should be told about the way prompts are put to this model, one sentence each."""
         folded = self.prompt_format == "chat" and self.system_prompt is not None and not self.takes_system
         note = "the chat template has no place for a system message: its text is put in front of the user's"
         return [*self.remarks, *([note] if folded else [])]
@@ -161,8 +161,8 @@ class PromptEncoder:
             except UnicodeEncodeError as error:
                 raise DataError(
                     f"{prompt.prompt_id or 'a prompt'}: {name} holds {text[error.start]!r} at character "
-                    f"{error.start}, half of a character; expected text that can be written in UTF-8. Mend or leave it "
-                    "out."
+                    f"{error.start}, half of a character; expected text that can be written in UTF-8. Fix it or leave "
+                    "it out."
                 ) from error
 
 
@@ -207,8 +207,8 @@ def _template_remarks(template: ChatTemplate, name: str) -> list[str]:
     remarks = []
     if template.dated:
         remarks.append(
-            f"{name}: the chat template may write today's date, and prompts then change with the day; set "
-            "data.chat_template_kwargs.date_string to hold it fast where the template reads that"
+            f"{name}: the chat template may write today's date, so that prompts change with the day; set "
+            "data.chat_template_kwargs.date_string to fix the date if the template reads that variable"
         )
     if template.unread:
         remarks.append(f"{name}: the chat template does not read {', '.join(template.unread)}: no effect")
@@ -262,13 +262,13 @@ def settle_ends(
         )
     if tokenizer.eos_token_id is None or not 0 <= tokenizer.eos_token_id < rows:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
-        remarks.append(f"{model.name}: the tokenizer names no end token of use; {tokenizer.eos_token!r} is taken")
+        remarks.append(f"{model.name}: the tokenizer names no usable end token; {tokenizer.eos_token!r} is taken")
     pad = tokenizer.pad_token_id
     if pad is None or not 0 <= pad < rows:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ends[0])
         if pad is not None:
             remarks.append(
-                f"{model.name}: the tokenizer pads with token {pad}, which the model's {rows} rows do not reach; "
+                f"{model.name}: the tokenizer pads with token {pad}, which is beyond the model's {rows} rows; "
                 f"{tokenizer.pad_token!r} is taken"
             )
     return tuple(ends), remarks
@@ -288,7 +288,7 @@ def _declared(model: ModelRecipe, config: Any) -> list[int]:
     except RecursionError as error:
         raise ModelError(
             f"model.name is {model.name!r}: could not load its generation_config.json, which is nested too deeply. "
-            "Mend or delete the file."
+            "Fix or delete the file."
         ) from error
     found = generation.eos_token_id
     return [found] if isinstance(found, int) else [int(token) for token in found or []]

@@ -46,12 +46,12 @@ class Family:
     attention_sinks : bool
         Whether each head's softmax has a learned term of its own in the denominator (gpt-oss).
     stateful : bool
-        Whether a layer keeps a running state in the place of keys and values.
+        Whether a layer keeps a running state in place of keys and values.
     attention_interface : bool
         Whether attention goes through transformers' interface, where another function can be put.
     encoder_decoder : bool
     rope_reach : int or None
-        Tokens up to which positions turn at the pace of short rows; a longer row is computed anew at another pace
+        Tokens up to which positions turn at the pace of short rows; a longer row is computed again at another pace
         (`longrope`: Phi-3 with 128k).  None for most.
     """
 
@@ -105,7 +105,7 @@ def family_of(config: Any) -> Family:
     model_class = _class_of(config) or _class_of(text)
     if model_class is None:
         raise ModelError(
-            f"a model of type {config.model_type} is no causal language model for transformers. Choose one that "
+            f"a model of type {config.model_type} is not a causal language model in transformers. Choose one that "
             "completes text, such as a Qwen, Llama or Gemma."
         )
     kinds, shared = _layers(text)

@@ -21,7 +21,7 @@ CHECKED_TOKENS = 64
 
 
 def rope_reach(causal_lm: Any) -> int | None:
-    """Tokens up to which a model turns the positions of a row at the pace of shorter rows; None without an end.
+    """Longest row, in tokens, whose positions a model turns at the pace of shorter rows; None where there is no limit.
 
     `dynamic` and `longrope` change it (Phi-3 with 128k tokens), by the longest of the rows that are computed together:
     a longer row is to be computed whole and alone.
@@ -121,7 +121,7 @@ def own_log_probs(policy: Policy, row: Sequence[int], start: int) -> torch.Tenso
 
 
 def tolerated_gap(policy: Policy) -> float:
-    """The mean difference from the model's own log-probabilities, in nats, that is rounding.
+    """The mean difference from the model's own log-probabilities, in nats, that counts as rounding.
 
     Rounding alone gave SmolLM2-135M 0.04 to 0.06 in 16 bits, and less than 0.0001 in float32.
     """
@@ -129,7 +129,7 @@ def tolerated_gap(policy: Policy) -> float:
 
 
 def refuse_gap(policy: Policy, gap: float, log_probs: str, unit: str, advice: str) -> None:
-    """Refuse a model whose own log-probabilities are others than those from its backbone and its output layer.
+    """Refuse a model whose own log-probabilities differ from those of its backbone and its output layer.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def checkpoint_layers(policy: Policy) -> None:
     layers = [module for module in policy.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers or not policy.causal_lm.supports_gradient_checkpointing:
         raise ModelError(
-            f"{type(policy.causal_lm).__name__} has no layers that run again in the backward pass. Set "
+            f"{type(policy.causal_lm).__name__} has no layers that can be run again in the backward pass. Set "
             "gradients.gradient_checkpointing=false."
         )
     policy.model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -10,7 +10,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from lean_align.memory import human_bytes
 
 EXPECTED_SHARE = 0.9
-"""Below it, what stays in 16 bits is no trifle, and is said."""
+"""Below it, what stays in 16 bits is substantial, and is reported."""
 
 
 def share_4bit(base: torch.nn.Module) -> tuple[float, int]:
@@ -51,6 +51,6 @@ def shortfall(name: str, share: float, other_bytes: int) -> str | None:
         return None
     return (
         f"{name}: model.quantization is nf4, but only {share:.0%} of the layers' weights are in 4 bits; "
-        f"{human_bytes(other_bytes)} stay as they are, since bitsandbytes packs linear layers alone, and not experts "
-        "that are held in one tensor"
+        f"{human_bytes(other_bytes)} stay as they are, since bitsandbytes packs only linear layers, not experts that "
+        "are held in one tensor"
     )

@@ -29,7 +29,7 @@ from lean_align.errors import ModelError
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of the model, not worked out yet.
+    """A weight of the model, not computed yet.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """What a model does between its last hidden states and its logits, for some of them at a time.
 
 Most models multiply by a matrix.  Others scale what goes in (MiniCPM3) or comes out (Granite, Cohere), or cap it
-(Gemma 2).  No list of them is kept here: the model's own forward runs with hidden states in the place of its backbone.
+(Gemma 2).  No list of them is kept here: the model's own forward runs with hidden states in place of its backbone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Files of tensors as the others are: of the mode that the user's umask gives, and a full disk said in words."""
+"""Files of tensors as the others are: of the mode that the user's umask gives, and a full disk reported in plain
+words."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ def writing_tensors(folder: Path) -> Iterator[None]:
 
 
 def like_other_files(path: Path) -> None:
-    """Give a file the mode that a new one gets; safetensors makes its own readable by their owner alone."""
+    """Give a file the mode that a new one gets; safetensors makes its own readable by their owner only."""
     beside = path.with_name(f".{path.name}.mode")
     beside.touch()
     path.chmod(beside.stat().st_mode)

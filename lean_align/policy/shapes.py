@@ -56,7 +56,7 @@ _BLOCK, _OUTER_BLOCK = 64, 256  # weights that share a scale, and scales that sh
 
 @dataclass(frozen=True)
 class LengthEncoder:
-    """Stands for a tokenizer where only the number of tokens matters: every prompt has `n_tokens`."""
+    """Stands in for a tokenizer where only the number of tokens matters: every prompt has `n_tokens`."""
 
     n_tokens: int
     tokenizer: ClassVar[Any] = SimpleNamespace(pad_token_id=0)
@@ -100,13 +100,13 @@ def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int
     Returns
     -------
     Policy
-        Linear layers as `load_policy` would hold them; with `nf4` each makes its weights anew, in the type of the
+        Linear layers as `load_policy` would hold them; with `nf4` each makes its weights again, in the type of the
         activations, for every forward and backward pass, as bitsandbytes does.
 
     Raises
     ------
     ModelError
-        When the model is no causal language model, its configuration cannot be found, or peft puts no adapter on it.
+        When the model is not a causal language model, its configuration cannot be found, or peft puts no adapter on it.
     """
     config, dtype = model_config(model), getattr(torch, model.dtype)
     options = attention_options(config)
@@ -124,7 +124,7 @@ def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int
             shaped = add_adapter(base, lora, None, 0)
     except ValueError as error:
         raise ModelError(
-            f"{model.name} takes no adapter on lora.target_modules={lora and lora.target_modules}: "
+            f"{model.name} cannot take an adapter on lora.target_modules={lora and lora.target_modules}: "
             f"{str(error).splitlines()[0]} Name other layers, separated by commas."
         ) from error
     for parameter in shaped.parameters():
@@ -135,7 +135,7 @@ def shape_policy(model: ModelRecipe, lora: LoraRecipe | None, prompt_tokens: int
 
 
 def with_prompt_length(policy: Policy, prompt_tokens: int) -> Policy:
-    """The policy with prompts of a fixed length in the place of its tokenizer."""
+    """The policy with prompts of a fixed length in place of its tokenizer."""
     encoder: Any = LengthEncoder(prompt_tokens)
     return replace(policy, encoder=encoder)
 
@@ -157,7 +157,7 @@ def loading_bytes(policy: Policy) -> int:
 
 
 def _quantise(base: Any, dtype: torch.dtype) -> None:
-    """Put a stand-in in the place of each layer that transformers has bitsandbytes pack, by transformers' own rule."""
+    """Replace each layer that transformers has bitsandbytes pack by a stand-in, by transformers' own rule."""
     kept = Bnb4BitHfQuantizer.get_modules_to_not_convert(base, None, base._keep_in_fp32_modules)
     for name, layer in list(base.named_modules()):
         if (type(layer) is torch.nn.Linear or isinstance(layer, Conv1D)) and should_convert_module(name, kept):

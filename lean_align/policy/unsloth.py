@@ -1,7 +1,7 @@
 """The policy as Unsloth loads it, for a training.  `unsloth` was imported before trl, transformers and peft.
 
 Differs from `load_policy` in: 1. Unsloth's kernels and checkpointing, where there is a card; 2. with
-`fast_inference` a vLLM engine lives beside the model and shares its weights.  The adapter is the same: a fresh one has
+`fast_inference` a vLLM engine lives next to the model and shares its weights.  The adapter is the same: a fresh one has
 the very numbers that `load_policy` draws.
 """
 

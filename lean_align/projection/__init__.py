@@ -1,4 +1,4 @@
-"""Random projection of gradients: phi = R g with E[<R x, R y>] = <x, y>, R drawn and never stored whole.
+"""Random projection of gradients: phi = R g with E[<R x, R y>] = <x, y>, with R drawn as needed and never stored whole.
 
 | kind | R | module |
 | --- | --- | --- |

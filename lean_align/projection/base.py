@@ -115,7 +115,7 @@ class ParameterProjector:
         if gradients.ndim not in (1, 2) or gradients.shape[-1] != self.grad_dim:
             raise ValueError(
                 f"got gradients with {gradients.shape[-1] if gradients.ndim else 0} entries and {gradients.ndim} "
-                f"dimensions; expected grad_dim = {self.grad_dim} entries in a row, (n, {self.grad_dim}) or "
+                f"dimensions; expected grad_dim = {self.grad_dim} entries per row, (n, {self.grad_dim}) or "
                 f"({self.grad_dim},)."
             )
         matrix = gradients.detach().reshape(-1, self.grad_dim)
@@ -142,7 +142,7 @@ class ParameterProjector:
 
 
 class StreamedProjector(ParameterProjector):
-    """Base of the projectors that take a gradient parameter by parameter too."""
+    """Base of the projectors that also take a gradient parameter by parameter."""
 
     def add_to(self, row: torch.Tensor, name: str, gradient: torch.Tensor) -> None:
         """Add R restricted to parameter `name`, times `gradient`, to `row` in place.

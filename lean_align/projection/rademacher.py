@@ -42,7 +42,7 @@ class RademacherProjector(StreamedProjector):
     Time is that of drawing P k signs, and 2 P k multiply-adds a row; the drawing is shared by the rows of a call.
 
     `project` draws the signs once for blocks of 16 rows; these are padded with zeros and always of the same shapes, so
-    that a row gives the same bits whatever the rows beside it hold.  `add_to` is slower a row, and equal to it up to
+    that a row gives the same bits whatever the rows next to it hold.  `add_to` is slower a row, and equal to it up to
     rounding.
     """
 

@@ -55,7 +55,7 @@ class TrakProjector(ParameterProjector):
         super().__init__(sizes, proj_dim, seed, device)
         if find_spec("trak") is None:
             raise MissingPackageError(
-                "gradients.projection is 'trak', and the package traker is not installed. "
+                "gradients.projection is 'trak', but the package traker is not installed. "
                 "Install it with `pip install lean-align[trak]`, or set gradients.projection to sjlt or rademacher."
             )
         projectors = import_module("trak.projectors")
@@ -69,7 +69,7 @@ class TrakProjector(ParameterProjector):
         if self.device.type == "cuda":
             if find_spec("fast_jl") is None:
                 raise MissingPackageError(
-                    "gradients.projection is 'trak' on a CUDA device, and traker's kernel fast_jl is not installed. "
+                    "gradients.projection is 'trak' on a CUDA device, but traker's kernel fast_jl is not installed. "
                     "Install it with `pip install --no-build-isolation fast_jl` (needs nvcc), or set "
                     "gradients.projection to sjlt or rademacher, which need no extension."
                 )

@@ -22,9 +22,9 @@ class RolloutRecipe:
     """Sampling, everywhere that completions are sampled: warm-up, rollouts and training."""
 
     num_generations: int = number(8, 2)
-    """Completions a prompt (G)."""
+    """Completions per prompt (G)."""
     allocation: str = choice("fixed", "sequential")
-    """`fixed`: G completions of every prompt; `sequential`: first_generations of every prompt, the others only where
+    """`fixed`: G completions of every prompt; `sequential`: first_generations of every prompt, the rest only where
     the first rewards differ, and success rates estimated without bias."""
     first_generations: int = number(4, 2)
     """Completions that `sequential` draws first; less than num_generations."""
@@ -35,14 +35,14 @@ class RolloutRecipe:
     batch_size: int = number(64, 1)
     """Completions decoded at the same time; the noise is each completion's own, rounding the batch's."""
     window: int = number(512, 1)
-    """Completions that share a continuous batch and are written together: what a killed run loses at most. The batch
+    """Completions that share a continuous batch and are written together: the most that a killed run loses. The batch
     runs empty at the end of each, so it should be several times batch_size."""
     engine: str = choice("auto", "transformers", "vllm")
     """What samples rollouts and evaluation. `auto`: vllm where there is a card and it is installed."""
     vllm_adapter: str = choice("auto", "merged", "request")
-    """vllm reads whole weights in the place of 4-bit ones. `merged`: the adapter is added to them, in float32;
-    `request`: it stays beside them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests are
-    slow."""
+    """vllm reads whole weights in place of 4-bit ones. `merged`: the adapter is added to them, in float32;
+    `request`: it stays separate from them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests
+    are slow."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class TrainerRecipe:
     steps: int = number(100, 1)
     """Optimiser steps; of the final training 20 where a recipe names none and the model is `demo`."""
     prompts_per_step: int = number(48, 1)
-    """Prompts a step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in the
-    warm-up and 12 in the final training."""
+    """Prompts per step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in
+    the warm-up and 12 in the final training."""
     micro_batch: int = number(8, 1)
-    """Completions a forward and backward pass; divides prompts_per_step x num_generations."""
+    """Completions per forward and backward pass; must divide prompts_per_step x num_generations."""
     sampling_batch: int | None = number(None, 1)  # type: ignore[arg-type]
-    """Completions sampled at once, at most; whole groups and micro-batches that divide a step. `null`: all of a step,
+    """Most completions sampled at once, in whole groups and micro-batches that divide a step. `null`: all of a step,
     which is fastest and takes the most memory."""
     learning_rate: float = number(1e-5, 0.0)
     """Peak learning rate of AdamW."""
@@ -81,7 +81,7 @@ class TrainerRecipe:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: int = number(10, 1)
-    """Steps between checkpoints; a killed run loses at most so many."""
+    """Steps between checkpoints; a killed run loses at most this many."""
 
     def sampled_at_once(self, num_generations: int) -> int:
         """Completions that are sampled in one batch: the largest size that `sampling_batch` allows."""
@@ -122,7 +122,7 @@ class ModelRecipe:
     """Type of activations and of weights that are not quantised; float32 where a recipe names none and the model is
     `demo`."""
     device: str = choice("auto", "cpu", "cuda")
-    """`auto` takes CUDA where there is a card."""
+    """`auto` uses CUDA where there is a card."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class DataRecipe:
     chinese: str = choice("keep", "drop")
     """Training prompts with Chinese characters: `keep`, or `drop`, each with its reason."""
     contamination: str = choice("keep", "drop", "drop_exact", "off")
-    """Training prompts that the held-out set or a benchmark holds too. `keep`: listed and reported, no more; `drop`:
+    """Training prompts that the held-out set or a benchmark also contains. `keep`: only listed and reported; `drop`:
     left out, exact and near matches; `drop_exact`: left out where they match exactly; `off`: not looked for."""
     demo_train: int = number(320, 1)
     """Number of generated training problems (`train_path: demo`)."""
@@ -205,7 +205,7 @@ class PoolRecipe:
     unlike: int = number(120, 0)
     """Prompts that can be learned and are unlike the target."""
     near_duplicates: int = number(80, 0)
-    """Prompts that repeat one another but for names and things; a multiple of duplicates_of_each."""
+    """Prompts that repeat one another except for names and things; a multiple of duplicates_of_each."""
     duplicates_of_each: int = number(8, 2, 12)
     """How many near-duplicates one problem gives; there are 12 names."""
     wrong_share: float = number(0.03, 0.0, 1.0)
@@ -228,16 +228,17 @@ class GradientRecipe:
     projection: str = choice("sjlt", "rademacher", "trak")
     """Kind of random projection; see docs/method.md."""
     sjlt_nonzeros: int = number(1, 1, 64)
-    """Non-zeros a column of `sjlt`; divides proj_dim. 1 is the count sketch."""
+    """Non-zeros per column of `sjlt`; must divide proj_dim. 1 is the count sketch."""
     proj_dim: int = number(8192, 1)
     """Length of a projected row (k)."""
     second_seed: bool = False
-    """Project with another seed too, into gradients/second_seed: scores then tell whether proj_dim is large enough."""
+    """Also project with a second seed, into gradients/second_seed: scores then tell whether proj_dim is large
+    enough."""
     share_prompt: bool = True
     """Compute the prompt of a group once, with its completions packed behind it; false repeats it for each, padded."""
     token_budget: int = number(4096, 1)
-    """Tokens a forward and backward pass: of completions, or with prompts and padding where share_prompt is false; one
-    completion always fits."""
+    """Tokens per forward and backward pass: of completions, or with prompts and padding where share_prompt is false;
+    one completion always fits."""
     logprob_chunk: int = number(1024, 1)
     """Token positions whose logits exist at the same time."""
     gradient_checkpointing: bool = False
@@ -249,22 +250,22 @@ class SelectionRecipe:
     """The choice of prompts to train on."""
 
     method: str = "learnalign"
-    """`learnalign`, `random`, `full` (the whole pool), or another of docs/selection.md, or one of your own."""
+    """`learnalign`, `random`, `full` (the whole pool), or another from docs/selection.md, or one of your own."""
     n: int = number(1000, 1)
     """How many prompts to keep; `full` keeps all. 64 where a recipe names none and the model is `demo`."""
     num_generations: int | None = number(None, 2)  # type: ignore[arg-type]
-    """Completions a prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
+    """Completions per prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
     the trainings draw in any case."""
     rounds: int = number(1, 1)
-    """Stretches that the final training is cut into.  Before each but the first, completions and gradients are taken
-    again from the current adapter and the subset is chosen anew."""
+    """Rounds that the final training is divided into. Before each but the first, completions and gradients are taken
+    again from the current adapter and the subset is chosen again."""
     curve_epochs: int = number(3, 1)
-    """Passes over the whole pool of the training whose reward curves `limr` reads."""
+    """Passes over the whole pool in the training whose reward curves `limr` reads."""
 
 
 @dataclass(frozen=True)
 class EvaluationRecipe:
-    """The held-out set, greedily, and benchmarks, each by its own protocol."""
+    """Evaluation on the held-out set, decoded greedily, and on benchmarks, each by its own protocol."""
 
     benchmarks: tuple[str, ...] = ()
     """Names of benchmarks: gsm8k, math500, amc2023, aime2024, crux, crux-input, or one of your own."""
@@ -273,7 +274,7 @@ class EvaluationRecipe:
     limit: int | None = number(None, 1)  # type: ignore[arg-type]
     """Use a seeded random subset of this many problems of each benchmark; all when null."""
     num_samples: int = number(8, 1)
-    """Completions a problem (k of avg@k) where a benchmark is sampled: AMC and AIME. The others are greedy."""
+    """Completions per problem (k of avg@k) where a benchmark is sampled: AMC and AIME. The others are greedy."""
     temperature: float = number(0.6, 0.01, 10.0)
     """Sampling temperature of those benchmarks."""
     top_p: float = number(0.95, 0.01, 1.0)
@@ -296,7 +297,7 @@ class CompareRecipe:
     reference: str = "learnalign"
     """The method that every other is compared with."""
     primary: tuple[str, ...] = ("random", "random-length-matched", "learnability", "alignment")
-    """Comparisons whose p-values are corrected as one family; the others are a second one."""
+    """Comparisons whose p-values are corrected as one family; the others form a second one."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ class Recipe:
     """A whole run."""
 
     name: str = "custom"
-    """Shown in the report, and the run's folder below runs/; the file's stem when not given."""
+    """Shown in the report, and the name of the run's folder under runs/; the file's stem when not given."""
     description: str = ""
     """What it is for, and how it departs from the paper."""
     seed: int = number(0, 0)
@@ -336,5 +337,5 @@ class Recipe:
 
     @property
     def selection_generations(self) -> int:
-        """Completions a prompt that are drawn to choose."""
+        """Completions per prompt that are drawn to choose."""
         return self.selection.num_generations or self.rollouts.num_generations

@@ -35,19 +35,19 @@ generated pool are small, and it should not take hours."""
 
 
 def recipe_folder() -> Path:
-    """Where the shipped recipes lie: inside an installed wheel, or at the top of a checkout."""
+    """Where the shipped recipes are: inside an installed wheel, or at the top of a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "shipped_recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name of each shipped recipe and the file it lies in."""
+    """Name of each shipped recipe and the file it is in."""
     return {path.stem: path for path in sorted(recipe_folder().glob("*.yaml"))}
 
 
 def load_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe and put overrides over it.
+    """Read a recipe and apply overrides to it.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def recipe_of(name: str, overrides: Mapping[str, Any]) -> Recipe:
 
 
 def changed_recipe(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe with overrides over it, as `load_recipe` has them."""
+    """The recipe with overrides applied, as `load_recipe` has them."""
     return _recipe(recipe_tree(recipe), overrides)
 
 
@@ -222,7 +222,7 @@ def _check(recipe: Recipe) -> None:
     ):
         raise RecipeError(
             f"data.demo_grade_weights is {list(recipe.data.demo_grade_weights)}; expected five weights of at least 0, "
-            "one a grade, not all 0."
+            "one per grade, not all 0."
         )
     if recipe.data.test_path is None and not recipe.evaluation.benchmarks:
         raise RecipeError(
@@ -236,7 +236,7 @@ def _check(recipe: Recipe) -> None:
 
 
 def _check_not_empty(recipe: Recipe) -> None:
-    """An empty path is the working directory to most that take one; no one means that."""
+    """Most code takes an empty path for the working directory, which no one means."""
     for key, text in (
         ("model.name", recipe.model.name),
         ("data.train_path", recipe.data.train_path),
@@ -247,9 +247,7 @@ def _check_not_empty(recipe: Recipe) -> None:
         ("lora.target_modules", recipe.lora.target_modules),
     ):
         if text is not None and not text.strip():
-            raise RecipeError(
-                f"{key} is empty; expected a path or a name. Is it a variable of the shell without a value?"
-            )
+            raise RecipeError(f"{key} is empty; expected a path or a name. Is it an unset shell variable?")
 
 
 def _check_name(name: str) -> None:
@@ -257,8 +255,8 @@ def _check_name(name: str) -> None:
     bad = not name.strip(". ") or name != name.strip() or len(name.encode()) > LONGEST_NAME
     if bad or any(sign in "/\\" or not sign.isprintable() for sign in name):
         raise RecipeError(
-            f"name is {shown(name)}; expected the name of a folder below runs/: letters, digits and signs but for "
-            f"slashes, {LONGEST_NAME} bytes at most. Another place is given with --run-dir."
+            f"name is {shown(name)}; expected the name of a folder below runs/: letters, digits and signs other than "
+            f"slashes, at most {LONGEST_NAME} bytes. To write elsewhere, use --run-dir."
         )
 
 
@@ -281,12 +279,13 @@ def _check_stages_of_selection(recipe: Recipe) -> None:
     rollouts, rounds, total = recipe.rollouts, recipe.selection.rounds, recipe.selection_generations
     if rollouts.allocation == "sequential" and rollouts.first_generations >= total:
         raise RecipeError(
-            f"rollouts.first_generations is {rollouts.first_generations} and the completions a prompt are {total}; "
-            "expected fewer first, and the others where those are undecided."
+            f"rollouts.first_generations is {rollouts.first_generations} and the completions per prompt are {total}; "
+            "expected fewer, so that the rest can follow where the first rewards differ."
         )
     if recipe.training.steps < rounds:
         raise RecipeError(
-            f"selection.rounds is {rounds} and training.steps {recipe.training.steps}; expected a step each."
+            f"selection.rounds is {rounds} and training.steps {recipe.training.steps}; expected at least one step per "
+            "round."
         )
 
 

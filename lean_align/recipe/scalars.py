@@ -76,7 +76,7 @@ def read_setting(key: str, hint: Any, text: str) -> Any:
     Raises
     ------
     RecipeError
-        When a list or a mapping is no valid YAML.
+        When a list or a mapping is not valid YAML.
     """
     options = _options(hint)
     if str in options:
@@ -90,7 +90,7 @@ def read_setting(key: str, hint: Any, text: str) -> Any:
     try:
         return _read(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{key} is {shown(text)}, which is no valid YAML list; expected A,B or [A, B].") from error
+        raise RecipeError(f"{key} is {shown(text)}, which is not a valid YAML list; expected A,B or [A, B].") from error
 
 
 def converted(hint: Any, value: Any, key: str) -> Any:
@@ -200,7 +200,7 @@ def _read(text: str) -> Any:
         _refuse_duplicates(node, "", set())
         return loader.construct_document(node)
     except RecursionError as error:
-        raise RecipeError(" is nested too deeply; a recipe has sections of keys, no more.") from error
+        raise RecipeError(" is nested too deeply; a recipe has sections of keys, nothing deeper.") from error
     finally:
         loader.dispose()
 
@@ -218,6 +218,6 @@ def _refuse_duplicates(node: Any, prefix: str, inside: set[int]) -> None:
         if isinstance(name, yaml.ScalarNode):
             key, line = prefix + name.value, name.start_mark.line + 1
             if key in lines and name.value != "<<":
-                raise RecipeError(f" gives the key {key!r} twice, in line {lines[key]} and in line {line}; keep one.")
+                raise RecipeError(f" gives the key {key!r} twice, on line {lines[key]} and on line {line}; keep one.")
             lines[key] = line
             _refuse_duplicates(value, f"{key}.", inside)

@@ -1,4 +1,4 @@
-"""Completions of every prompt: a decode loop with continuous batching, noise of its own for every row.
+"""Completions of every prompt: a decode loop with continuous batching, in which every row has its own noise.
 
 A completion o_g of prompt x is drawn token by token from softmax(logits / T).  Token t of completion g
 is the smallest v whose cumulative probability exceeds u_t, with u the uniforms of
@@ -11,8 +11,7 @@ Differs from transformers' `generate` in:
 2. A row that ends leaves the batch at once and a prompt that waits takes its slots; `generate` decodes
    until the longest row of a batch has ended.
 3. A prompt is computed once and its keys and values are copied to its G completions.
-4. Keys and values lie in buffers of a fixed size (`cache.SlotCache`), where `generate` makes them anew at
-   every token.
+4. Keys and values lie in buffers of a fixed size (`cache.SlotCache`), where `generate` makes them again at every token.
 5. Heads that share keys and values read them in place (`attention`); `generate` with padding copies them.
 6. Only plain sampling: a temperature and top-p (evaluation alone), no top-k, no penalties, whatever the model's own
    generation_config says.
@@ -21,7 +20,7 @@ transformers' own continuous batching (`generate_batch`) is not used: it draws e
 generator, so that a completion depends on its neighbours and a resumed run would write others.
 
 Layers with a window are decoded with it, by the same loop.  Models whose layers keep a running state (linear attention,
-convolutions) are decoded in batches of prompts of one length (`equal_lengths`); `support.rollout_path` tells which way
+convolutions) are decoded in batches of prompts of one length (`equal_lengths`); `paths.rollout_path` says which way
 serves a model, from its configuration alone.
 
 Prompts are sorted by length and cut into windows (`sampling.make_windows`), a function of the recipe and the
@@ -29,7 +28,7 @@ prompts alone.  A window is decoded from an empty batch and written whole, so th
 run is that of an uninterrupted one, byte for byte, rounding included.
 
 Every prompt gets the same number of completions (`completions.complete`), or the last of them only where the rewards
-of the first differ (`allocation.complete_sequentially`).
+of the first differ (`completions.complete_sequentially`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Attention of one new token a row over shared heads, without copying keys and values.
+"""Attention of one new token per row over shared heads, without copying keys and values.
 
 Where h query heads share one key-value head, transformers' sdpa with a padding mask copies every key and
 value h times at each token.  The h queries of one token see the same columns, so they are h queries of
@@ -30,7 +30,7 @@ def grouped_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As transformers calls an attention function; anything but one plain new token a row goes to its sdpa.
+    """As transformers calls an attention function; anything but one plain new token per row goes to its sdpa.
 
     Parameters
     ----------

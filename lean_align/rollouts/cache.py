@@ -1,4 +1,4 @@
-"""Keys and values of the rows that are decoded together, in one buffer a layer that is made once.
+"""Keys and values of the rows that are decoded together, in one buffer per layer that is made once.
 
 A buffer is (slots, key-value heads, width, head_dim).  The rows share a clock t: at each step every row
 writes column t.  A row that joins at time t gets the P columns of its prompt in [t - P, t), so row i holds
@@ -143,7 +143,7 @@ class SlotCache(Cache):  # type: ignore[misc]
         self._measure()
 
     def keep(self, slots: Sequence[int]) -> list[int]:
-        """Let all rows go but those in `slots`, in rising order.
+        """Let all rows go except those in `slots`, in rising order.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Completions as a JSONL file: a line a completion, a window at a time, continued after a kill.
+"""Completions as a JSONL file: one line per completion, written a window at a time, continued after a kill.
 
 `complete_sequentially` draws completions where they can still tell something: a few of every prompt, the others where
 their rewards differ.  Pass 1 draws completions 0 .. first - 1 of every prompt, pass 2 completions first .. G - 1 of the
@@ -76,7 +76,7 @@ def complete(
     guard: Callable[[Path], AbstractContextManager[None]],
     on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> None:
-    """Write a line a completion to `path`, continuing what an earlier run left there.
+    """Write one line per completion to `path`, continuing what an earlier run left there.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def group_completions(prompts: Sequence[Prompt], completions: Iterator[Completio
     members: dict[str, list[Completion]] = {prompt.prompt_id: [] for prompt in prompts}
     for completion in completions:
         if completion.prompt_id not in members:
-            raise StageError(f"there are completions of {completion.prompt_id}, which is no prompt of this run.")
+            raise StageError(f"there are completions of {completion.prompt_id}, which is not a prompt of this run.")
         members[completion.prompt_id].append(completion)
     empty = [prompt_id for prompt_id, found in members.items() if not found]
     if empty:
@@ -208,14 +208,14 @@ def complete_sequentially(
     guard: Callable[[Path], AbstractContextManager[None]],
     on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> None:
-    """Write a line a completion to `path`, in the form of `complete`, continuing what an earlier run left there.
+    """Write one line per completion to `path`, in the form of `complete`, continuing what an earlier run left there.
 
     Parameters
     ----------
     engine : Engine
     prompts : sequence of Prompt
     path : Path
-        Written whole, once both passes are; until then `first.jsonl` and `more.jsonl` lie beside it.
+        Written whole, once both passes are; until then `first.jsonl` and `more.jsonl` lie next to it.
     sampling : Sampling
         `num_generations` is what an undecided prompt gets in all (G).
     first : int
@@ -271,7 +271,7 @@ def _merge(first: Path, more: Path, path: Path) -> None:
         os.fsync(file.fileno())
     if waiting is not None:
         raise StageError(
-            f"{more} and {first} are not of the same prompts or order (at {waiting[0]}). {made_anew(more)}"
+            f"{more} and {first} do not have the same prompts in the same order (at {waiting[0]}). {made_anew(more)}"
         )
     partial.replace(path)
 

@@ -1,6 +1,6 @@
 """The decode loop: prompts join a batch when slots are free, rows leave it when they end.
 
-`TransformersEngine` samples by it; `vllm.VllmEngine` in another way.
+`TransformersEngine` samples with it; `vllm.VllmEngine` does not.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class TransformersEngine:
         return self.policy.eos_token_ids
 
     def with_encoder(self, encoder: PromptEncoder) -> TransformersEngine:
-        """The same engine, to which prompts are put in another way."""
+        """The same engine, with prompts put to it in another way."""
         return TransformersEngine(replace(self.policy, encoder=encoder))
 
     def sample(

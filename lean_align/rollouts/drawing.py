@@ -1,4 +1,4 @@
-"""What every way of decoding shares: rows in the making, their noise, and the drawing of their next tokens."""
+"""What every way of decoding shares: unfinished rows, their noise, and the drawing of their next tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lean_align.rollouts.sampling import Sampling
 
 
 def choose_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: float, top_p: float = 1.0) -> torch.Tensor:
-    """Draw a token a row by inverting the cumulative distribution.
+    """Draw one token per row by inverting the cumulative distribution.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ Noise = Callable[[int, int], NDArray[np.float64]]
 
 @dataclass
 class DecodeRow:
-    """A completion in the making."""
+    """An unfinished completion."""
 
     prompt: int
     index: int

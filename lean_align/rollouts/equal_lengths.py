@@ -1,4 +1,4 @@
-"""Decoding for models whose layers keep a running state, or keys and values in a way of their own.
+"""Decoding for models whose layers keep a running state, or keep keys and values in a way of their own.
 
 Such a past can neither be padded nor joined later.  So prompts of one length make a batch, without padding, and the
 model's own cache goes with it from the first token to the last, as in transformers' `generate`.

@@ -37,7 +37,7 @@ class RolloutPath:
     reason: str = ""
 
     def or_refuse(self) -> RolloutPath:
-        """The same path, told once a process where it is slower.
+        """The same path, reported once per process where it is slower.
 
         Raises
         ------
@@ -58,7 +58,7 @@ def rollout_path(family: Family, longest: int | None = None) -> RolloutPath:
     ----------
     family : Family
     longest : int, optional
-        Tokens of the longest prompt with a completion; a window that is no shorter does not count.
+        Tokens of the longest prompt with a completion; a window that is not shorter does not count.
 
     Returns
     -------
@@ -67,12 +67,12 @@ def rollout_path(family: Family, longest: int | None = None) -> RolloutPath:
     name = family.class_name
     if family.encoder_decoder:
         return RolloutPath(
-            REFUSED, f"{name} is an encoder with a decoder. Rollouts need a decoder alone, such as a Qwen or a Llama."
+            REFUSED, f"{name} is an encoder-decoder. Rollouts need a decoder-only model, such as a Qwen or a Llama."
         )
     if family.model_type in _OWN_STATE or not family.arguments & {"past_key_values", "cache_params"}:
         return RolloutPath(
             REFUSED,
-            f"{name} keeps its past in a way of its own, not in a cache of transformers, so its completions cannot be "
+            f"{name} keeps its past in a way of its own, not in a transformers cache, so its completions cannot be "
             "decoded here. Choose a model with attention, such as a Qwen or a Llama.",
         )
     odd = sorted(family.kinds - {FULL, SLIDING, _CHUNKED})
@@ -93,7 +93,7 @@ def rollout_path(family: Family, longest: int | None = None) -> RolloutPath:
         return RolloutPath(
             EQUAL_LENGTHS,
             f"{name} turns positions at another pace in rows of more than {family.rope_reach} tokens: prompts of equal "
-            "length are decoded in fixed batches, and computed anew at that length, which is slower than the decode "
+            "length are decoded in fixed batches, and computed again at that length, which is slower than the decode "
             "loop",
         )
     window = family.window if longest is None else family.window_within(longest)

@@ -24,7 +24,7 @@ class Sampling:
     Attributes
     ----------
     num_generations : int
-        Completions a prompt: G, or those of one pass of a sequential allocation.
+        Completions per prompt: G, or those of one pass of a sequential allocation.
     temperature : float
         0 is greedy decoding.
     max_new_tokens : int
@@ -32,7 +32,7 @@ class Sampling:
     batch_size : int
         Completions decoded at the same time; all of a prompt fit even where it is smaller.
     seed, stage : int, str
-        What the noise is drawn from, beside prompt_id and index.
+        What the noise is drawn from, besides prompt_id and index.
     window : int
         Completions that share a continuous batch and are written together.
     top_p : float
@@ -132,7 +132,7 @@ class Engine(Protocol):
     def eos_token_ids(self) -> tuple[int, ...]: ...  # noqa: D102
 
     def with_encoder(self, encoder: PromptEncoder) -> Engine:
-        """The same engine, to which prompts are put in another way."""
+        """The same engine, with prompts put to it in another way."""
         ...
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None]) -> Groups:

@@ -3,13 +3,13 @@
 Differs from the decode loop in:
 
 1. Whole weights in place of 4-bit ones: the base is decoded, with the very numbers that bitsandbytes multiplies with.
-2. The adapter is merged in float32, or stays beside the base as a LoRA request, see `policy.save_dense`.
+2. The adapter is merged in float32, or stays separate from the base as a LoRA request, see `policy.save_dense`.
 3. Every completion has a seed of its own, `seed_for(seed, stage, "prompt_id/index")`, but another generator draws:
    completions are others of the same distribution.  Kernels depend on what shares a batch, so neither are they the
    same bit for bit when a run is resumed.
 
-vLLM holds keys and values for `batch_size` completions at their longest and no more, where it would take nine tenths
-of a card.  Prefix caching lets the completions of a prompt share its keys and values.
+vLLM holds keys and values for `batch_size` completions at their longest and no more; left to itself, it would take nine
+tenths of a card.  Prefix caching lets the completions of a prompt share its keys and values.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ class VllmEngine:
     eos_token_ids: tuple[int, ...]
 
     def with_encoder(self, encoder: PromptEncoder) -> VllmEngine:
-        """The same engine, to which prompts are put in another way."""
+        """The same engine, with prompts put to it in another way."""
         return replace(self, encoder=encoder)
 
     def sample(
         self, prompts: Sequence[Prompt], sampling: Sampling, advance: Callable[[int], None] = lambda n: None
     ) -> Groups:
-        """Token ids by prompt and index; a request a completion, in the order of the prompts."""
+        """Token ids by prompt and index; one request per completion, in the order of the prompts."""
         from vllm import SamplingParams
 
         requests, parameters = [], []
@@ -86,7 +86,7 @@ class VllmEngine:
 
 
 class _Ended(tqdm):  # type: ignore[misc]
-    """vLLM's bar of completions that ended: hands their number on and shows nothing."""
+    """vLLM's progress bar of finished completions: it passes on their number and shows nothing."""
 
     def __init__(self, *arguments: Any, advance: Callable[[int], None], **options: Any) -> None:
         super().__init__(*arguments, **options, file=StringIO())

@@ -5,7 +5,7 @@
 >>> call_function("def f(xs, reverse): return sorted(xs, reverse=reverse)", "f", *arguments).value
 [3, 1]
 
-What stands, and what does not, is in docs/sandbox.md.
+What holds, and what does not, is in docs/sandbox.md.
 """
 
 from lean_align.sandbox.calls import call_function, evaluate_arguments, run_script

@@ -54,7 +54,7 @@ def evaluate_arguments(text: str, limits: Limits | None = None, context: str = "
     work = {"kind": "arguments", "name": CALLED, "source": call_source(text), "context": context}
     result = _ask(work, limits) if plain is None else SandboxResult("value", value=plain)
     if result.outcome == "value" and not _are_arguments(result.value):
-        return replace(result, outcome="no value", value=None, message="what came back are no arguments of a call")
+        return replace(result, outcome="no value", value=None, message="what came back is not the arguments of a call")
     return result
 
 
@@ -80,7 +80,7 @@ def call_function(
     Raises
     ------
     SandboxError
-        For arguments that are no literals, and where the machine lacks what the walls need.
+        For arguments that are not literals, and where the machine lacks what the walls need.
     """
     try:
         arguments = literal_text((tuple(args), dict(kwargs)))
@@ -186,7 +186,7 @@ def _of_value(text: str) -> tuple[Outcome, Any, str]:
     try:
         return "value", parse_literal(text), ""
     except ValueError as error:
-        return "no value", None, f"what came back is no literal: {error}"
+        return "no value", None, f"what came back is {error}"
 
 
 def _text(data: bytes) -> str:

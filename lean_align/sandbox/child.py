@@ -22,7 +22,7 @@ READY = "R"
 REPORTS: dict[str, Any] = {"V": "value", "E": "error", "M": "memory", "N": "no value"}
 MESSAGE_CHARS = 500
 MAX_DEPTH = 100
-"""Nesting of a value beyond which it is no literal for us."""
+"""Nesting of a value beyond which we do not take it for a literal."""
 MAX_INT_BITS = 14_000
 """Beyond about 4300 digits Python refuses to print an int, so such a value would raise in whoever logs it."""
 

@@ -1,4 +1,4 @@
-"""What of the file system a child may reach, for the kernel's Landlock.
+"""Which parts of the file system a child may reach, for the kernel's Landlock.
 
 Read: the folders of the standard library and of the system's shared libraries.  Write: the throw-away folder, flat
 (no folders, links, sockets or devices in it), and only where `file_bytes` is above 0.  Nothing else can be opened.

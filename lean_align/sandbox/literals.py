@@ -33,11 +33,11 @@ def parse_literal(text: str) -> Any:
     try:
         return _value(_parsed(text).body, NUMBERS)
     except _UNFIT as error:
-        raise ValueError(f"no literal: {type(error).__name__}") from None
+        raise ValueError(f"not a literal: {type(error).__name__}") from None
 
 
 def parse_call(text: str) -> ast.Call:
-    """The call `arguments(text)`, where the text is no more than arguments.
+    """The call `arguments(text)`, where the text is nothing but arguments.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def _parsed(text: str) -> ast.Expression:
 def _value(node: ast.expr, names: dict[str, float]) -> Any:
     match node:
         case ast.Constant(value=int() as value) if value.bit_length() > MAX_INT_BITS:
-            raise ValueError("no literal: a huge int")
+            raise ValueError("not a literal: a huge int")
         case ast.Constant(value=value) if value is not ...:
             return value
         case ast.Name(id=name) if name in names:
@@ -110,4 +110,4 @@ def _number(node: ast.expr, names: dict[str, float]) -> Any:
             real = _value(left, names)
             if type(real) in (int, float):
                 return (operator.add if isinstance(sign, ast.Add) else operator.sub)(real, imaginary)
-    raise ValueError(f"no literal: {type(node).__name__}")
+    raise ValueError(f"not a literal: {type(node).__name__}")

@@ -1,4 +1,4 @@
-"""Limits of a child process, what came of it, and what the kernel offers."""
+"""Limits of a child process, its outcome, and what the kernel offers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """What came of the code in a child process.
+    """The outcome of code run in a child process.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class SandboxResult:
         - "memory": it met MemoryError and did not catch it
         - "killed": another signal ended it, such as SIGSEGV after a very deep recursion
         - "error": it raised, or its text is no Python; for a script, any exit status but 0
-        - "no value": it ended without a result, or with one that is no literal or no single one
+        - "no value": it ended without a result, or with one that is not a literal, or not a single one
         - "value": there is a value
     value : object
         Of None, bool, int, float (inf and nan too), complex, str, bytes, range, and list, tuple, set and dict of

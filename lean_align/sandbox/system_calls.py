@@ -1,6 +1,6 @@
 """Numbers of the system calls that the filter lets through, on x86_64 and on aarch64.
 
-Source: asm/unistd_64.h and asm-generic/unistd.h of Linux.  A dash stands where the architecture lacks the call.
+Source: asm/unistd_64.h and asm-generic/unistd.h of Linux.  A dash means that the architecture lacks the call.
 """
 
 from __future__ import annotations

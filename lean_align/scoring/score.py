@@ -3,7 +3,7 @@
     S_ij = V_i V_j cos(phi_i, phi_j),   score_i = (1/n) sum_j S_ij      (j = i included)
 
 With unit rows u_i and m = (1/n) sum_j V_j u_j this is score_i = V_i <u_i, m>: one pass adds up m, one
-takes the inner products.  Beside it, without prompt i itself,
+takes the inner products.  Alongside it, without prompt i itself,
 
     leave_one_out_i = (1/(n-1)) sum_{j != i} S_ij = (n score_i - V_i^2 |u_i|^2) / (n - 1)
 

@@ -1,7 +1,7 @@
-"""How much of a selection would be another with other prompts in the pool, or with another projection.
+"""How much of a selection would change with other prompts in the pool, or with another projection.
 
 The score is a mean over the pool, score_i = V_i (1/n) sum_j V_j <u_i, u_j>.  A bootstrap replicate draws the
-n prompts j anew, with replacement, so that prompt j counts w_j times:
+n prompts j again, with replacement, so that prompt j counts w_j times:
 
     score_i^b = V_i <u_i, m^b>,   m^b = (1/n) sum_j w_j^b V_j u_j
 
@@ -118,7 +118,7 @@ def selection_change(scores_a: Scores, scores_b: Scores, n: int) -> float:
         When the two do not score the same prompts in the same order.
     """
     if scores_a.prompt_ids != scores_b.prompt_ids:
-        raise ValueError("the two scorings are of other prompts, or of another order; expected equal prompt_ids.")
+        raise ValueError("the two scorings have different prompts, or another order; expected equal prompt_ids.")
     if not 1 <= n <= len(scores_a.prompt_ids):
         raise ValueError(f"n is {n}; expected 1 to {len(scores_a.prompt_ids)}, the number of prompts.")
     return float(1 - ((scores_a.rank <= n) & (scores_b.rank <= n)).sum() / n)

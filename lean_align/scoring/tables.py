@@ -17,7 +17,7 @@ from lean_align.types import Scores
 def write_scores(
     path: Path, scores: Scores, n_tokens: ArrayLike, gradient_norm: ArrayLike, inclusion: ArrayLike
 ) -> None:
-    """Write one row a prompt, in the order of the store.
+    """Write one row per prompt, in the order of the store.
 
     Columns: prompt_id, success_rate, learnability, alignment, score, rank (1 = best), n_tokens (mean
     completion length), gradient_norm, leave_one_out (the score without the prompt itself), inclusion (share

@@ -1,4 +1,4 @@
-"""What a selection method is: what it may look at, what it gives back, and what stands beside it in tables.
+"""What a selection method is: what it may look at, what it gives back, and what is shown with it in tables.
 
 `select_prompts` asks a method for its prompts, and holds what comes back to its contract.
 """
@@ -98,7 +98,7 @@ class SelectionPool:
         for name in ("scores", "gradients", "features"):
             found = getattr(self, name)
             if found is not None and found.prompt_ids != self.prompt_ids:
-                raise DataError(f"{name} are of other prompts than the pool, or of another order. Make them again.")
+                raise DataError(f"{name} are of other prompts than the pool's, or in another order. Make them again.")
         arrays = ("n_tokens", "perplexity", "ifd", "rating", "reward_curves", "estimated_learnability")
         for name in ("prompts", "rewards", *arrays):
             found = getattr(self, name)
@@ -275,12 +275,12 @@ def select_prompts(method: SelectionMethod, pool: SelectionPool, n: int) -> tupl
         raise
     except Exception as error:  # whatever a method of another's does
         raise RecipeError(
-            f"the selection method {method.name} failed ({type(error).__name__}: {error}). Mend it, or set "
+            f"the selection method {method.name} failed ({type(error).__name__}: {error}). Fix it, or set "
             "selection.method to another."
         ) from error
     fault = _fault_of(choice, len(pool), n)
     if fault:
-        raise RecipeError(f"the selection method {method.name} {fault}. Mend it, or set selection.method to another.")
+        raise RecipeError(f"the selection method {method.name} {fault}. Fix it, or set selection.method to another.")
     return describe(method.name, pool, choice), choice
 
 

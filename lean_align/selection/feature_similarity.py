@@ -1,4 +1,4 @@
-"""LearnAlign with hidden states in the place of gradients.
+"""LearnAlign with hidden states in place of gradients.
 
     S_ij = V_i V_j cos(h_i, h_j),   score_i = (1/n) sum_j S_ij      (n,)
 

@@ -10,7 +10,7 @@ Source: LearnAlign, arXiv 2506.11480.
 Differs from LearnAlign in:
 
 1. Gradients are of LoRA parameters, and projected; the paper trains all weights.
-2. The row mean is had in closed form, without the n x n matrix.
+2. The row mean is computed in closed form, without the n x n matrix.
 3. When fewer than n prompts score above 0, others are chosen too: every method gives n prompts.
 """
 

@@ -4,9 +4,9 @@ A `SelectionPool` has no field for them, and while `no_peeking` is in force no f
 that is named as a data set's split.  What was opened before (the stores, mapped from disk) stays readable.  A refusal
 that a method swallows is raised again at the end.
 
-This catches mistakes and plain cheating; it is no sandbox.  Python's own ways to open a file are seen, in any thread,
-also below NumPy and pandas.  Not seen are libraries that open files in compiled code, as pyarrow does, and other
-processes.
+This catches mistakes and plain cheating; it is not a sandbox.  Python's own ways to open a file are seen, in any
+thread, also below NumPy and pandas.  Not seen are libraries that open files in compiled code, as pyarrow does, and
+other processes.
 """
 
 from __future__ import annotations

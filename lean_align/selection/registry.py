@@ -133,6 +133,6 @@ def _load(entry: EntryPoint) -> SelectionMethod:
 def _unfit(entry: EntryPoint, what: str) -> RecipeError:
     return RecipeError(
         f"the entry point {entry.name!r} of {GROUP} ({entry.value}) {what}; expected a "
-        "lean_align.selection.SelectionMethod of that name, or a function of (pool, n). Mend the package that has it, "
-        "or uninstall it."
+        "lean_align.selection.SelectionMethod of that name, or a function of (pool, n). Fix the package that provides "
+        "it, or uninstall it."
     )

@@ -63,7 +63,7 @@ def select_from_file(
         output, run_dir, and what the selection counted.
     """
     if not prompts.exists():
-        raise DataError(f"there is no file {prompts}; expected {FORMATS} with one prompt a row, or a folder of them.")
+        raise DataError(f"there is no file {prompts}; expected {FORMATS} with one prompt per row, or a folder of them.")
     if output.resolve() == prompts.resolve():
         raise RecipeError(f"-o is {output}, the file that is read; it would be lost. Give another name.")
     if prompts.is_dir() and prompts.resolve() in output.resolve().parents:

@@ -1,4 +1,5 @@
-"""Signals of the policy itself that some selection methods rank by: how it takes a prompt and its own completions.
+"""Signals of the policy itself that some selection methods rank by: how it responds to a prompt and its own
+completions.
 
 `likelihoods` gives the perplexity of the question and the instruction-following difficulty (IFD), `ratings` the marks
 that the policy gives itself (SelectIT), `completion_features` a mean hidden state.  All are taken without gradients at

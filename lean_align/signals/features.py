@@ -1,4 +1,4 @@
-"""Mean hidden state of a prompt's completions: what `feature-similarity` puts in the place of gradients.
+"""Mean hidden state of a prompt's completions: what `feature-similarity` puts in place of gradients.
 
     f_i = (1/G) sum_g (1/|o_g|) sum_t h(prompt, o_g,<=t)
 

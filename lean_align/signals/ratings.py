@@ -84,7 +84,7 @@ def ratings(
 
     Notes
     -----
-    Memory beside that of `HiddenStates`: 4 * vocabulary bytes, the logits of one row's end.
+    Memory besides that of `HiddenStates`: 4 * vocabulary bytes, the logits of one row's end.
     """
     backbone, digits = HiddenStates(policy, token_budget, on_halving), _digit_tokens(policy)
     head = OutputLayer(policy.causal_lm)

@@ -35,7 +35,7 @@ class HiddenStates:
 
     Notes
     -----
-    Memory beside the model: the activations of one layer and the last hidden states of one micro-batch, the latter
+    Memory besides the model: the activations of one layer and the last hidden states of one micro-batch, the latter
     token_budget * hidden size * 2 bytes in bfloat16.
     """
 
@@ -102,7 +102,7 @@ def token_losses(
 
 
 def check_output_layer(policy: Policy, group: Group) -> None:
-    """Refuse a model whose own log-probabilities of a completion's first 64 tokens are others.
+    """Refuse a model whose own log-probabilities of a completion's first 64 tokens differ.
 
     Raises
     ------

@@ -133,7 +133,7 @@ def _write_open_rows(
     path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
     folder.counts["path"] = str(path)
     if settings.share_prompt and not path.shares_prompt:
-        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
+        say(f"gradients: the prompt is computed again for each completion; {path.reason}")
     projector, fingerprints = recipe_projector(settings, policy.lora_sizes, recipe.seed, policy.device)
     folder.counts |= fingerprints
     check_projection(run_dir, folder.path / PROJECTION, fingerprints)

@@ -36,7 +36,7 @@ def resampled_means(
     replicates: int = REPLICATES,
     block_replicates: int = BLOCK_REPLICATES,
 ) -> NDArray[np.float64]:
-    """Means of problems drawn anew with replacement.
+    """Means of problems resampled with replacement.
 
     Parameters
     ----------

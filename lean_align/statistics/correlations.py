@@ -33,7 +33,7 @@ class Correlations:
 
 
 def value_correlations(values: ArrayLike, quantity: ArrayLike, learnability: ArrayLike) -> Correlations:
-    """What a method's values have to do with completion length or gradient norm, and what V has to do with that.
+    """How a method's values correlate with completion length or gradient norm, and how V does.
 
     Over the whole pool most of it may be that prompts with V = 0 have neither value nor gradient: call it for the
     prompts with V > 0 as well.

@@ -1,7 +1,7 @@
 """Bootstrap over seeds and problems at once, which are crossed: every training meets every problem.
 
 The values y of S trainings and P problems, (S, P), are seen as  mean + seed + problem + rest.  Seeds and problems are
-drawn anew with replacement, each for themselves (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111).  With
+drawn again with replacement, each independently (the pigeonhole bootstrap: Owen 2007, arXiv 0712.1111).  With
 r* and k* the resampled means of the S row means and of the P column means, a replicate is
 
     y* = y.. + c (r* - y..) + h (k* - y..)
@@ -15,7 +15,7 @@ Differs from the pigeonhole bootstrap in:
    (S - 1) / S in variance, and a spread estimated from few seeds wants Student's quantile.  At 95 % c is 1.29 for
    8 seeds, 2.69 for 3 and 9.17 for 2.
 
-How often the 95 % interval of a difference between two alike methods holds the true one, in percent, and its mean half
+How often the 95 % interval of a difference between two equal methods holds the true one, in percent, and its mean half
 width in points; 400 problems, 400 repeats a line (good to 2), by the spread of trainings in logits
 (`python -m tests.interval_coverage`, which has more lines):
 
@@ -28,7 +28,7 @@ width in points; 400 problems, 400 repeats a line (good to 2), by the spread of 
     2      0        99.2  5.3     98.2  4.4     99.8  16.0     93.0  13.8
     2      0.4      81.2  8.3     73.8  7.4     97.0  46.6     93.8  44.5
 
-The plain bootstrap is too wide where trainings are alike and too narrow where they differ; c and h mend both.
+The plain bootstrap is too wide where trainings are alike and too narrow where they differ; c and h correct both.
 With two or three seeds the interval is honest and wide: train more seeds.
 With one seed nothing is known of other seeds, and the interval is over problems alone.
 """

@@ -1,4 +1,4 @@
-"""What S seeds can show: for a family of comparisons, and how large a difference, so that a "no" can be read.
+"""What S seeds can show: for a family of comparisons, and how large a difference, so that a "no" can be interpreted.
 
 Several comparisons are corrected as Holm does (1979, Scandinavian Journal of Statistics 6, 65-70).  With the m p-values
 in ascending order, the adjusted one at place j = 0, 1, ... is the largest of (m - i) p_(i) over i <= j, and 1 at most.

@@ -67,7 +67,7 @@ def lock_rows(descriptor: int, rows: range, folder: Path) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if keeps_no_locks(error):
-            say(f"{folder} cannot be locked ({error.strerror}): see to it that no other process writes there")
+            say(f"{folder} cannot be locked ({error.strerror}): make sure that no other process writes there")
             return
         if not isinstance(error, BlockingIOError | PermissionError):
             raise

@@ -34,7 +34,7 @@ class GradientStore:
         self.folder = folder
         if not (folder / IDS).exists():
             raise StoreError(
-                f"{folder} is no gradient store: it has no {IDS}. A run has its store in RUN/gradients, once the "
+                f"{folder} is not a gradient store: it has no {IDS}. A run has its store in RUN/gradients, once the "
                 "gradients stage has begun."
             )
         try:
@@ -42,7 +42,7 @@ class GradientStore:
         except StageError as error:
             raise StoreError(f"{folder / IDS} is damaged. {self._again()}") from error
         if not isinstance(ids, list) or not all(isinstance(prompt_id, str) for prompt_id in ids):
-            raise StoreError(f"{folder / IDS} is no list of texts. {self._again()}")
+            raise StoreError(f"{folder / IDS} is not a list of texts. {self._again()}")
         self.prompt_ids: tuple[str, ...] = tuple(ids)
         self.rows: NDArray[np.float16] = map_array(folder / ROWS)
         self.norms: NDArray[np.float32] = map_array(folder / NORMS)
@@ -98,18 +98,20 @@ class GradientStore:
         Raises
         ------
         StoreError
-            When the rows are known to be of another kind: their first columns are no projection of the gradient.
+            When the rows are known to be of another kind: their first columns are not a projection of the gradient.
         """
         kind = self._projection_kind()
         if kind not in (None, "rademacher"):
             raise StoreError(
                 f"{self.folder} holds rows of {kind}, whose first {proj_dim} columns leave out most of the gradient; "
-                "expected rademacher, which is nested in proj_dim. Take gradients with gradients.projection=rademacher."
+                "expected rademacher, which is nested in proj_dim. Compute gradients with "
+                "gradients.projection=rademacher."
             )
         return FirstColumns(self, proj_dim)
 
     def _projection_kind(self) -> str | None:
-        """Kind of projection as written beside the rows, or beside the first of two stores; None where it is not."""
+        """Kind of projection as written next to the rows, or next to the first of two stores; None where it is not
+        written."""
         for folder, name in ((self.folder, "projection"), (self.folder.parent, "second_projection")):
             if (folder / PROJECTION).exists():
                 return str(read_json(folder / PROJECTION).get(name, {}).get("kind"))
@@ -149,7 +151,7 @@ class GradientStore:
         return self.folder.parent if (self.folder.parent / IDS).exists() else self.folder
 
     def _again(self, finished_too: bool = True) -> str:
-        """What to do about a store that is damaged, or not filled: a finished stage is made anew as a whole."""
+        """What to do about a store that is damaged, or not filled: a finished stage is run again as a whole."""
         stage = self._stage()
         if finished_too or (stage / MANIFEST).exists():
             return f"Delete {quoted(stage)} and run the gradients stage again:\n  {removal(stage)}"
@@ -211,7 +213,7 @@ class GradientStore:
 
 
 class FirstColumns:
-    """The first columns of a store as unit rows (zero rows stay zero), made block by block.
+    """The first columns of a store as unit rows (zero rows stay zero), made one block at a time.
 
     Memory: one block of the whole store's rows in float16, and of these in float32.
     """

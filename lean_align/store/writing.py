@@ -139,7 +139,7 @@ class StoreWriter(GradientStore):
         return [row for row in self.writable if not self.written[row] and row not in pending]
 
     def close(self) -> None:
-        """Flush, and let other writers have the rows."""
+        """Flush, and release the rows to other writers."""
         if not self._files[WRITTEN].closed:
             self.flush()
             for file in self._files.values():
@@ -157,7 +157,7 @@ class StoreWriter(GradientStore):
         os.pwrite(self._files[name].fileno(), data, self._offsets[name] + row * len(data))
 
     def _unflag_damaged(self) -> None:
-        """Take the flag from rows that a power cut left in pieces."""
+        """Unflag rows that a power cut left incomplete."""
         self.unflagged = tuple(row for row, _, _ in self.damaged_rows(self.writable))
         for row in self.unflagged:
             self._put(WRITTEN, row, b"\0")
@@ -171,7 +171,7 @@ class StoreWriter(GradientStore):
 
 
 def _make_files(folder: Path, prompt_ids: Sequence[str], proj_dim: int) -> None:
-    """Make what is missing; the list of prompts comes last, and without it nothing else is trusted."""
+    """Create what is missing; the list of prompts comes last, and without it nothing else is trusted."""
     n = len(prompt_ids)
     if not (folder / IDS).exists():
         for name in DTYPES:

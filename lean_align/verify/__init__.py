@@ -11,7 +11,7 @@ Only what follows a completion's thinking counts (extraction.py).  The first rul
 6. an option's letter alone on the last line; a completion that is a formula, or a word or two, and nothing else;
 7. the last number in the text, or the formula between `$...$`, `\(...\)`, `\[...\]` that holds it.
 
-It is then compared with the gold, which is mended first (golds.py):
+It is then compared with the gold, which is repaired first (golds.py):
 
 1. same text: equal;
 2. both give a number: equal as exact fractions, and that decides.  A plain number (numbers.py) may carry thousands
@@ -145,7 +145,7 @@ def extract_answer(completion: str) -> str | None:
 
 
 def parse_gold(answer: GoldAnswer) -> str:
-    """The gold as `verify` compares it: what follows the last "####", mended (golds.py), without white space around.
+    """The gold as `verify` compares it: what follows the last "####", repaired (golds.py), without white space around.
 
     Raises
     ------

@@ -50,7 +50,7 @@ ALONE_CHARS = 300
 """A completion that is the answer and nothing else is no longer than this."""
 
 PLACEHOLDER_CHARS = 60
-"""A longer text is no placeholder."""
+"""A longer text is not a placeholder."""
 
 _BOX_OR_BRACE = re.compile(
     r"(?P<box>\\(?:boxed|fbox|framebox)\s*(?:\[[^\[\]{}]{0,20}\]\s*){0,2}\{)"
@@ -147,7 +147,8 @@ def find(after: str) -> Found:
 
 
 def _in_tags(text: str) -> str | None:
-    """What the last `<answer>` holds that is no placeholder; one that a stop string cut may lack its closing tag."""
+    """What the last `<answer>` that is not a placeholder holds; one cut off by a stop string may lack its closing
+    tag."""
     if "nswer" not in text and "NSWER" not in text:
         return None
     spans, opened = list[tuple[int, int]](), -1

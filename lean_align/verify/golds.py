@@ -1,6 +1,6 @@
-r"""Golds as data sets spell them: mended where what was meant is plain, refused where no completion could meet them.
+r"""Golds as data sets spell them: repaired where what was meant is clear, refused where no completion could match them.
 
-Mended, in this order:
+Repaired, in this order:
 
 1. A list of one text or number, as JSON or Python prints it: `["3, 5"]` is `3, 5`; a text in quotes likewise.
 2. LaTeX written into JSON with one backslash: the `\f` of `\frac` was read as a form feed, and may be gone since:
@@ -103,7 +103,7 @@ def completion_text(completion: Any) -> str:
 
 
 def mend_gold(text: str) -> str:
-    r"""A gold as it was meant, without surrounding white space: see the module's rules; any other is returned as it is.
+    r"""A gold as it was meant, without surrounding white space, by the module's rules; any other is returned as it is.
 
     Total, and the same when applied again.
 
@@ -121,7 +121,7 @@ def mend_gold(text: str) -> str:
 
 
 def unanswerable(gold: str) -> str | None:
-    """Why no completion could ever meet a mended gold, as half a sentence; None where one might.
+    """Why no completion could ever match a repaired gold, as half a sentence; None where one might.
 
     Parameters
     ----------

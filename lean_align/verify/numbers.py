@@ -87,7 +87,7 @@ DIGITS = r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<![A
 WRAPPING = " \t\r\n*_`$"
 
 ELLIPSIS = re.compile(r"\.\s?\.|…|\\[lc]?dots(?![A-Za-z])")
-"""What makes another number of the digits in front of it: 0.333... is no 0.333."""
+"""What makes another number of the digits in front of it: 0.333... is not 0.333."""
 
 _POWER = r"(?: ?\^ ?(?:-?[1-3]|\{-?[1-3]\})|[²³])"
 _UNITS = rf"(?P<gap> ?)(?P<unit>[A-Za-z]+(?:[ /-][A-Za-z]+)*|[\u4e00-\u9fff]{{1,8}}|[¢Ω])\.?(?P<power>{_POWER})?"

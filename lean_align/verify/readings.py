@@ -2,7 +2,7 @@ r"""What an answer says around its value: the one number, or the formula, that i
 
 1. An option's letter, `(C) 14`; a label or a sentence, `\text{Total: } 20`, `\text{Area} = 34\text{ cm}^2`,
    `\text{There are 20 books}`; approximately.
-2. Numbers in another dress: 2.3E+3, `2.3 \times 10^{3}`; 2.345.678, 23,45,678 and 2'345'678 as one number; 0,125.
+2. Numbers written in another way: 2.3E+3, `2.3 \times 10^{3}`; 2.345.678, 23,45,678 and 2'345'678 as one number; 0,125.
 
 A word that changes the value, or names a bound, takes the number back: at least 20, half of 20, not 20.
 """
@@ -128,7 +128,8 @@ def has_option(text: str) -> bool:
 
 
 def number_of(text: str) -> Fraction | None:
-    """The one number that an answer gives, in whatever dress; None where it gives none, several or another value."""
+    """The one number that an answer gives, however it is written; None where it gives none, several or another
+    value."""
     if len(text) > MAX_NUMBER_CHARS or ELLIPSIS.search(text):
         return None
     text = _ROUNDED.sub("", text)

@@ -2,7 +2,7 @@ r"""Answers that are not the gold although math-verify, which drops signs and wo
 
 0. Two quantities, `5\text{ hours }30\text{ minutes}`, or a family of values, `6m, m \in \mathbb{Z}`, for a number.
 1. Words that change the value or take it back: `3\text{ or more}`, 5 over (numbers.py).
-2. Letters behind a number that are no unit: 1/2h, 4 s^2.
+2. Letters behind a number that are not a unit: 1/2h, 4 s^2.
 3. A relation without a left-hand side, `\le 10`, and a sign without a second term, 10+.
 4. A set against a tuple: `\{1, 2\}` is not (1, 2).  A bare list may be either.
 5. An equation that is still to be solved, x + 1 = 6, for the gold 6; the side before the last of a conversion, 60 of
@@ -76,7 +76,7 @@ def _dangling(answer: Tokens) -> str:
 
 
 def _with_letters(gold: str, found: str) -> bool:
-    """1/2h for 1/2: letters that are no unit, of which math-verify makes one."""
+    """1/2h for 1/2: letters that are not a unit, but that math-verify takes for one."""
     number = _LETTERS_BEHIND.fullmatch(found.strip(" $"))
     return number is not None and plain_number(gold) is not None and bool(plain_number(number[1]))
 

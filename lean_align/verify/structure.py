@@ -105,7 +105,7 @@ def _is_solved(form: Form) -> bool:
 
 
 def _as_tuples(gold: Form, found: Form) -> tuple[Form, Form]:
-    """A matrix of one row or column beside a tuple or point in brackets, both as tuples."""
+    """A matrix of one row or column and a tuple or point in brackets, both as tuples."""
     if {gold.shape, found.shape} not in ({"matrix", "()"}, {"matrix", "[]"}):
         return gold, found
     return _vector(gold), _vector(found)

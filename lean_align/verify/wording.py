@@ -10,7 +10,7 @@ Each differs from math-verify in:
 4. `3120_4` is not `3120_5`.  The base may be left out on one side, as the problem names it; 63_8 is not 51, since such
    a problem asks for digits.
 
-Golds that are written in parts: 3 hours 20 minutes, 12:30, CH4.  Equal part by part; None: not decided here.
+Golds written in parts: 3 hours 20 minutes, 12:30, CH4.  Equal part by part; None: not decided here.
 """
 
 from __future__ import annotations

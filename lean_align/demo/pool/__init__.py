@@ -1,4 +1,4 @@
-"""The pool of the test bed: generated prompts that are hard on a method of selection.
+"""The pool of the test bed: generated prompts that are a hard test of a selection method.
 
 Each prompt has a kind:
 

@@ -15,7 +15,7 @@ from lean_align.errors import DataError
 
 KINDS = ("target", "too_easy", "too_hard", "long_winded", "unlike", "near_duplicates")
 DRAWS_IN_VAIN = 2000
-"""After so many draws in a row that bring nothing new, a kind counts as used up."""
+"""After this many draws in a row that bring nothing new, a kind counts as used up."""
 LARGEST_ERROR = 3
 """A wrong gold is off by 1 up to this."""
 
@@ -139,7 +139,7 @@ def _different(
             raise DataError(
                 f"the test bed has about {len(found)} different {kind} prompts and {n} were asked for; lower that "
                 "number in the section pool (data.demo_test for the held-out ones), or give pool.target_families and "
-                "pool.target_grades more."
+                "pool.target_grades more values."
             )
     return list(found.values())
 
@@ -174,5 +174,5 @@ def _moved(prompt: PoolPrompt) -> int:
 
 
 def _lot(purpose: str, question: str) -> bytes:
-    """What to sort by for an order that tells nothing and does not depend on the other prompts."""
+    """A sort key for an order that reveals nothing and does not depend on the other prompts."""
     return hashlib.sha256(f"lean_align/pool/{purpose}/{question}".encode()).digest()

@@ -1,4 +1,4 @@
-"""What two problems have in common that differ in names, things and verbs only."""
+"""What problems have in common that differ only in names, things and verbs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from lean_align.demo.problems import NAMES, THINGS
 
 HELD_OUT_IN = 4
-"""One signature in so many belongs to the evaluation, the others to the pool."""
+"""One signature in this many belongs to the evaluation, the others to the pool."""
 
 _NAME = re.compile(rf"\b(?:{'|'.join(NAMES)})\b")
 _THING = re.compile(rf"\b(?:{'|'.join(THINGS)})\b")
