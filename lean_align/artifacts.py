@@ -184,7 +184,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (ValueError, RecursionError) as error:
         raise StaleStageError(f"{path} is not valid JSON ({error}). {made_anew(folder)}") from error
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(key), kind) for key, kind in _KEYS.items()):
-        raise StaleStageError(f"{path} is no manifest: it lacks one of {', '.join(_KEYS)}. {made_anew(folder)}")
+        raise StaleStageError(f"{path} is not a manifest: it lacks one of {', '.join(_KEYS)}. {made_anew(folder)}")
     return manifest
 
 
@@ -251,7 +251,7 @@ def outputs_fingerprint(folder: Path) -> str:
 def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resumable: bool = True) -> StageFolder:
     """Make `<stage>.partial/`, or go on with the one that is there; the caller calls `finish`.
 
-    A stage that is not `resumable` takes seconds and starts anew, whatever an earlier attempt left.
+    A stage that is not `resumable` takes seconds and starts from scratch, whatever an earlier attempt left.
 
     Raises
     ------
@@ -262,7 +262,7 @@ def open_stage_folder(run_dir: Path, stage: str, inputs: Mapping[str, Any], resu
     if read_manifest(final) is not None:
         raise StaleStageError(f"{final} is finished. {made_anew(final)}")
     if os.path.lexists(partial) and not partial.is_dir():
-        raise StaleStageError(f"{partial} is no folder. {made_anew(partial)}")
+        raise StaleStageError(f"{partial} is not a folder. {made_anew(partial)}")
     partial.mkdir(parents=True, exist_ok=True)
     recorded = read_inputs(partial) if resumable else None
     if recorded is None:

@@ -1,4 +1,4 @@
-"""Frozen records of JSON objects: a field a key, in the order of the fields; missing or null is the field's default."""
+"""Frozen records of JSON objects: one key per field, in the order of the fields; missing or null means the default."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def from_json(kind: type[Record], tree: Any, where: str) -> Record:
     Raises
     ------
     DataError
-        When it is no object, or lacks a field that has no default.
+        When it is not an object, or lacks a field that has no default.
     """
     if not isinstance(tree, Mapping):
         raise DataError(f"{where} is of type {type(tree).__name__}, expected an object. {_ADVICE}")

@@ -68,5 +68,5 @@ def test_a_model_that_sees_counts_by_its_text():
 
 
 def test_a_model_that_completes_no_text_is_refused():
-    with pytest.raises(ModelError, match="type t5 is no causal language model"):
+    with pytest.raises(ModelError, match="type t5 is not a causal language model"):
         family("t5")

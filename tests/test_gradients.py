@@ -322,7 +322,7 @@ def test_a_window_that_the_mask_does_not_have_is_not_shared(make_policy, groups,
             forward = module.forward
             module.forward = lambda *a, forward=forward, **kw: forward(*a, **{**kw, "sliding_window": 8})
     assert torch.equal(gradient_of(policy, groups[0]), expected)
-    assert "computed anew for each completion" in capsys.readouterr().err
+    assert "recomputed for each completion" in capsys.readouterr().err
     assert path_of(policy).reason == "the model tells its attention of a window of 8 tokens, its mask has none"
 
 

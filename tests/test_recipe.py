@@ -292,7 +292,7 @@ def test_every_list_may_have_commas() -> None:
 
 
 def test_a_list_that_is_no_yaml_is_named() -> None:
-    with pytest.raises(RecipeError, match=r"evaluation.benchmarks is '\[gsm8k', which is no valid YAML list"):
+    with pytest.raises(RecipeError, match=r"evaluation.benchmarks is '\[gsm8k', which is not a valid YAML list"):
         load_set(evaluation__benchmarks="[gsm8k")
 
 

@@ -97,7 +97,7 @@ def test_opening_again_continues(tmp_path: Path) -> None:
     assert again.rows[1].tolist() == [0.0, 1.0]
 
 
-def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
     """The list of prompts is written last; without it whatever lies there is not to be trusted."""
     (tmp_path / "projected.npy").write_bytes(b"half a head")
     (tmp_path / "written.npy").write_bytes(b"")
@@ -419,7 +419,7 @@ def test_a_damaged_finished_store_is_to_be_deleted_as_a_whole(tmp_path):
 
 
 def test_a_folder_that_is_no_store_says_where_one_lies(tmp_path):
-    with pytest.raises(StoreError, match=r"is no gradient store.*RUN/gradients"):
+    with pytest.raises(StoreError, match=r"is not a gradient store.*RUN/gradients"):
         open_store(tmp_path)
 
 

@@ -56,7 +56,7 @@ def options_of(row: Mapping[str, Any], where: str, question: str = "") -> dict[s
             raise DataError(
                 f"{where}: the field {name!r} is {type(value_of(row, name)).__name__} "
                 f"{str(value_of(row, name))[:80]!r}; expected the options of the question, as a list of up to 26 texts "
-                "or a mapping of letters to texts. Leave the column out where it is no part of the question."
+                "or a mapping of letters to texts. Leave the column out where it is not part of the question."
             )
         return found
     return option_columns(row, where, question)

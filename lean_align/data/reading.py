@@ -150,7 +150,7 @@ def _read_hub(name: str, config: str | None, split: str) -> Iterator[dict[str, A
             yield Row(row, name, f"split {split} row", number)
     except Exception as error:  # the hub client raises a dozen kinds
         raise DataError(
-            f"{name!r} is no local file, and the hub did not give it (config {config!r}, split {split!r}): "
+            f"{name!r} is not a local file, and the hub did not give it (config {config!r}, split {split!r}): "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''} "
             f"Give the path of a {FORMATS}, or check the name and the connection."
         ) from error

@@ -140,7 +140,7 @@ def prompt_gradients(
 def _shares_prompt(policy: Policy, wanted: bool) -> bool:
     path = path_of(policy, wanted)
     if wanted and not path.shares_prompt:
-        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
+        say(f"gradients: the prompt is recomputed for each completion; {path.reason}")
     return path.shares_prompt
 
 

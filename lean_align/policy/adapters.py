@@ -35,7 +35,7 @@ SHOWN = 3  # names of weights in a message
 
 
 def check_adapter(model: ModelRecipe, folder: Path) -> None:
-    """Refuse an adapter that is no whole adapter, or does not fit a recipe's model; neither is loaded.
+    """Refuse an adapter that is not complete, or does not fit a recipe's model; neither is loaded.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def read_config(folder: Path) -> Any:
     try:
         config = PeftConfig.from_pretrained(str(folder))
     except Exception as error:  # of values of a wrong type there are many kinds
-        raise ModelError(f"{path} is no configuration that peft reads ({first_line(error)}).") from error
+        raise ModelError(f"{path} is not a configuration that peft reads ({first_line(error)}).") from error
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ModelError(
             f"{folder} is an adapter of kind {kind}, which changes prompts; expected one of weights, LoRA."
@@ -182,7 +182,7 @@ def _shapes(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Each weight without its numbers, once these are known to be finite."""
     for name, weight in read_weights(folder):
         if not isinstance(weight, torch.Tensor):
-            raise ModelError(f"{folder}: {name} is no tensor; expected weights alone.")
+            raise ModelError(f"{folder}: {name} is not a tensor; expected weights alone.")
         if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise ModelError(
                 f"the adapter {folder} holds NaN or infinite numbers (in {name}): its training diverged. Use an "

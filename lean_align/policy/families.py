@@ -105,7 +105,7 @@ def family_of(config: Any) -> Family:
     model_class = _class_of(config) or _class_of(text)
     if model_class is None:
         raise ModelError(
-            f"a model of type {config.model_type} is no causal language model for transformers. Choose one that "
+            f"a model of type {config.model_type} is not a causal language model for transformers. Choose one that "
             "completes text, such as a Qwen, Llama or Gemma."
         )
     kinds, shared = _layers(text)

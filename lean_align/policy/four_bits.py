@@ -10,7 +10,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from lean_align.memory import human_bytes
 
 EXPECTED_SHARE = 0.9
-"""Below it, what stays in 16 bits is no trifle, and is said."""
+"""Below it, what stays in 16 bits is no small share, and is reported."""
 
 
 def share_4bit(base: torch.nn.Module) -> tuple[float, int]:

@@ -75,7 +75,7 @@ def resolve_device(device: str) -> torch.device:
         When CUDA is asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("model.device is 'cuda' but torch sees no card. Set model.device=cpu, or mend the driver.")
+        raise ModelError("model.device is 'cuda' but torch sees no card. Set model.device=cpu, or fix the driver.")
     return torch.device("cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu")
 
 
@@ -172,7 +172,7 @@ def _load_base(model: ModelRecipe, device: torch.device) -> Any:
     if found["missing_keys"]:  # transformers would fill them with random numbers
         raise ModelError(
             f"model.name is {model.name!r}: its files lack {len(found['missing_keys'])} weights that its config.json "
-            f"asks for ({some(found['missing_keys'])}). Copy or download them again, or mend the configuration."
+            f"asks for ({some(found['missing_keys'])}). Copy or download them again, or fix the configuration."
         )
     if packing and device.type == "cpu":
         forget_mapped_files(".safetensors")

@@ -22,7 +22,7 @@ class RolloutRecipe:
     """Sampling, everywhere that completions are sampled: warm-up, rollouts and training."""
 
     num_generations: int = number(8, 2)
-    """Completions a prompt (G)."""
+    """Completions per prompt (G)."""
     allocation: str = choice("fixed", "sequential")
     """`fixed`: G completions of every prompt; `sequential`: first_generations of every prompt, the others only where
     the first rewards differ, and success rates estimated without bias."""
@@ -40,8 +40,8 @@ class RolloutRecipe:
     engine: str = choice("auto", "transformers", "vllm")
     """What samples rollouts and evaluation. `auto`: vllm where there is a card and it is installed."""
     vllm_adapter: str = choice("auto", "merged", "request")
-    """vllm reads whole weights in the place of 4-bit ones. `merged`: the adapter is added to them, in float32;
-    `request`: it stays beside them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests are
+    """vllm reads whole weights instead of 4-bit ones. `merged`: the adapter is added to them, in float32;
+    `request`: it stays separate, in model.dtype; `auto`: request on a card, merged on a CPU, where requests are
     slow."""
 
 
@@ -55,10 +55,10 @@ class TrainerRecipe:
     steps: int = number(100, 1)
     """Optimiser steps; of the final training 20 where a recipe names none and the model is `demo`."""
     prompts_per_step: int = number(48, 1)
-    """Prompts a step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in the
-    warm-up and 12 in the final training."""
+    """Prompts per step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in
+    the warm-up and 12 in the final training."""
     micro_batch: int = number(8, 1)
-    """Completions a forward and backward pass; divides prompts_per_step x num_generations."""
+    """Completions per forward and backward pass; divides prompts_per_step x num_generations."""
     sampling_batch: int | None = number(None, 1)  # type: ignore[arg-type]
     """Completions sampled at once, at most; whole groups and micro-batches that divide a step. `null`: all of a step,
     which is fastest and takes the most memory."""
@@ -81,7 +81,7 @@ class TrainerRecipe:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: int = number(10, 1)
-    """Steps between checkpoints; a killed run loses at most so many."""
+    """Steps between checkpoints; a killed run loses at most that many."""
 
     def sampled_at_once(self, num_generations: int) -> int:
         """Completions that are sampled in one batch: the largest size that `sampling_batch` allows."""
@@ -205,7 +205,7 @@ class PoolRecipe:
     unlike: int = number(120, 0)
     """Prompts that can be learned and are unlike the target."""
     near_duplicates: int = number(80, 0)
-    """Prompts that repeat one another but for names and things; a multiple of duplicates_of_each."""
+    """Prompts that repeat one another except for names and things; a multiple of duplicates_of_each."""
     duplicates_of_each: int = number(8, 2, 12)
     """How many near-duplicates one problem gives; there are 12 names."""
     wrong_share: float = number(0.03, 0.0, 1.0)
@@ -228,16 +228,16 @@ class GradientRecipe:
     projection: str = choice("sjlt", "rademacher", "trak")
     """Kind of random projection; see docs/method.md."""
     sjlt_nonzeros: int = number(1, 1, 64)
-    """Non-zeros a column of `sjlt`; divides proj_dim. 1 is the count sketch."""
+    """Non-zeros per column of `sjlt`; divides proj_dim. 1 is the count sketch."""
     proj_dim: int = number(8192, 1)
     """Length of a projected row (k)."""
     second_seed: bool = False
     """Project with another seed too, into gradients/second_seed: scores then tell whether proj_dim is large enough."""
     share_prompt: bool = True
-    """Compute the prompt of a group once, with its completions packed behind it; false repeats it for each, padded."""
+    """Compute the prompt of a group once, with its completions packed after it; false repeats it for each, padded."""
     token_budget: int = number(4096, 1)
-    """Tokens a forward and backward pass: of completions, or with prompts and padding where share_prompt is false; one
-    completion always fits."""
+    """Tokens per forward and backward pass: of completions, or with prompts and padding where share_prompt is false;
+    one completion always fits."""
     logprob_chunk: int = number(1024, 1)
     """Token positions whose logits exist at the same time."""
     gradient_checkpointing: bool = False
@@ -253,11 +253,11 @@ class SelectionRecipe:
     n: int = number(1000, 1)
     """How many prompts to keep; `full` keeps all. 64 where a recipe names none and the model is `demo`."""
     num_generations: int | None = number(None, 2)  # type: ignore[arg-type]
-    """Completions a prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
+    """Completions per prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
     the trainings draw in any case."""
     rounds: int = number(1, 1)
     """Stretches that the final training is cut into.  Before each but the first, completions and gradients are taken
-    again from the current adapter and the subset is chosen anew."""
+    again from the current adapter and the subset is chosen again."""
     curve_epochs: int = number(3, 1)
     """Passes over the whole pool of the training whose reward curves `limr` reads."""
 
@@ -273,7 +273,7 @@ class EvaluationRecipe:
     limit: int | None = number(None, 1)  # type: ignore[arg-type]
     """Use a seeded random subset of this many problems of each benchmark; all when null."""
     num_samples: int = number(8, 1)
-    """Completions a problem (k of avg@k) where a benchmark is sampled: AMC and AIME. The others are greedy."""
+    """Completions per problem (k of avg@k) where a benchmark is sampled: AMC and AIME. The others are greedy."""
     temperature: float = number(0.6, 0.01, 10.0)
     """Sampling temperature of those benchmarks."""
     top_p: float = number(0.95, 0.01, 1.0)
@@ -291,7 +291,7 @@ class CompareRecipe:
     """What `lean-align compare` puts side by side."""
 
     methods: tuple[str, ...] = ("learnalign", "random", "random-length-matched", "learnability", "alignment")
-    """Methods as METHOD, METHOD@N for another size than selection.n, and METHOD+KEY=VALUE (repeatable) for another
+    """Methods as METHOD, METHOD@N for a size other than selection.n, and METHOD+KEY=VALUE (repeatable) for another
     recipe, such as learnalign@50+warmup.steps=0."""
     reference: str = "learnalign"
     """The method that every other is compared with."""

@@ -90,7 +90,7 @@ def read_setting(key: str, hint: Any, text: str) -> Any:
     try:
         return _read(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise RecipeError(f"{key} is {shown(text)}, which is no valid YAML list; expected A,B or [A, B].") from error
+        raise RecipeError(f"{key} is {shown(text)}, which is not a valid YAML list; expected A,B or [A, B].") from error
 
 
 def converted(hint: Any, value: Any, key: str) -> Any:

@@ -155,7 +155,7 @@ def group_completions(prompts: Sequence[Prompt], completions: Iterator[Completio
     members: dict[str, list[Completion]] = {prompt.prompt_id: [] for prompt in prompts}
     for completion in completions:
         if completion.prompt_id not in members:
-            raise StageError(f"there are completions of {completion.prompt_id}, which is no prompt of this run.")
+            raise StageError(f"there are completions of {completion.prompt_id}, which is not a prompt of this run.")
         members[completion.prompt_id].append(completion)
     empty = [prompt_id for prompt_id, found in members.items() if not found]
     if empty:

@@ -275,12 +275,12 @@ def select_prompts(method: SelectionMethod, pool: SelectionPool, n: int) -> tupl
         raise
     except Exception as error:  # whatever a method of another's does
         raise RecipeError(
-            f"the selection method {method.name} failed ({type(error).__name__}: {error}). Mend it, or set "
+            f"the selection method {method.name} failed ({type(error).__name__}: {error}). Fix it, or set "
             "selection.method to another."
         ) from error
     fault = _fault_of(choice, len(pool), n)
     if fault:
-        raise RecipeError(f"the selection method {method.name} {fault}. Mend it, or set selection.method to another.")
+        raise RecipeError(f"the selection method {method.name} {fault}. Fix it, or set selection.method to another.")
     return describe(method.name, pool, choice), choice
 
 

@@ -133,7 +133,7 @@ def _write_open_rows(
     path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
     folder.counts["path"] = str(path)
     if settings.share_prompt and not path.shares_prompt:
-        say(f"gradients: the prompt is computed anew for each completion; {path.reason}")
+        say(f"gradients: the prompt is recomputed for each completion; {path.reason}")
     projector, fingerprints = recipe_projector(settings, policy.lora_sizes, recipe.seed, policy.device)
     folder.counts |= fingerprints
     check_projection(run_dir, folder.path / PROJECTION, fingerprints)
@@ -147,9 +147,9 @@ def _write_open_rows(
 
 
 def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
-    """Keep the fingerprints beside the rows, or refuse rows that another projection made.
+    """Keep the fingerprints next to the rows, or refuse rows that another projection made.
 
-    The recipe does not tell all: `trak` has another projector on another device or in another release.
+    The recipe does not say everything: `trak` projects differently on another device or in another release.
     Workers that begin together come here together, so they do it in turn.
 
     Raises
@@ -165,7 +165,7 @@ def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str
         raise StoreError(
             f"{path.parent} holds rows of another projection:\n  "
             + "\n  ".join(differences)
-            + "\nGo on with the device and packages it was begun with, or delete it to begin anew:\n  "
+            + "\nContinue with the device and packages it was begun with, or delete it to start again:\n  "
             + removal(path.parent)
         )
 

@@ -28,7 +28,7 @@ width in points; 400 problems, 400 repeats a line (good to 2), by the spread of 
     2      0        99.2  5.3     98.2  4.4     99.8  16.0     93.0  13.8
     2      0.4      81.2  8.3     73.8  7.4     97.0  46.6     93.8  44.5
 
-The plain bootstrap is too wide where trainings are alike and too narrow where they differ; c and h mend both.
+The plain bootstrap is too wide where trainings are alike and too narrow where they differ; c and h fix both.
 With two or three seeds the interval is honest and wide: train more seeds.
 With one seed nothing is known of other seeds, and the interval is over problems alone.
 """

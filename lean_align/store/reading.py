@@ -34,7 +34,7 @@ class GradientStore:
         self.folder = folder
         if not (folder / IDS).exists():
             raise StoreError(
-                f"{folder} is no gradient store: it has no {IDS}. A run has its store in RUN/gradients, once the "
+                f"{folder} is not a gradient store: it has no {IDS}. A run has its store in RUN/gradients, once the "
                 "gradients stage has begun."
             )
         try:
@@ -42,7 +42,7 @@ class GradientStore:
         except StageError as error:
             raise StoreError(f"{folder / IDS} is damaged. {self._again()}") from error
         if not isinstance(ids, list) or not all(isinstance(prompt_id, str) for prompt_id in ids):
-            raise StoreError(f"{folder / IDS} is no list of texts. {self._again()}")
+            raise StoreError(f"{folder / IDS} is not a list of texts. {self._again()}")
         self.prompt_ids: tuple[str, ...] = tuple(ids)
         self.rows: NDArray[np.float16] = map_array(folder / ROWS)
         self.norms: NDArray[np.float32] = map_array(folder / NORMS)
