@@ -1,4 +1,4 @@
-"""Run every bench_*.py, or those named; each row is written as soon as it is there, then RESULTS.md is made anew."""
+"""Run every bench_*.py, or those named; each row is written as soon as it is measured, then RESULTS.md."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ NAMES = sorted(path.stem for path in HERE.glob("bench_*.py"))
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(NAMES)}; all without any")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(NAMES)}; all by default")
     parser.add_argument("--full", action="store_true", help="the full sizes: hours on 2 cores")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that it runs; results are not kept")
-    parser.add_argument("--repeats", type=int, help="times that each way is measured, in place of each bench's own")
+    parser.add_argument("--repeats", type=int, help="times that each way is measured, instead of its own number")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="measure nothing, only make RESULTS.md anew")
+    parser.add_argument("--table", action="store_true", help="measure nothing, only write RESULTS.md again")
     given = parser.parse_args()
     names = [name if name.startswith("bench_") else f"bench_{name}" for name in given.names] or NAMES
     if unknown := sorted(set(names) - set(NAMES)):
-        parser.error(f"no bench {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        parser.error(f"there is no bench {', '.join(unknown)}; expected one of {', '.join(NAMES)}")
     settings = Settings("smoke" if given.smoke else "full" if given.full else "quick", given.repeats, given.seed)
     folder = CACHE / "smoke" if given.smoke else RESULTS
     for name in [] if given.table else names:

@@ -5,7 +5,7 @@ prompt holds what any first look at `first` of them would have led to: which pro
 that would not have been drawn, the estimates, and with the run's gradients the choice.  A kept prompt's gradient is of
 the same G completions; a stopped one's learnability is 0, so that its row counts for nothing.
 
-Differs from a sequential run in: completions that another batch rounded otherwise.
+Differs from a sequential run in: completions that another batch rounded differently.
 """
 
 from __future__ import annotations

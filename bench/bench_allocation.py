@@ -2,9 +2,9 @@
 
 `python -m bench allocation` takes the demo; `python -m bench.bench_allocation RUN_DIR...` prints the same table of any
 run up to its gradients. Every row takes the first completions of the same run: prompts whose `first` rewards are equal
-stop there. `lost` prompts were learnable by all their completions. `overlap` is the share of the run's best prompts
-that unbiased estimates choose too, `overlap plug in` that of V = p (1 - p) from what was drawn, which the lost prompts
-alone change. As many are chosen as the recipe says, at most the learnable ones, and then a quarter of that.
+stop there. `lost` prompts were learnable, going by all their completions. `overlap` is the share of the run's best
+prompts that unbiased estimates choose too, `overlap plug in` that of V = p (1 - p) from what was drawn, which the lost
+prompts alone change. As many are chosen as the recipe says, at most the learnable ones, and then a quarter of that.
 
 The other rows hold no measurement: the root mean square error of both estimates of V = p (1 - p), exact over every
 outcome of 8 completions and p uniform in (0, 1). Shares are s f / (n (n - 1)) of the n completions drawn.

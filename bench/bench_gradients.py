@@ -1,4 +1,4 @@
-"""The gradient stage against the passes it is made of, and against the plain way.
+"""The gradient stage against the passes it is made of, and against the naive way.
 
 `ours`: prompt_gradients with the sjlt projector, and the store. `bare`: the same forward and backward passes, nothing
 else. `naive`: prompt and completion padded, 8 in one batch, logits of all positions. Completions are sampled from the

@@ -1,8 +1,8 @@
 """What the gradient of one group adds to the loaded model, for shapes that people run: NF4, LoRA r = 16, bfloat16.
 
 Random weights in the shape of Qwen2.5-0.5B and Qwen2.5-1.5B, 8 random completions of equal length after a prompt of
-about 100 tokens, rewards planted. Each line is a fresh process; it is ended at 20 GiB and then says so. `full logits`
-is the naive pass: 8 padded rows at once, logits of every position.
+about 100 tokens, rewards planted. Each line is a fresh process; it is stopped at 20 GiB, and the row says so. `full
+logits` is the naive pass: 8 padded rows at once, logits of every position.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How often the paired test rejects where both methods are the same one, at a level of 5 %.
+"""How often the paired test rejects at a level of 5 % when both methods are the same.
 
-`python -m bench null` makes the outcomes up. `python -m bench.bench_null RUN_DIR...` takes difficulties and spread from
+`python -m bench null` makes up the outcomes. `python -m bench.bench_null RUN_DIR...` takes difficulties and spread from
 the measured outcomes of one method, a run folder of a comparison for each seed, say `runs/testbed/seed-*/random@130`.
 `spread` is the standard deviation of a training's accuracy. The seed test is the one that `lean-align compare` reports
 with several seeds; the problem test, which takes problems as independent, is one that it does not report.

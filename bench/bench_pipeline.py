@@ -1,4 +1,4 @@
-"""`lean-align run demo` from nothing: seconds and peak memory of each stage, from its manifests.
+"""`lean-align run demo` from scratch: seconds and peak memory of each stage, from its manifests.
 
 A quick measurement ends with the selection; a full one trains and evaluates too.
 """

@@ -1,7 +1,7 @@
 """Planned peaks of memory against measured ones, on this CPU: the stages of two runs, and a group of two large shapes.
 
 A run's peaks are those of its manifests; the plan has its own prompts' lengths. `ratio` is planned over measured, of
-the whole process; of a group, the work's own bytes and what it added to the loaded model stand beside it.
+the whole process; of a group, the work's own bytes and what it added to the loaded model stand next to it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _against_group(options: Row) -> Row:
 
 
 def planned_group(model: str, budget: int, checkpointing: bool, completion_tokens: int) -> Row:
-    """Planned peak of a process that takes one group's gradient, as `plan` makes it up; and the work's part of it."""
+    """Planned peak of a process that takes one group's gradient, as `plan` computes it; and the work's part of it."""
     from lean_align.gradients import GradientSettings
     from lean_align.machine.place import process_bytes
     from lean_align.machine.rehearsals import gradient_work

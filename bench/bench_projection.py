@@ -40,7 +40,7 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def compare(names: list[str], grad_dim: int, proj_dim: int, repeats: int, seed: int) -> Row:
-    """One row a projection, over the same gradients; what cannot be made says why."""
+    """One row per projection, over the same gradients; what cannot be made says why."""
     rows = gradients(grad_dim, seed)
     exact = pairwise_cosines(rows.numpy())
     works: dict[str, Callable[[], torch.Tensor]] = {}

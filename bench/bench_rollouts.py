@@ -1,4 +1,4 @@
-"""Sampling of 8 completions a prompt: ours, one prompt at a time, and plain batches of 64.
+"""Sampling of 8 completions per prompt: ours, one prompt at a time, and plain batches of 64.
 
 Same prompts and same longest completion; the completions differ, since each way draws its own noise. Tokens are
 counted up to and including the first end token: what a way samples after it, or as padding, does not count.

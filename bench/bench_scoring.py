@@ -1,7 +1,7 @@
 """Scores of a store on disk against reading its file once, and against the n x n matrix.
 
 Plain reading is `readinto` of one 8 MiB buffer, the file in the page cache; the score needs two passes. Added memory
-is the growth of the resident set in a fresh process, pages of mapped files included, and beside it without them: it
+is the growth of the resident set in a fresh process, pages of mapped files included, and next to it without them: it
 must not grow with n.
 """
 

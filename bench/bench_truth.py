@@ -77,7 +77,7 @@ def _compare(
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Spearman and overlap against the length of a row, a line a projection, bars over seeds."""
+    """Spearman and overlap against the length of a row, one line per projection, bars over seeds."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,7 +1,7 @@
 """The verifier: answers a second of verify, and of math-verify alone.
 
 math-verify alone parses gold and completion in this process, with its own time-outs.  `right` counts verdicts that are
-those expected.  Half of the made answers are wrong; "mixed" are numbers and LaTeX as models box them, 14 kinds of 15
+as expected.  Half of the generated answers are wrong; "mixed" are numbers and LaTeX as models box them, 14 kinds of 15
 with an exact form; "functions" are all beyond it, so that math-verify judges each.  Caches are emptied every time.
 Rows of `verify_many` are of a commit that still had it: the same answers asked over two child processes.
 """

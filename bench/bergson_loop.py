@@ -1,4 +1,4 @@
-"""bergson's GradientCollector: one row a completion, each weighted by its advantage, added up to the prompt's row."""
+"""bergson's GradientCollector: one row per completion, each weighted by its advantage, added up to the prompt's row."""
 
 from __future__ import annotations
 

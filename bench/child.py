@@ -1,4 +1,4 @@
-"""A function run in a fresh process, so that its memory is its own; watched, and ended before the machine runs out.
+"""A function run in a fresh process, so that its memory is its own; watched, and killed before memory runs out.
 
 `python -m bench.child MODULE:FUNCTION JSON` prints the function's result as JSON on its last line.
 """

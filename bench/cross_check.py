@@ -4,7 +4,7 @@ Both sides get the same model, the same problems (those of `lean-align evaluate 
 and the same messages, and decode greedily.  Compared, in this order:
 
 1. prompts: the same token ids;
-2. generations: the same token ids; where they part, how close the two tokens were, or who stopped;
+2. generations: the same token ids; where they diverge, how close the two tokens were, or who stopped;
 3. verdicts end to end: ours on our text against theirs on their text;
 4. verifiers: our verdict on THEIR text against theirs;
 5. verifiers on the sources' own solutions, each problem's and its neighbour's: a weak model is seldom right, and then
@@ -32,7 +32,7 @@ from lean_align.verify import verify
 def table_rows(
     ours: Mapping[str, Ours], theirs: Mapping[str, Theirs], findings: Sequence[Finding]
 ) -> Iterator[dict[str, Any]]:
-    """A row a benchmark and metric: how many are right on each side, and how many agree in what."""
+    """One row per benchmark and metric: how many are right on each side, and how many agree in what."""
     for name in dict.fromkeys(problem.benchmark for problem in ours.values()):
         ids = [key for key, problem in ours.items() if problem.benchmark == name]
         for metric in theirs[ids[0]].metrics:
@@ -59,7 +59,7 @@ def _counts(pairs: list[tuple[Ours, Theirs]], metric: str, findings: list[Findin
 def given_table(
     given: Sequence[Mapping[str, Any]], golds: Mapping[str, str]
 ) -> tuple[list[dict[str, Any]], list[Finding]]:
-    """Both verifiers on the sources' own solutions: a row a benchmark, metric and kind of text; what differs."""
+    """Both verifiers on the sources' own solutions: one row per benchmark, metric and kind of text; what differs."""
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     findings = []
     for entry in given:
@@ -88,7 +88,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def differences(findings: Sequence[Finding], golds: Mapping[str, str]) -> str:
-    """A line a finding, with the problem's gold."""
+    """One line per finding, with the problem's gold."""
     lines = [
         f"- {f.prompt_id}, gold {shown(golds[f.prompt_id].rpartition('####')[2].strip())}, {f.metric or 'generation'}: "
         f"{f.kind}{'' if f.explained else ' (UNEXPLAINED)'}: {f.note}"

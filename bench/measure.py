@@ -167,7 +167,7 @@ def commit() -> str | None:
 
 
 def failed_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
-    """The rows of a bench as they come; an error in between is the last of them."""
+    """The rows of a bench as they come; an error becomes the last of them."""
     try:
         yield from rows
     except Exception as error:

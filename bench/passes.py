@@ -1,4 +1,4 @@
-"""The passes over groups that are compared: ours with projection and store, bare, and naive; exact scores beside."""
+"""The passes over groups that are compared: ours with projection and store, bare, and naive; and exact scores."""
 
 from __future__ import annotations
 

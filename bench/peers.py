@@ -1,4 +1,4 @@
-"""The peers' environment: trak, dattri and bergson beside the project's own packages, in .venv-peers.
+"""The peers' environment: trak, dattri and bergson alongside the project's own packages, in .venv-peers.
 
 The environment sees the packages of the interpreter that makes it through one .pth line, so that ours and theirs
 are measured on the same torch, transformers and peft, in one process where that is possible; pip changes nothing

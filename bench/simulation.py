@@ -1,8 +1,8 @@
 """How often a paired test rejects when two selection methods are the same.
 
-A training of either method answers problem p rightly with probability
+A training of either method answers problem p correctly with probability
 
-    sigmoid(d_p + seed_sd a + noise_sd e_p),   a and e_p standard normal, drawn anew for each training
+    sigmoid(d_p + seed_sd a + noise_sd e_p),   a and e_p standard normal, drawn afresh for each training
 
 d_p is the problem's difficulty, shared by all; a is what this training did to all its answers; e_p is what it did to
 this one.  The two methods differ in nothing: whatever a test rejects beyond its level is its own fault.

@@ -32,7 +32,7 @@ def from_json(kind: type[Record], tree: Any, where: str) -> Record:
     Raises
     ------
     DataError
-        When it is no object, or lacks a field that has no default.
+        When it is not an object, or lacks a field that has no default.
     """
     if not isinstance(tree, Mapping):
         raise DataError(f"{where} is of type {type(tree).__name__}, expected an object. {_ADVICE}")

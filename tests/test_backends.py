@@ -92,7 +92,7 @@ def test_unsloth_is_refused_in_a_process_that_imported_what_it_patches(monkeypat
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_an_adapter_drawn_anew_is_the_one_that_load_policy_draws(quantization):
+def test_a_fresh_adapter_is_the_one_that_load_policy_draws(quantization):
     recipe = load_recipe("demo", {"model.quantization": quantization})
     policy, other = (load_policy(recipe.model, recipe.data, recipe.lora, seed=seed) for seed in (3, 4))
     expected = {name: parameter.clone() for name, parameter in policy.lora_parameters.items()}

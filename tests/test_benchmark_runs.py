@@ -112,7 +112,7 @@ def test_sampled_completions_differ_and_greedy_ones_come_again(done, data_dir: P
 def test_the_same_call_samples_nothing_and_another_is_refused(done, data_dir: Path, capsys) -> None:
     output, summary = done
     assert evaluated(data_dir, output) == summary
-    assert "finished before" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
     with pytest.raises(StaleStageError, match=r"evaluation.limit: None -> 3"):
         evaluated(data_dir, output, evaluation__limit=3)
 
@@ -216,12 +216,12 @@ def test_what_cannot_be_evaluated_is_refused_before_it_is_begun(data_dir: Path, 
         evaluated(data_dir, tmp_path / "c", names=("math500",))
     with pytest.raises(RecipeError, match="did you mean 'gsm8k'"):
         evaluated(data_dir, tmp_path / "d", names=("gsm8",))
-    with pytest.raises(RecipeError, match=r"got 'selection\.n', which bears on no evaluation"):
+    with pytest.raises(RecipeError, match=r"got 'selection\.n', which has no effect on an evaluation"):
         evaluated(data_dir, tmp_path / "e", selection__n=3)
     to_the_template = {"data__prompt_format": "chat", "data__chat_template_kwargs": {"tokenize": True}}
     with pytest.raises(RecipeError, match=r"data\.chat_template_kwargs holds 'tokenize'"):
         evaluated(data_dir, tmp_path / "g", **to_the_template)
-    with pytest.raises(DataError, match="holds no evaluation"):
+    with pytest.raises(DataError, match="holds neither an evaluation"):
         evaluated(data_dir, tmp_path / "f", against=tmp_path / "nothing")
     assert not any(tmp_path.iterdir())
 
@@ -237,7 +237,7 @@ def test_a_joint_table_has_a_row_a_model(done, run_dir: Path, tmp_path: Path) ->
     assert "*paper:*" not in text
     assert "LearnAlign (Qwen2.5-7B)" in joint_table([run_dir]).markdown()
     (tmp_path / "summary.json").write_text(json.dumps({"benchmarks": {}}))
-    with pytest.raises(DataError, match="no benchmark"):
+    with pytest.raises(DataError, match="on neither a benchmark nor a held-out set"):
         joint_table([tmp_path])
 
 

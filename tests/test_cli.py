@@ -160,7 +160,7 @@ def test_an_empty_path_is_not_the_working_directory(words: tuple[str, ...]) -> N
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("adapter_config.json", "is an adapter and no model"), ("comparison.yaml", "is a comparison and no run")],
+    [("adapter_config.json", "is an adapter, not a model"), ("comparison.yaml", "is a comparison, not a run")],
 )
 def test_what_is_no_model_is_not_evaluated_as_one(file: str, message: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text("{}")
@@ -173,7 +173,7 @@ def test_a_run_is_no_comparison(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("name: demo\n")
     done = invoke("compare", "demo", "--run-dir", tmp_path)
     assert done.exit_code == 1
-    assert "is a run and no comparison" in done.stderr
+    assert "is a run, not a comparison" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
@@ -204,7 +204,7 @@ def test_recipes_are_a_list_for_people(terminal: None) -> None:
         (StageError("no memory"), 1, "Error: no memory\n"),
         (RecipeError("no such key"), 2, "Error: no such key\n"),
         (PermissionError(13, "Permission denied", "runs/demo"), 1, "Error: Permission denied: runs/demo\n"),
-        (ValueError("odd"), 1, "Error: ValueError in unknown place: odd\nThis was not foreseen."),
+        (ValueError("odd"), 1, "Error: ValueError in unknown place: odd\nThis error was not expected."),
     ],
 )
 def test_an_error_is_a_message_and_a_status(

@@ -75,9 +75,9 @@ def test_sizes_multiply_methods_without_one_of_their_own(recipe: Recipe) -> None
         ("random+warmup.steps", "without '='"),
         ("random+warmup.stepz=1", "did you mean 'warmup.steps'"),
         ("random+training.steps=none", "expected int"),
-        ("random+selection.method=full", "the method is what stands in front"),
+        ("random+selection.method=full", "the method comes first"),
         ("random+selection.n=5", "the size is written METHOD@N"),
-        ("random+seed=3", "seeds are the comparison's own"),
+        ("random+seed=3", "seeds belong to the whole comparison"),
     ],
 )
 def test_a_wrong_variant_is_refused(text: str, word: str, recipe: Recipe) -> None:
@@ -283,7 +283,7 @@ def test_a_shuffled_score_file_is_refused(recipe: Recipe, tmp_path: Path, fake_s
 def test_a_shuffled_score_file_is_refused_with_a_manifest_that_fits(
     recipe: Recipe, tmp_path: Path, fake_stages: Ran
 ) -> None:
-    """The selection would be made anew from it; scores, rewards and gradients no longer fit together."""
+    """The selection would be made again from it; scores, rewards and gradients no longer fit together."""
     compare(recipe, tmp_path, METHODS, 1)
     cell = tmp_path / "seed-0" / "learnalign@10"
     before = read_scores(cell / "scores" / "scores.parquet").score.copy()
@@ -387,11 +387,11 @@ def test_other_problems_are_refused(recipe: Recipe, tmp_path: Path, fake_stages:
     plant(data, "test.jsonl", lambda rows: rows[:-1])
     for name in ("selection", "training", "evaluation"):
         shutil.rmtree(cell / name)
-    assert "other problems than the reference" in faults_after(recipe, tmp_path, methods)
+    assert "different problems from the reference" in faults_after(recipe, tmp_path, methods)
 
 
 def test_a_choice_exchanged_after_it_was_made_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
-    """Planted: LearnAlign's prompts in the random choice's file, its manifest made to fit, trained on anew."""
+    """Planted: LearnAlign's prompts in the random choice's file, its manifest made to fit, trained on again."""
     compare(recipe, tmp_path, METHODS, 1)
     cells = {name: tmp_path / "seed-0" / f"{name}@10" for name in ("random", "learnalign")}
     better = read_jsonl(cells["learnalign"] / "selection" / "selected.jsonl")
@@ -422,7 +422,7 @@ def test_seeds_that_answer_other_problems_are_refused(
     monkeypatch.setitem(module.WRITERS, "data", own_problems)
     found = compare(recipe, tmp_path, ("learnalign", "random"), 2)
     assert found["n_done"] == 2
-    assert "other problems than seed 0 (seed 1)" in found["faults"][0]
+    assert "different problems from seed 0 (seed 1)" in found["faults"][0]
 
 
 def test_each_size_is_compared_with_the_reference_of_that_size(
@@ -497,7 +497,7 @@ def test_a_fault_says_what_the_process_of_the_stage_said(tmp_path: Path) -> None
     with pytest.raises(StageError, match="the prepare stage failed") as caught:
         run_in_child(GRAPH.by_folder["data"], tmp_path)
     assert caught.value.reason is not None
-    assert f"{tmp_path} is no run folder" in caught.value.reason
+    assert f"{tmp_path} is not a run folder" in caught.value.reason
     assert in_one_line(caught.value) == f"{caught.value.reason} ({caught.value})"
 
 
@@ -567,13 +567,13 @@ def test_another_recipe_in_the_folder_is_refused_and_the_results_stay(
 
 def test_a_run_in_the_folder_of_a_comparison_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
     compare(recipe, tmp_path, ("random",), 1)
-    with pytest.raises(StageError, match="is a comparison and no run"):
+    with pytest.raises(StageError, match="is a comparison, not a run"):
         run(recipe, tmp_path)
-    with pytest.raises(StageError, match="is a comparison and no run"):
+    with pytest.raises(StageError, match="is a comparison, not a run"):
         run_stage("report", tmp_path)
 
 
-def test_a_method_of_another_package_is_made_anew_when_its_file_changes(
+def test_a_method_of_another_package_runs_again_when_its_file_changes(
     recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lean_align.stages import selection
@@ -598,7 +598,7 @@ def test_each_round_has_noise_of_its_own_and_goes_on_from_the_adapter(recipe: Re
     assert second.training.init == "warmup"
 
 
-def test_a_training_in_rounds_chooses_anew(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+def test_a_training_in_rounds_chooses_again(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
     """Planted: another round whose rollouts were not taken again would have the same selection."""
     from lean_align.artifacts import StageFolder
     from lean_align.stages.rounds import train_in_rounds

@@ -260,7 +260,7 @@ def test_a_bar_in_a_label_keeps_the_columns_of_markdown(tmp_path: Path) -> None:
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "compare").write_text("x")
-    with pytest.raises(StageError, match="is a file, expected the folder"):
+    with pytest.raises(StageError, match="is a file; expected the folder"):
         write_comparison(tmp_path / "compare", {})
 
 
@@ -441,7 +441,7 @@ def test_faults_and_flags_come_before_the_results(tmp_path: Path) -> None:
     html, markdown = write(tmp_path, results)
     for text in (Page(html).text, markdown):
         assert text.index("chose an evaluation problem") < text.index(
-            "Faults were found, so this is no result to quote."
+            "Faults were found, so this is not a result to quote."
         )
         assert text.index("random@130: unequal steps: 20, expected 24") < text.index("Selection time")
     assert "Fault: do not quote these figures" in Page(html).text

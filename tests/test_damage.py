@@ -135,7 +135,7 @@ def test_any_file_deleted_cut_or_changed_is_found_and_the_advice_leads_to_the_sa
 def test_two_damaged_stages_are_both_found_before_anything_is_computed(
     stage: str, recipe: Recipe, whole: Path, tmp_path: Path, fake_stages: list[Any]
 ) -> None:
-    """The first is gone and would be made anew, for hours, before the second was met."""
+    """The first is gone and would be made again, for hours, before the second was met."""
     run_dir = copy_of(whole, tmp_path)
     shutil.rmtree(run_dir / "data")
     if stage != "data":

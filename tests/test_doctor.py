@@ -113,7 +113,7 @@ def card_report(**values: object) -> dict[str, Report]:
     return torch_report(cards=[{**CARD, **values}])
 
 
-def test_a_good_machine_has_nothing_to_mend() -> None:
+def test_a_good_machine_has_nothing_to_fix() -> None:
     diagnosis = examine(GOOD)
     assert {f.name: (f.got, f.expected) for f in diagnosis.findings if f.status != "ok"} == {}
     assert all(f.command is None and f.stops == () for f in diagnosis.findings)
@@ -176,7 +176,7 @@ def test_a_good_machine_has_nothing_to_mend() -> None:
             planted(torch_report(**CPU_BUILD), driver=None),
             "driver",
             "fail",
-            "an NVIDIA card and no driver",
+            "an NVIDIA card without a driver",
             "sudo apt-get install nvidia-driver-580",
             ("gsm8k",),
         ),

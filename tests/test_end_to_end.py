@@ -153,7 +153,7 @@ def test_scores_equal_the_full_matrix(whole):
     assert not np.array_equal(other, rows)
     assert abs(sum(table["inclusion"]) - 6) < 1e-9
     assert json.loads((whole / "summary.json").read_text())["stability"] == stability
-    assert "Drawn anew from the same pool 32 times" in (whole / "report/index.html").read_text()
+    assert "When the pool is resampled 32 times" in (whole / "report/index.html").read_text()
     best = sorted(range(len(ids)), key=lambda i: (-matrix.mean(axis=1)[i], ids[i]))[:6]
     selected = [json.loads(line) for line in (whole / "selection/selected.jsonl").read_text().splitlines()]
     assert [row["prompt_id"] for row in selected] == [ids[i] for i in best]
@@ -322,7 +322,7 @@ def test_the_same_command_on_a_finished_run_changes_nothing(whole):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("manifest.json")}
     done = run(whole)
     assert done.returncode == 0
-    assert "finished before" in done.stderr
+    assert "already finished" in done.stderr
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("manifest.json")} == before
 
 
@@ -345,7 +345,7 @@ BEGUN = {
     "training": lambda partial: (partial / "checkpoints/checkpoint-1/complete").exists(),
     "evaluation": lambda partial: lines_in(*partial.glob("*/demo.jsonl")),
 }
-"""Whether a resumable stage has a part of its work on the disk; the others start anew."""
+"""Whether a resumable stage has a part of its work on the disk; the others start from scratch."""
 
 
 def kill_in(name: str, run_dir: Path) -> bool:

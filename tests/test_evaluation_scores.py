@@ -114,7 +114,7 @@ def test_other_problems_or_sample_counts_are_not_compared() -> None:
     two = outcomes_of({"a": [0, 1]})
     with pytest.raises(ValueError, match="not the same ones"):
         compare_scores(two, outcomes_of({"b": [0, 1]}), seed=0)
-    with pytest.raises(ValueError, match="got 2 and 1 completions a problem"):
+    with pytest.raises(ValueError, match="got 2 and 1 completions per problem"):
         compare_scores(two, outcomes_of({"a": [0]}), seed=0)
 
 

@@ -215,7 +215,7 @@ def test_unfinished_work_of_another_recipe_is_refused_before_anything_runs(tmp_p
         GRAPH.check_run(other, run_dir)
 
 
-def test_what_a_quick_stage_left_unfinished_is_made_anew(tmp_path: Path) -> None:
+def test_what_a_quick_stage_left_unfinished_is_made_again(tmp_path: Path) -> None:
     """A data file that was refused and then corrected must not be held against the user."""
     recipe, run_dir = recipe_of(tmp_path), tmp_path / "run"
     data = GRAPH.by_folder["data"]
@@ -264,7 +264,7 @@ def test_a_damaged_recipe_of_a_run_says_who_writes_it_again(tmp_path: Path) -> N
         stored_recipe(tmp_path)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no recipe\.yaml\. Start one with: lean-align run RECIPE"):
         stored_recipe(tmp_path)
 

@@ -70,7 +70,7 @@ def test_several_runs_are_told_apart_by_seed_or_folder(tmp_path: Path) -> None:
     [
         (None, "has no summary.json"),
         ([], "not that of a run"),
-        ({}, "on no benchmark"),
+        ({}, "on neither a benchmark"),
         ({"benchmarks": [1]}, "benchmarks of summary.json is of type list, expected an object"),
         ({"benchmarks": {"x": {"n": 3}}}, "x of summary.json has n; expected decoding, models too"),
     ],
@@ -86,7 +86,7 @@ def test_runs_on_other_problems_and_comparisons_share_no_table(tmp_path: Path) -
     runs = [ordinary_run(tmp_path / q, (0.0,) * 4, question=q) for q in ("1+1?", "2+2?")]
     refused("differ on held-out-demo in source", *runs)
     write_text(tmp_path / "comparison.yaml", "")
-    refused("is a comparison and no run", tmp_path)
+    refused("is a comparison, not a run", tmp_path)
 
 
 def refused(message: str, *folders: Path) -> None:

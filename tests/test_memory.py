@@ -119,7 +119,7 @@ def test_another_c_library_is_told_nothing(monkeypatch):
     assert allocator_environment({"A": "b"}) == {"A": "b"}
 
 
-def test_the_command_begins_anew_with_it_once(tmp_path):
+def test_the_command_restarts_with_it_once(tmp_path):
     """Its arguments, and what Python itself was given, come along."""
     code = (
         "import json, os, sys; from lean_align import __main__ as command, cli; "

@@ -28,7 +28,7 @@ def continued(name: str, folder: Path) -> tuple[Path, Done]:
 
 
 def finished_before(done: Done) -> list[str]:
-    return [line.split(":")[0] for line in done.stderr.splitlines() if line.endswith(": finished before")]
+    return [line.split(":")[0] for line in done.stderr.splitlines() if line.endswith(": already finished")]
 
 
 @pytest.mark.slow

@@ -665,7 +665,7 @@ def test_benchmarks_that_the_prompts_were_not_compared_with_are_named() -> None:
         ([0.0, 0.04], 0.05, "The interval includes 0"),
         ([0.01, 0.04], 0.01, "above 0: training helped on these problems."),
         ([-0.04, -0.01], 0.01, "below 0: training made the model worse on these problems."),
-        ([0.001, 0.04], 0.06, "The exact test is less sure than the interval"),
+        ([0.001, 0.04], 0.06, "The exact test does not confirm this"),
     ],
 )
 def test_verdict_is_honest(interval: list[float], p_value: float, expected: str) -> None:
@@ -704,7 +704,7 @@ STABILITY: dict[str, Any] = {
 
 def test_stability_is_two_sentences(tmp_path: Path) -> None:
     first, second = wording.stability_notes(stability(STABILITY))
-    assert "Drawn anew from the same pool 32 times, the best 1,000 prompts share 87.4 %" in first
+    assert "When the pool is resampled 32 times, the best 1,000 prompts share 87.4 %" in first
     assert "at least 80.0 % in 95 % of the draws" in first
     assert "Another seed of the projection changes 12.3 % of them (rank correlation 0.96" in second
     page = Page(bare_report(tmp_path / "index.html", SUMMARY | {"stability": STABILITY}))
@@ -721,7 +721,7 @@ def test_stability_says_nothing_about_what_was_not_measured(tmp_path: Path) -> N
         )[1]
     )
     assert wording.stability_notes(None) == []
-    assert "Drawn anew" not in bare_report(tmp_path / "index.html", SUMMARY | {"stability": None})
+    assert "resampled" not in bare_report(tmp_path / "index.html", SUMMARY | {"stability": None})
 
 
 @pytest.mark.parametrize(
@@ -772,7 +772,7 @@ def test_a_choice_that_skips_ranks_has_no_cut(tmp_path: Path) -> None:
 
 def test_columns_of_unequal_length_are_refused() -> None:
     columns = vars(make_scores())
-    with pytest.raises(DataError, match=r"report column rank has shape \(11,\), expected \(12,\)"):
+    with pytest.raises(DataError, match=r"report column rank has shape \(11,\); expected \(12,\)"):
         ReportScores(**{**columns, "rank": columns["rank"][:-1]})
 
 

@@ -224,7 +224,7 @@ def test_different_models_are_named_in_their_rows() -> None:
 def test_figures_of_different_conditions_share_no_column(change: dict[str, Any], words: str) -> None:
     other = edited()
     other["benchmarks"]["amc2023"] |= change
-    with pytest.raises(DataError, match=f"base and .* differ on amc2023 {words}.*Evaluate both alike"):
+    with pytest.raises(DataError, match=f"base and .* differ on amc2023 {words}.*Evaluate both in the same way"):
         results_table([methods_from_summary(SUMMARY)[0], methods_from_summary(other)[1]])
 
 
@@ -256,13 +256,13 @@ def test_the_papers_rows_are_labelled_and_have_no_interval() -> None:
     assert "[" not in next(line for line in table.markdown().splitlines() if "*paper:*" in line)
 
 
-def test_the_papers_mean_stands_only_beside_all_its_benchmarks() -> None:
+def test_the_papers_mean_stands_only_next_to_all_its_benchmarks() -> None:
     assert values(table_of(SUMMARY, DAPO_MATH_17K), "base (Qwen2.5-7B)", "paper") == ["26.4", "18.1", "–"]  # noqa: RUF001
     whole = edited(mean=None)
     whole["benchmarks"] = {name: benchmark(name, 10, GREEDY, 0.2, 0.3) for name in DAPO_MATH_17K.benchmarks}
     table = table_of(whole, DAPO_MATH_17K)
     assert values(table, "base (Qwen2.5-7B)", "paper")[-1] == "30.7"
-    assert "The mean printed for LearnAlign is 54.6; that of the five figures beside it is 53.6." in table.notes
+    assert "The mean printed for LearnAlign is 54.6; that of the five figures next to it is 53.6." in table.notes
 
 
 def test_the_printed_means_are_those_of_the_figures_but_for_one() -> None:
@@ -281,7 +281,7 @@ def test_the_papers_gsm8k_figures() -> None:
         gsm8k_table(64)
 
 
-def test_which_of_the_papers_tables_stands_beside_a_run() -> None:
+def test_which_of_the_papers_tables_goes_with_a_run() -> None:
     assert table_for(["gsm8k"], 1000) == gsm8k_table(1000)
     assert table_for(["gsm8k"], 64) is None
     assert table_for(["gsm8k", "crux"], 64) is DAPO_MATH_17K

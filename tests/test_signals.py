@@ -378,7 +378,7 @@ def test_lines_of_other_prompts_are_refused(run_dir):
     (run_dir / "ratings.partial").mkdir()
     write_jsonl(run_dir / "ratings.partial/ratings.jsonl", [{"prompt_id": "p-3", "rating": 1.0, "n_cut": 0}])
     (run_dir / "ratings.partial/inputs.json").write_text('{"inputs": {}, "wall_seconds": 0.0}')
-    with pytest.raises(StageError, match="line 1 is of no prompt"):
+    with pytest.raises(StageError, match="line 1 is not of the prompt expected there"):
         run_stage(run_dir, "ratings")
 
 

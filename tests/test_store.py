@@ -97,7 +97,7 @@ def test_opening_again_continues(tmp_path: Path) -> None:
     assert again.rows[1].tolist() == [0.0, 1.0]
 
 
-def test_a_store_whose_making_was_cut_short_is_made_anew(tmp_path: Path) -> None:
+def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> None:
     """The list of prompts is written last; without it whatever lies there is not to be trusted."""
     (tmp_path / "projected.npy").write_bytes(b"half a head")
     (tmp_path / "written.npy").write_bytes(b"")

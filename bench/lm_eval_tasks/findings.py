@@ -95,7 +95,7 @@ def first_difference(a: Sequence[int], b: Sequence[int]) -> int | None:
 
 
 def parting(ours: Ours, theirs: Theirs) -> tuple[list[int], int, int] | None:
-    """Token ids up to where the generations part, and the two tokens there; None where there are no two."""
+    """Token ids up to where the generations diverge, and the two tokens there; None where there are no two."""
     a, b = ours.generated, theirs.generated
     place = first_difference(a.token_ids, b.token_ids)
     if a.prompt_ids != b.prompt_ids or place is None or place >= min(len(a.token_ids), len(b.token_ids)):
@@ -156,7 +156,7 @@ def verifier_finding(
 
 
 def same_answer(read: str, ours_read: str) -> bool:
-    """Whether two answers are one by our own comparison."""
+    """Whether two answers are equal by our own comparison."""
     return read == ours_read or verify(read, f"\\boxed{{{ours_read}}}") == 1.0
 
 
@@ -166,7 +166,7 @@ def _as_they_compare(answer: str) -> str:
 
 
 def _our_rule(text: str, marked: bool) -> str:
-    """The rule of lean_align.verify that found an answer, told by the mark that stands in the text."""
+    """The rule of lean_align.verify that found an answer, recognised by the mark in the text."""
     marks = {"box": "the last box", "####": "after the last '####'"} if marked else {}
     return next(
         (rule for mark, rule in marks.items() if mark in text), "after 'answer is'" if marked else "the last number"
@@ -183,7 +183,7 @@ def _right(verdict: float) -> str:
 
 
 def problem_findings(ours: Ours, theirs: Theirs, gap: float | None, tie: float) -> list[Finding]:
-    """Everything that differs on a problem; an end-to-end difference is put down to verifier or to texts."""
+    """Everything that differs on a problem; an end-to-end difference is put down to the verifier or to the texts."""
     found = generation_findings(ours, theirs, gap, tie)
     texts = [finding for finding in found if finding.kind != PROMPTS]
     for metric, their_metric in theirs.metrics.items():

@@ -1,6 +1,6 @@
 """lm-eval on some problems: `python run.py REQUEST.json`, in the environment of requirements/lm-eval.txt.
 
-Its own `hf` model, tasks, filters and metrics.  What is added only looks on: `Recorder` keeps the token ids that go
+Its own `hf` model, tasks, filters and metrics.  What is added only observes: `Recorder` keeps the token ids that go
 into `generate` and come out of it, so that prompts and generations can be compared token by token.
 """
 
@@ -70,11 +70,11 @@ class Echo(LM):
         return [self.texts[request.doc["prompt_id"]] for request in requests]
 
     def loglikelihood(self, requests: list[Instance], **options: Any) -> Any:
-        """Asked by no task here."""
+        """Not used by any task here."""
         raise NotImplementedError
 
     def loglikelihood_rolling(self, requests: list[Instance], **options: Any) -> Any:
-        """Asked by no task here."""
+        """Not used by any task here."""
         raise NotImplementedError
 
 
@@ -115,7 +115,7 @@ def metrics_of(name: str, sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def generated_rows(name: str, found: dict[str, Any], model: Recorder) -> Iterator[dict[str, Any]]:
-    """A row a problem: prompt, generation, metrics."""
+    """One row per problem: prompt, generation, metrics."""
     stops = found["configs"][f"cross_check_{name}"]["generation_kwargs"]["until"]
     for prompt_id, row in scored(name, found).items():
         prompt, text = row["sample"]["arguments"][0][0], row["sample"]["resps"][0][0]

@@ -18,10 +18,10 @@ from lean_align.cli.groups import DEBUG, Group
 
 
 class Location(click.Path):
-    """A path; an empty one, as an unset variable of a shell gives, would be the working directory."""
+    """A path; an empty one (an unset shell variable) is refused: it would mean the working directory."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Path."""
+        """The path as given."""
         if value == "":
             self.fail("it is empty; expected a path.", param, ctx)
         return super().convert(value, param, ctx)
@@ -35,7 +35,7 @@ SET = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lean-align")
-@click.option("--debug", is_flag=True, envvar=DEBUG, help="Show the traceback of an error, of a stage's too.")
+@click.option("--debug", is_flag=True, envvar=DEBUG, help="Show the traceback of an error, including errors in stages.")
 @click.pass_context
 def main(ctx: click.Context, debug: bool) -> None:
     """Choose the reasoning prompts worth training on (LearnAlign), then train on them with GRPO.
@@ -49,12 +49,12 @@ def main(ctx: click.Context, debug: bool) -> None:
 
 
 def words(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """A list with commas; nothing where the option is not given."""
+    """A comma-separated list; empty where the option is not given."""
     if value is None:
         return ()
     found = tuple(word.strip() for word in value.split(",") if word.strip())
     if not found:
-        raise click.BadParameter(f"{value!r} names nothing; expected one or more, with commas between them.")
+        raise click.BadParameter(f"{value!r} names nothing; expected one or more names, separated by commas.")
     return found
 
 
@@ -85,7 +85,7 @@ def _in_environment(name: str, value: str) -> Iterator[None]:
 
 @contextmanager
 def quiet_stdout() -> Iterator[None]:
-    """Libraries that print to stdout must not break what is printed there."""
+    """Send what libraries print to stderr: stdout is for the command's own output."""
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:
         yield
@@ -104,7 +104,7 @@ def on_terminal() -> bool:
 
 
 def show_lines(value: Any, lines: Iterable[str], as_json: bool) -> None:
-    """Print lines for a person on a terminal, JSON for everything else and where it is asked for."""
+    """Print lines on a terminal; JSON everywhere else, and where it is asked for."""
     if as_json or not on_terminal():
         show(value)
     else:

@@ -14,7 +14,7 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
     texts = words(context, parameter, value)
     wrong = [word for word in texts if not (word.isascii() and word.isdigit() and int(word) > 0)]
     if wrong:
-        raise click.BadParameter(f"{wrong[0]!r} is no size; expected whole numbers above 0, such as 50,130,270.")
+        raise click.BadParameter(f"{wrong[0]!r} is not a size; expected whole numbers above 0, such as 50,130,270.")
     return tuple(int(word) for word in texts)
 
 
@@ -23,10 +23,12 @@ def _numbers(context: click.Context, parameter: click.Parameter, value: str | No
 @click.option(
     "--methods",
     callback=words,
-    help="Methods, with commas: METHOD, METHOD@N, METHOD+KEY=VALUE; compare.methods of the recipe when not given.",
+    help="METHOD, METHOD@N or METHOD+KEY=VALUE, separated by commas; compare.methods of the recipe when not given.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Seeds, from the recipe's own on.")
-@click.option("--sizes", callback=_numbers, help="Subset sizes, with commas; selection.n when not given.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Number of seeds, from the recipe's on."
+)
+@click.option("--sizes", callback=_numbers, help="Subset sizes, separated by commas; selection.n when not given.")
 @click.option("--run-dir", type=FOLDER, help="Folder of the comparison; runs/compare-<recipe> when not given.")
 @SET
 @JSON
@@ -39,11 +41,11 @@ def compare(
     settings: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Train on the choice of several selection methods with several seeds, and test their differences.
+    """Train on the choices of several selection methods with several seeds, and test the differences.
 
-    Warm-up, rollouts and gradients run once a seed; every training has the same steps, start and problems.
-    The base model is evaluated once. The table fills in in DIR/compare/ and is printed at the end; the same command
-    continues. Exit status 1 when a training failed or was refused.
+    Warm-up, rollouts and gradients run once per seed; every training has the same steps, start and problems.
+    The base model is evaluated once. The table in DIR/compare/ fills in as trainings end, and is printed at the end;
+    the same command continues an interrupted comparison. Exit status 1 when a training failed or was refused.
 
     Example:
 

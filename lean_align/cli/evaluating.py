@@ -16,8 +16,8 @@ from lean_align.cli.common import FOLDER, JSON, SET, main, overrides, quiet_stdo
 @click.option(
     "--benchmarks", metavar="A,B,...", callback=words, help="gsm8k,math500,amc2023,aime2024,crux when not given."
 )
-@click.option("--data-dir", type=FOLDER, help="Folder with the benchmarks' files; from the hub when not given.")
-@click.option("--limit", type=click.IntRange(1), help="Problems of each benchmark; the same ones for every model.")
+@click.option("--data-dir", type=FOLDER, help="Folder of benchmark files; downloaded from the hub when not given.")
+@click.option("--limit", type=click.IntRange(1), help="Problems to take from each benchmark; the same for every model.")
 @click.option("-o", "output", type=FOLDER, help="Where to write; evaluations/<model> when not given.")
 @click.option("--against", type=FOLDER, help="Output of another evaluation, or a run, to compare with.")
 @SET
@@ -37,11 +37,11 @@ def evaluate(
     markdown: bool,
     as_json: bool,
 ) -> None:
-    """Solve benchmarks with MODEL (hub id or folder); of a RUN_DIR, the stage that solves its held-out problems.
+    """Solve benchmarks with MODEL (hub id or folder); with a RUN_DIR, run the stage that solves its held-out problems.
 
-    Ends with a table with 95 % intervals on a terminal, and with JSON where stdout goes elsewhere; results.md and
-    results.tex have it too. The same command continues. --set takes model.quantization, evaluation.num_samples and
-    others; the weights are taken in bfloat16.
+    At the end it prints a table with 95 % intervals on a terminal, and JSON where stdout goes elsewhere; results.md
+    and results.tex hold the table too. The same command continues an interrupted evaluation. --set takes
+    model.quantization, evaluation.num_samples and others; the weights are loaded in bfloat16.
 
     Example:
 
@@ -59,7 +59,7 @@ def evaluate(
     from lean_align.report import Summary, evaluation_lines
 
     if markdown and as_json:
-        raise click.UsageError("got --markdown and --json; expected one of them.")
+        raise click.UsageError("got both --markdown and --json; expected only one of them.")
     own = {"evaluation.data_dir": None if data_dir is None else str(data_dir), "evaluation.limit": limit}
     with quiet_stdout():
         found = evaluate_model(target, adapter, benchmarks, output, against, {**own, **overrides(settings)})
@@ -81,12 +81,12 @@ def _refuse_options(ctx: click.Context, run_dir: str) -> None:
 
 @main.command()
 @click.argument("folders", nargs=-1, required=True, type=FOLDER, metavar="DIR...")
-@click.option("--latex", is_flag=True, help="LaTeX (booktabs) in the place of Markdown.")
-@click.option("--paper/--no-paper", default=True, show_default=True, help="The paper's figures beside ours.")
+@click.option("--latex", is_flag=True, help="LaTeX (booktabs) instead of Markdown.")
+@click.option("--paper/--no-paper", default=True, show_default=True, help="Show the paper's figures below ours.")
 def results(folders: tuple[Path, ...], latex: bool, paper: bool) -> None:
-    """Put the benchmarks of several runs and evaluations into one table: a row a model.
+    """Put the benchmark results of several runs and evaluations into one table, one row per model.
 
-    A run without benchmarks has its held-out set there.
+    A run without benchmarks appears with its held-out set.
 
     Example:
 

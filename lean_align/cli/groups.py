@@ -17,7 +17,7 @@ from lean_align.errors import REASON_FILE, LeanAlignError, RecipeError
 from lean_align.memory import out_of_memory
 
 EVERYDAY = ("run", "plan", "doctor", "select-from", "evaluate", "compare", "results", "recipes", "bench")
-"""Commands that `--help` lists first; the others are the stages of a run, in their order."""
+"""Commands that `--help` lists first; the others are the stages of a run, in order."""
 DEBUG = "LEAN_ALIGN_DEBUG"
 """Environment variable by which the processes of a run's stages show tracebacks too."""
 _DEBUG_OPTION = "--debug"
@@ -31,7 +31,7 @@ class Group(click.Group):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Take --debug wherever it stands, and remember the command line for what continues it."""
+        """Accept --debug anywhere, and keep the command line for the message that says how to continue."""
         ctx.meta[__name__] = list(args)
         options = args[: args.index("--")] if "--" in args else args
         if _DEBUG_OPTION in options:
@@ -39,7 +39,7 @@ class Group(click.Group):
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Everyday commands, then stages in the order in which a run has them."""
+        """Everyday commands, then stages in the order in which they run."""
         return [*EVERYDAY, *(name for name in self.commands if name not in EVERYDAY)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,8 +81,8 @@ def _message(error: Exception) -> str:
     ]
     where = f"{Path(own[-1].filename).relative_to(_PACKAGE.parent)}, line {own[-1].lineno}" if own else "unknown place"
     return (
-        f"{type(error).__name__} in {where}: {' '.join(str(error).split()) or 'without a message'}\n"
-        "This was not foreseen. The same command with --debug shows the whole traceback: please report it with that."
+        f"{type(error).__name__} in {where}: {' '.join(str(error).split()) or 'no message'}\n"
+        "This error was not expected. Run the same command with --debug for the whole traceback, and please report it."
     )
 
 

@@ -22,14 +22,14 @@ class Bytes(click.ParamType[Any]):
         """Bytes."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(GiB|MiB|GB|MB)", str(value))
         if found is None or float(found[1]) == 0:
-            self.fail(f"{value!r} is no size; expected a number with GiB, MiB, GB or MB, such as 24GiB.")
+            self.fail(f"{value!r} is not a size; expected a number with GiB, MiB, GB or MB, such as 24GiB.")
         return int(float(found[1]) * self.units[found[2]])
 
 
 @main.command()
 @click.argument("recipe")
 @click.option(
-    "--vram", type=Bytes(), help="Memory of the card to plan for, such as 24GiB; that of this machine when not given."
+    "--vram", type=Bytes(), help="Memory of the card to plan for, such as 24GiB; this machine's when not given."
 )
 @SET
 @JSON
@@ -60,9 +60,9 @@ def plan(recipe: str, vram: int | None, settings: tuple[str, ...], as_json: bool
 @main.command()
 @JSON
 def doctor(as_json: bool) -> None:
-    """Say what this machine can do, and the command that mends what it cannot.
+    """Say what this machine can do, and the command that fixes what it cannot.
 
-    Exit status 1 when the gsm8k recipe could not run here as it is shipped.
+    Exit status 1 when the gsm8k recipe could not run here as shipped.
 
     Example:
 
@@ -86,10 +86,10 @@ def doctor(as_json: bool) -> None:
     "--prompts", "n_prompts", type=click.IntRange(1), default=16, show_default=True, help="Prompts to sample."
 )
 @click.option(
-    "--steps", type=click.IntRange(2), default=3, show_default=True, help="Training steps; the first warms up."
+    "--steps", type=click.IntRange(2), default=3, show_default=True, help="Training steps; the first is not timed."
 )
 @click.option(
-    "--turns", type=click.IntRange(1), default=1, show_default=True, help="How often each is timed; the median counts."
+    "--turns", type=click.IntRange(1), default=1, show_default=True, help="Repeats of each timing; the median is shown."
 )
 @SET
 @click.option(
@@ -106,7 +106,7 @@ def bench(
 ) -> None:
     """Measure this machine on RECIPE: rollouts, gradients and training steps, with peak memory.
 
-    transformers beside vllm and trl beside unsloth, each in a process of its own; loading is not counted.
+    transformers and vllm, trl and unsloth side by side, each in a process of its own; loading is not counted.
 
     Example:
 

@@ -34,7 +34,7 @@ from lean_align.table import Table
 def run(recipe: str, run_dir: Path | None, settings: tuple[str, ...], stop_after: str | None, as_json: bool) -> None:
     """Run every stage of RECIPE, a shipped name or a YAML file; the same command continues a run.
 
-    Ends with a table on a terminal, and with RUN/summary.json where stdout goes elsewhere.
+    At the end it prints a table on a terminal, and RUN/summary.json where stdout goes elsewhere.
 
     Example:
 
@@ -72,10 +72,10 @@ def select_from(
 ) -> None:
     """Choose N prompts from a file for a model: warm-up, rollouts, gradients and scores, no final training.
 
-    PROMPTS is .jsonl, .ndjson, .json, .csv, .tsv (each also with .gz), .parquet or .arrow, or a folder of them: a row
-    a prompt, with prompt (or question, or problem) and answer; docs/data.md says what else is read.
-    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them. Another -n with the same
-    OUTPUT uses the rollouts and gradients that are there.
+    PROMPTS is .jsonl, .ndjson, .json, .csv, .tsv (each also with .gz), .parquet or .arrow, or a folder of them: one
+    row per prompt, with prompt (or question, or problem) and answer; docs/data.md lists what else is read.
+    Settings are those of the gsm8k recipe (of demo for --model demo); --set changes them. A different -n with
+    the same OUTPUT reuses the rollouts and gradients that are already there.
 
     Example:
 
@@ -105,7 +105,7 @@ def recipes(as_json: bool) -> None:
 
 
 class Rows(click.ParamType[Any]):
-    """A half-open range of rows as Python slices are written: 0:500, 500:, :500."""
+    """A half-open range of rows, written like a Python slice: 0:500, 500:, :500."""
 
     name = "A:B"
 
@@ -115,9 +115,9 @@ class Rows(click.ParamType[Any]):
         """First row and the one after the last; None where it is left open."""
         first, colon, last = str(value).partition(":")
         if not colon or not all(end == "" or (end.isascii() and end.isdigit()) for end in (first, last)):
-            self.fail(f"{value!r} is no range of rows; expected A:B with whole numbers, such as 0:500, 500: or :500.")
+            self.fail(f"{value!r} is not a range of rows; expected A:B in whole numbers, such as 0:500, 500: or :500.")
         if first and last and int(first) >= int(last):
-            self.fail(f"{value!r} holds no row: the second number comes after the last row, so expected A < B.")
+            self.fail(f"{value!r} is an empty range: B is the row after the last one, so expected A < B.")
         return int(first) if first else None, int(last) if last else None
 
 
@@ -134,7 +134,7 @@ def _stage_command(stage: Stage) -> None:
         show(counts)
 
     if stage.run_rows is not None:
-        text = "Only rows A to B - 1, from 0 (:500, 500:); several processes may run, each on rows of its own."
+        text = "Only rows A to B - 1, counted from 0 (or :500, 500:); several processes may run, each on its own rows."
         click.option("--rows", type=Rows(), help=text)(command)
 
 

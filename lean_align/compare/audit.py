@@ -1,12 +1,12 @@
 """What would make a comparison unfair, looked for in every cell before its figures count.
 
-1. A file that is not what the stage wrote (its hash), such as a score file in another order.
+1. A file that is not as the stage wrote it (by its hash), such as a score file in another order.
 2. Scores that do not follow from the gradients and the rewards, whoever wrote the file and its manifest.
-3. A chosen prompt that is not in the pool as it is, or that the evaluation holds too, word for word or nearly.
-4. Other evaluation problems than the reference's.
-5. Other numbers of steps, of prompts a step or of completions than the reference's, another start, other limits, or
-   another way to decode.
-6. A training on other prompts than the method chose.
+3. A chosen prompt that is not in the pool in that form, or that the evaluation holds too, word for word or nearly.
+4. Evaluation problems other than the reference's.
+5. Numbers of steps, of prompts per step or of completions that differ from the reference's, or another start, other
+   limits or another decoding.
+6. A training on prompts other than those the method chose.
 
 A method that looks at gold answers is refused while it chooses (`lean_align.selection`).
 """
@@ -41,7 +41,7 @@ _TOLERANCE = 1e-6
 
 
 def cell_faults(cell: Path) -> list[str]:
-    """What is wrong with a finished cell by itself; empty where nothing is."""
+    """What is wrong with a finished cell in itself; empty where nothing is."""
     recipe = stored_recipe(cell)
     try:
         for stage in GRAPH.needed_stages(recipe):
@@ -57,14 +57,14 @@ def pair_faults(cell: Path, reference: Path) -> list[str]:
     """Why a cell cannot be compared with the reference's of the same seed; empty where it can."""
     found = []
     if problems_hash(cell) != problems_hash(reference):
-        found.append("it was evaluated on other problems than the reference")
+        found.append("it was evaluated on different problems from the reference")
     own, other = training_facts(cell), training_facts(reference)
     found += [f"unequal {key}: {own[key]}, the reference {other[key]}" for key in own if own[key] != other[key]]
     return found
 
 
 def training_facts(cell: Path) -> dict[str, Any]:
-    """What cells must agree in: steps made, prompts a step, completions a prompt, start, limits and decoding."""
+    """What cells must agree in: steps made, prompts per step, completions per prompt, start, limits and decoding."""
     log = read_jsonl(cell / "training" / "log.jsonl")
     return recipe_facts(stored_recipe(cell)) | {"steps": len(log)}
 
@@ -94,7 +94,7 @@ def problems_hash(cell: Path) -> str:
 
 
 def _score_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
-    """Scores are computed again from the store and the rewards."""
+    """Scores that do not follow from the store and the rewards, recomputed from them."""
     path = cell / "scores" / "scores.parquet"
     if not path.exists():
         return
@@ -103,7 +103,7 @@ def _score_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
     p, v = success_estimates(recipe, [rewards[i] for i in store.prompt_ids])
     wanted = score_prompts(store, p, threads=recipe.threads, learnability=v)
     if found.prompt_ids != wanted.prompt_ids:
-        yield f"{path} has its prompts in another order than the gradients"
+        yield f"{path} has its prompts in a different order from the gradients"
     for name in ("success_rate", "learnability", "alignment", "score", "leave_one_out"):
         own, again = getattr(found, name), getattr(wanted, name)
         n_wrong = int(np.sum(~np.isclose(own, again, rtol=1e-4, atol=_TOLERANCE * float(np.abs(again).max()))))
@@ -116,7 +116,7 @@ def _selection_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
     pool = {prompt.prompt_id: prompt for prompt in read_prompts(cell, "train")}
     strange = [p.prompt_id for p in chosen if pool.get(p.prompt_id) != p]
     if strange:
-        yield f"{len(strange)} chosen prompts are not in the pool as they are (first: {strange[0]})"
+        yield f"{len(strange)} chosen prompts are not in the pool in that form (first: {strange[0]})"
     if [p.prompt_id for p in chosen] != chosen_ids(cell):
         yield f"{SELECTED} and {VALUES} do not name the same prompts in the same order"
     trained = {i for row in read_jsonl(cell / "training" / "rewards.jsonl") for i in row["prompt_ids"]}
@@ -129,7 +129,7 @@ def _selection_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
 
 
 def cell_flags(cell: Path) -> list[str]:
-    """What a reader should know of a cell whose figures count."""
+    """What a reader should know about a cell whose figures count."""
     chosen = {row["prompt_id"] for row in read_jsonl(cell / "selection" / SELECTED)}
     near = sorted(chosen & _leaks(cell)["near"])
     return [f"{len(near)} chosen prompts are nearly evaluation problems (first: {near[0]})"] if near else []

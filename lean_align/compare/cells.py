@@ -4,8 +4,8 @@
     DIR/stages/rollouts-1f3a9c02e4/  a stage that several cells read; cells hold links to it
 
 A stage before the selection depends on its recipe keys and on the stages before it.  Cells that agree in these share
-one folder: warm-up, rollouts and gradients run once a seed.  Whether a shared stage is what the cell's recipe asks for
-is checked by its manifest, as in any run.
+one folder: warm-up, rollouts and gradients run once per seed.  Whether a shared stage is what the cell's recipe asks
+for is checked by its manifest, as in any run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_cell(
     """Run a cell up to its evaluation, or continue it; returns its run folder.
 
     `finished` are cells whose evaluation of the base this one may take.  `failed` has the shared stages that did not
-    end before, with the reason, and gets those that do not now: other cells that need them do not begin them anew.
+    end before, with the reason, and gets those that do not now: other cells that need them do not start them again.
 
     Raises
     ------

@@ -94,7 +94,7 @@ def _kinds(known: Sequence[tuple[CellFacts, PoolFacts]]) -> dict[str, Any]:
 def _correlations(known: Sequence[tuple[CellFacts, PoolFacts]]) -> Correlations | None:
     """Mean over seeds of the correlations of values with length and gradient norm, over prompts with a gradient.
 
-    Over the whole pool most of it would be that prompts without signal have neither value nor gradient.
+    Over the whole pool it would mostly reflect that prompts without signal have neither value nor gradient.
     """
     ranked = [(cell, pool) for cell, pool in known if len(cell.values) > 1]
     if not ranked:

@@ -22,7 +22,7 @@ class Pace:
 
     @contextmanager
     def timed(self, first: bool) -> Iterator[None]:
-        """Take the time of a cell; one that fails says nothing about the others."""
+        """Time a cell; one that fails says nothing about the others."""
         began = time.monotonic()
         yield
         (self.firsts if first else self.others).append(time.monotonic() - began)

@@ -24,7 +24,7 @@ from lean_align.report import Comparison, comparison_lines, write_comparison
 
 FOLDER = "compare"
 NOT_SHARED = ("name", "description", "compare", "seed", "threads")
-"""Keys in which calls in the same folder may differ."""
+"""Keys that may differ between calls in the same folder."""
 RESULTS = "results.json"
 
 
@@ -36,7 +36,7 @@ def compare(
     sizes: Sequence[int] = (),
     show: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Train on the choice of every method with every seed, and compare what came of it.
+    """Train on the choice of every method with every seed, and compare the results.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def compare(
     methods : sequence of str
         As `METHOD[@N][+KEY=VALUE]...`; `compare.methods` of the recipe when empty.
     seeds : int
-        How many, from the recipe's seed on.
+        How many, counting up from the recipe's seed.
     sizes : sequence of int
-        Sizes at which methods without one of their own are taken; selection.n when empty.
+        Sizes for methods without one of their own; selection.n when empty.
     show : callable, optional
-        Told the table, as one text, whenever a cell has ended; nothing is when not given.
+        Called with the table, as one text, whenever a cell has ended.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def compare(
     if base.reference not in variants:
         say(f"compare: {base.reference.label} is trained too, as the reference (--set compare.reference=METHOD)")
     if (folder / "recipe.yaml").exists():
-        raise StageError(f"{folder} is a run and no comparison. Choose another --run-dir.")
+        raise StageError(f"{folder} is a run, not a comparison. Choose another --run-dir.")
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder), part_of_more():
         _keep_recipe(folder / COMPARISON, recipe)
@@ -97,7 +97,7 @@ def _keep_recipe(path: Path, recipe: Recipe) -> None:
             raise StaleStageError(
                 f"{path.parent} holds a comparison under another recipe:\n  "
                 + "\n  ".join(found)
-                + "\nChange it back, choose another --run-dir, or write what differs behind a method: METHOD+KEY=VALUE."
+                + "\nChange it back, choose another --run-dir, or put what differs after a method: METHOD+KEY=VALUE."
             )
     write_text(path, dump_recipe(recipe))
 
@@ -116,7 +116,7 @@ class _Progress:
     pace: Pace = field(default_factory=Pace)
 
     def take(self, variant: Variant, seed: int) -> bool:
-        """Run a cell where it is not done, audit it, and keep its facts; whether anything was run."""
+        """Run a cell unless it is done, audit it, and keep its facts; returns whether anything was run."""
         cell, done = cell_folder(self.folder, variant, seed), False
         try:
             done = is_done(cell)
@@ -146,7 +146,7 @@ class _Progress:
         return [v == self.plan.variants[0] for s, v in later if not is_done(cell_folder(self.folder, v, s))]
 
     def publish(self, page: bool) -> dict[str, Any]:
-        """Write the results as far as they are there; the page too, which takes seconds, where it is asked for."""
+        """Write the results so far; the page too, which takes seconds, where it is asked for."""
         target = self.folder / FOLDER
         target.mkdir(exist_ok=True)
         found = comparison_results(self.plan, self.folder, self.cells, self.faults, self.flags, self.known)
@@ -161,5 +161,5 @@ class _Progress:
         found = pair_faults(cell, reference) if cell != reference and is_done(reference) else []
         first = cell_folder(self.folder, self.plan.reference, self.plan.seeds[0])
         if not found and is_done(first) and problems_hash(cell) != problems_hash(first):
-            found.append(f"it was evaluated on other problems than seed {self.plan.seeds[0]}")
+            found.append(f"it was evaluated on different problems from seed {self.plan.seeds[0]}")
         return found

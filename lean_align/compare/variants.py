@@ -1,4 +1,4 @@
-"""What is put side by side: a method at a size, with or without a change of the recipe.
+"""What is put side by side: a method at a size, with or without changes to the recipe.
 
     METHOD[@N][+KEY=VALUE]...
 
@@ -16,9 +16,9 @@ from lean_align.recipe import Recipe, changed_recipe
 from lean_align.selection import find_method
 
 _NAMED = {
-    "selection.method": "the method is what stands in front",
+    "selection.method": "the method comes first",
     "selection.n": "the size is written METHOD@N",
-    "seed": "seeds are the comparison's own: --seeds says how many, --set seed=S where they begin",
+    "seed": "seeds belong to the whole comparison: --seeds says how many, --set seed=S where they begin",
 }
 FULL = "full"
 """Takes the whole pool, whatever the size."""
@@ -59,7 +59,9 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
         raise RecipeError(f"{text!r}: the size is {size!r}; expected a whole number above 0, as in {name}@50.")
     pairs = [setting.partition("=") for setting in settings]
     if any(not equals or not key for key, equals, _ in pairs):
-        raise RecipeError(f"{text!r} has a setting without '='; expected METHOD@N+KEY=VALUE, as {name}+warmup.steps=0.")
+        raise RecipeError(
+            f"{text!r} has a setting without '='; expected METHOD@N+KEY=VALUE, as in {name}+warmup.steps=0."
+        )
     for key, _, _ in pairs:
         if key.strip() in _NAMED:
             raise RecipeError(f"{text!r} sets {key.strip()}; {_NAMED[key.strip()]}.")

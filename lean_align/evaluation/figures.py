@@ -53,11 +53,11 @@ def evaluation_summary(sets: Sequence[ProblemSet], folders: Mapping[str, Path], 
         "benchmarks": {s.name: _benchmark(s, outcomes[s.name], seed) for s in benchmarks},
         "mean": _mean({s.name: outcomes[s.name] for s in benchmarks}, list(folders), seed) if benchmarks else None,
     }
-    return dict(json.loads(json.dumps(tree)))  # as it is read back: lists in the place of tuples
+    return dict(json.loads(json.dumps(tree)))  # as it is read back: lists instead of tuples
 
 
 def add_seconds(benchmarks: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
-    """Put the seconds of `<model>/<benchmark>` beside the scores; models of other evaluations have none."""
+    """Put the seconds of `<model>/<benchmark>` next to the scores; models of other evaluations have none."""
     for name, benchmark in benchmarks.items():
         for model, score in benchmark["models"].items():
             if f"{model}/{name}" in seconds:

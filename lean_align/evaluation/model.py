@@ -102,7 +102,7 @@ def evaluate_model(
     refuse_comparison(Path(model))
     if (Path(model) / "adapter_config.json").is_file() and not (Path(model) / "config.json").is_file():
         raise ModelError(
-            f"{model} is an adapter and no model. Give the model that it belongs to, and --adapter {quoted(model)}."
+            f"{model} is an adapter, not a model. Give the model that it belongs to, and --adapter {quoted(model)}."
         )
     if adapter is not None:
         from lean_align.policy.adapters import check_adapter
@@ -113,7 +113,7 @@ def evaluate_model(
     other = _other(against, sets, name) if against is not None else {}  # refused now, not after hours
     output = output or Path("evaluations") / name
     if against is not None and against.resolve() == output.resolve():
-        raise DataError(f"--against is {against}, where this evaluation is written; expected another one's folder.")
+        raise DataError(f"--against is {against}, where this evaluation is written; expected another one's.")
     with _folder(output), lock(output), disk_errors(output):
         manifest = _sampled(recipe, adapter, problems, sets, name, output)
         summary = _summary(recipe, adapter, sets, {**other, name: output / STAGE / name}, manifest)
@@ -126,7 +126,7 @@ def evaluate_model(
 
 @contextmanager
 def _folder(output: Path) -> Iterator[None]:
-    """Make a folder; an evaluation that failed before its first completion leaves none that was not there."""
+    """Make a folder; an evaluation that fails before its first completion leaves no new folder behind."""
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
     output.mkdir(parents=True, exist_ok=True)
     try:
@@ -142,7 +142,7 @@ def _folder(output: Path) -> Iterator[None]:
 
 
 def _label(model: str, adapter: Path | None) -> str:
-    """The model's name in tables and folders: one part of a path, and none that an evaluation has for itself."""
+    """The model's name in tables and folders: one part of a path, and not a name that an evaluation uses itself."""
     path = Path(model)
     own = (path.resolve().name if path.name in ("", "..") else path.name) or "model"
     if adapter is not None:
@@ -156,7 +156,7 @@ def _check_keys(overrides: Mapping[str, Any]) -> None:
     odd = [key for key in overrides if not f"{key}.".startswith(_OWN_PARTS) and key not in _OWN_KEYS]
     if odd:
         raise RecipeError(
-            f"got {odd[0]!r}, which bears on no evaluation of a model; expected model.*, evaluation.*, "
+            f"got {odd[0]!r}, which has no effect on an evaluation of a model; expected model.*, evaluation.*, "
             f"data.chat_template_kwargs or one of {', '.join(_OWN_KEYS)}."
         )
 
@@ -181,13 +181,13 @@ def _sampled(
     name: str,
     output: Path,
 ) -> dict[str, Any]:
-    """The manifest of the completions, which are sampled where they are not there whole."""
+    """The manifest of the completions, which are sampled unless they are complete."""
     inputs = _inputs(recipe, adapter, problems)
     finished = read_manifest(output / STAGE)
     if finished is not None:
         check_inputs(output / STAGE, finished["inputs"], inputs)
         check_outputs(output / STAGE, finished)
-        say(f"evaluation: finished before; to have it made again: {removal(output / STAGE)}")
+        say(f"evaluation: already finished; to make it again: {removal(output / STAGE)}")
         return finished
     with stage_folder(output, STAGE, inputs) as folder:
         set_threads(recipe)
@@ -206,7 +206,7 @@ def _inputs(recipe: Recipe, adapter: Path | None, problems: Mapping[str, list[Pr
         "recipe": {"seed": recipe.seed, "model": tree["model"], "evaluation": evaluation}
         | {"data.prompt_format": recipe.data.prompt_format, "rollouts.engine": rollouts.engine}
         | {"rollouts.vllm_adapter": rollouts.vllm_adapter},
-        # only where there are any: evaluations of before go on
+        # only where there are any: earlier evaluations still continue
         **({"chat_template_kwargs": variables} if (variables := recipe.data.chat_template_kwargs) else {}),
         "model_files": model_hash(recipe.model.name),
         "adapter": folder_hash(adapter) if adapter is not None else None,
@@ -252,7 +252,7 @@ def _other(folder: Path, sets: Sequence[ProblemSet], name: str) -> dict[str, Pat
     """
     path = next((p for p in (folder / "summary.json", folder / STAGE / "summary.json") if p.is_file()), None)
     if path is None:
-        raise DataError(f"{folder} holds no evaluation and no run; expected one that has been finished.")
+        raise DataError(f"{folder} holds neither an evaluation nor a run; expected the folder of a finished one.")
     found = read_json(path)
     for problems in sets:
         theirs = (found.get("benchmarks") or {}).get(problems.name, {})
@@ -260,8 +260,8 @@ def _other(folder: Path, sets: Sequence[ProblemSet], name: str) -> dict[str, Pat
         expected = {"n": len(problems.prompts), **problems.decoding()}
         if got != expected:
             raise DataError(
-                f"{folder} has {problems.name} with {got}, expected {expected} as here: two models are compared on the "
-                "same problems alone, solved in the same way. Evaluate one of them again."
+                f"{folder} has {problems.name} with {got}, expected {expected} as here: two models are compared "
+                "only on the same problems, solved in the same way. Evaluate one of them again."
             )
     last = list(next(iter(found["benchmarks"].values()))["models"])[-1]
     label = f"{last} ({folder.resolve().name})" if last in (name, BASE, TRAINED) else last

@@ -125,7 +125,7 @@ def benchmark_set(recipe: Recipe, benchmark: Benchmark, problems: list[Prompt]) 
 
 
 def _checked(benchmark: Benchmark) -> Callable[[str, str], float]:
-    """The benchmark's reward, which an entry point may have brought, held to its word."""
+    """The benchmark's reward, which an entry point may have brought, checked to return 0.0 or 1.0."""
 
     def reward(gold: str, completion: str) -> float:
         try:
@@ -135,10 +135,10 @@ def _checked(benchmark: Benchmark) -> Callable[[str, str], float]:
         except Exception as error:  # whatever another's code does
             raise DataError(
                 f"the reward of {benchmark.name} raised {type(error).__name__}: {error}; expected 0.0 or 1.0 for any "
-                "completion. Mend it; what was sampled before is kept."
+                "completion. Fix it; what was sampled so far is kept."
             ) from error
         if found not in (0.0, 1.0):
-            raise DataError(f"the reward of {benchmark.name} gave {found!r}; expected 0.0 or 1.0. Mend it.")
+            raise DataError(f"the reward of {benchmark.name} gave {found!r}; expected 0.0 or 1.0. Fix it.")
         return float(found)
 
     return reward

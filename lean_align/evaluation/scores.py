@@ -1,12 +1,12 @@
 """A model on a benchmark, two models on the same one, and means over benchmarks.
 
 Greedy pass@1 is a share of problems and gets Wilson's interval; avg@k, the mean over k samples of each problem,
-gets a bootstrap over problems, since the samples of one problem are no independent draws.  Two models are compared
+gets a bootstrap over problems, since the samples of one problem are not independent draws.  Two models are compared
 on the same problems: one sample by McNemar's exact test, several by sign flips.
 
 In a mean each benchmark counts the same, however many problems it has.  Its interval resamples the problems within each
 benchmark: it says how far other problems of the same benchmarks could move the mean.  The choice of benchmarks is taken
-as it is.  The two problems that `statistics.bootstrap` adds join only those of a benchmark whose values are all equal.
+as given.  The two problems that `statistics.bootstrap` adds join only those of a benchmark whose values are all equal.
 They pull each benchmark towards the middle of its scale; in a mean these pulls add up where the spreads do not, and
 with five benchmarks of success rates near 0.03 an interval with them everywhere held the truth 85 times in 100.
 """
@@ -44,9 +44,9 @@ WILSON, BONETT_PRICE = "Wilson", "Bonett-Price"
 
 
 def score_completions(outcomes: Outcomes, seed: int) -> BenchmarkScore:
-    """pass@1 of one completion a problem, or avg@k of k.
+    """pass@1 for one completion per problem, or avg@k for k.
 
-    Completions that were cut off or hold no answer count as they were rewarded, and are counted besides.
+    Completions that were cut off or hold no answer count as they were rewarded, and are also counted separately.
 
     Parameters
     ----------
@@ -57,12 +57,12 @@ def score_completions(outcomes: Outcomes, seed: int) -> BenchmarkScore:
     Returns
     -------
     BenchmarkScore
-        With Wilson's interval for one completion a problem, a bootstrap over problems for several.
+        With Wilson's interval for one completion per problem, a bootstrap over problems for several.
 
     Raises
     ------
     ValueError
-        When there is no problem, when problems have not equally many outcomes, or a reward is neither 0 nor 1.
+        When there is no problem, problems have different numbers of outcomes, or a reward is neither 0 nor 1.
     """
     k, counts = samples_a_problem(outcomes), _right(outcomes)
     flat = [outcome for problem in outcomes.values() for outcome in problem]
@@ -95,7 +95,7 @@ def compare_scores(base: Outcomes, trained: Outcomes, seed: int) -> ScoreDiffere
     Returns
     -------
     ScoreDifference
-        One completion a problem: Bonett and Price's interval, McNemar's exact test.  Several: a bootstrap over
+        One completion per problem: Bonett and Price's interval, McNemar's exact test.  Several: a bootstrap over
         problems of the mean difference, a sign-flip test; wins and losses count problems.
 
     Raises
@@ -106,7 +106,7 @@ def compare_scores(base: Outcomes, trained: Outcomes, seed: int) -> ScoreDiffere
     check_same_problems(base, trained)
     before, after = samples_a_problem(base), samples_a_problem(trained)
     if before != after:
-        raise ValueError(f"got {before} and {after} completions a problem; expected as many of both models.")
+        raise ValueError(f"got {before} and {after} completions per problem; expected equal numbers for both models.")
     base_means, trained_means = problem_means(base), problem_means(trained)
     if before == 1:
         paired = paired_difference(base_means, trained_means)
@@ -142,7 +142,7 @@ def mean_score(by_benchmark: ByBenchmark, seed: int) -> MeanScore:
     Returns
     -------
     MeanScore
-        Memory: 8 bytes a replicate and benchmark.
+        Memory: 8 bytes per replicate and benchmark.
 
     Raises
     ------

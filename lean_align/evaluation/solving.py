@@ -70,7 +70,7 @@ def sample_sets(
 
 
 def _is_whole(path: Path, problems: ProblemSet) -> bool:
-    """Whether a file holds every completion of a set, as a finished or a lent evaluation has them."""
+    """Whether a file holds every completion of a set, as after a finished or a lent evaluation."""
     text = path.read_bytes() if path.exists() else b""
     if not text.endswith(b"\n"):
         return False
@@ -82,12 +82,12 @@ def _is_whole(path: Path, problems: ProblemSet) -> bool:
 
 
 def drop_clock(folder: StageFolder) -> None:
-    """The last thing before a stage ends: what it leaves does not depend on how long it took."""
+    """The last step of a stage: what it leaves must not depend on how long it took."""
     (folder.path / _CLOCK).unlink()
 
 
 def keep_problems(problems: Mapping[str, Sequence[Prompt]], folder: StageFolder) -> None:
-    """Write the problems that were solved beside the completions."""
+    """Write the problems that were solved next to the completions."""
     (folder.path / PROBLEMS).mkdir(exist_ok=True)
     for name, found in problems.items():
         write_jsonl(folder.path / PROBLEMS / f"{name}.jsonl", prompt_rows(found))
@@ -95,7 +95,7 @@ def keep_problems(problems: Mapping[str, Sequence[Prompt]], folder: StageFolder)
 
 @contextmanager
 def _clock(folder: StageFolder, name: str) -> Iterator[None]:
-    """Add the block's seconds to those of earlier attempts, also where it is cut off."""
+    """Add the block's seconds to those of earlier attempts, even where it is cut off."""
     path, began = folder.path / _CLOCK, time.monotonic()
     try:
         yield

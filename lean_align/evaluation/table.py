@@ -1,6 +1,6 @@
 """Results tables of runs and evaluations, with the time that they took.
 
-A run without benchmarks has its held-out set as a column there, beside the benchmarks of others.
+A run without benchmarks has its held-out set as a column, next to the benchmarks of others.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def write_table(table: Table, folder: Path) -> None:
 def joint_table(folders: Sequence[Path], paper: bool = True) -> Table:
     """The benchmarks of several runs and evaluations in one table, with the paper's figures or without.
 
-    A run without benchmarks has its held-out set there.  Rows that only their folders tell apart are named by them.
+    A run without benchmarks appears with its held-out set.  Rows that differ only in their folders are named by them.
 
     Raises
     ------
     DataError
-        When a folder is no finished run or evaluation, or two were evaluated in different ways.
+        When a folder is not a finished run or evaluation, or two were evaluated in different ways.
     """
     rows = [(folder, method) for folder in folders for method in methods_of(Summary.from_json(_finished(folder)))]
     methods = [_told_apart(folder, method, rows) for folder, method in rows]
@@ -62,7 +62,7 @@ def _finished(folder: Path) -> Mapping[str, Any]:
     if not (folder / "summary.json").is_file():
         raise DataError(f"{folder} has no summary.json; expected the folder of a finished run or evaluation.")
     report = read_manifest(folder / "report")
-    if report is not None:  # of a run: figures that were changed are no result
+    if report is not None:  # of a run: figures that were changed are not a result
         check_outputs(folder / "report", report)
     found = read_json(folder / "summary.json")
     if not isinstance(found, dict):
@@ -71,15 +71,15 @@ def _finished(folder: Path) -> Mapping[str, Any]:
 
 
 def _with_held_out(summary: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
-    """A run's summary with its held-out set in the place of benchmarks, scored from the completions in its folder.
+    """A run's summary with its held-out set in place of benchmarks, scored from the completions in its folder.
 
     Two runs share the column only where they solved the same problems: its source has their hash.  A run without a
     held-out set is refused.
     """
     if not summary.get("accuracy") or not (run_dir / "recipe.yaml").is_file():
         raise DataError(
-            f"{run_dir} was evaluated on no benchmark and on no held-out set; expected the folder of a finished run or "
-            "evaluation."
+            f"{run_dir} was evaluated on neither a benchmark nor a held-out set; expected the folder of a finished "
+            "run or evaluation."
         )
     recipe, test = stored_recipe(run_dir), run_dir / "data" / "test.jsonl"
     problems = run_sets(recipe, test, {})[0]
@@ -102,7 +102,7 @@ def _with_held_out(summary: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
 
 
 def _told_apart(folder: Path, method: MethodResults, rows: Sequence[tuple[Path, MethodResults]]) -> MethodResults:
-    """The row with its folder's name, where another differs from it in the figures alone."""
+    """The row with its folder's name, where another row differs from it only in the figures."""
     alike = [
         other
         for _, other in rows

@@ -68,7 +68,7 @@ def _evaluation_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> C
 
 
 def _with_engine(cost: Cost, recipe: Recipe, place: Place, loaded: int, batch_size: int, longest: int) -> Cost:
-    """The same, with vLLM's peak where vLLM samples: whole weights in the place of the loaded ones."""
+    """The same, with vLLM's peak where vLLM samples: whole weights in place of the loaded ones."""
     if not place.vllm:
         return cost
     held = kv_cache_bytes(model_config(recipe.model), batch_size, longest, _vllm_dtype(recipe, place))
@@ -133,5 +133,5 @@ COSTS: dict[str, Callable[[Recipe, Pool, Place, int], Cost]] = {
 
 
 def cost_of(work: str, section: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
-    """What tells the cost of a kind of work; of trainings there are two, each with a section of its own."""
+    """The function for the cost of a kind of work; trainings come in two, each with its own section."""
     return _trainer_cost(section) if work == "training" else COSTS[work]

@@ -1,8 +1,8 @@
-"""What this machine can do, and the command that mends what it cannot.
+"""What this machine can do, and the command that fixes what it cannot.
 
 1. `read_machine` reads facts; what may crash or hang (torch, a 4-bit backward, Unsloth, vLLM, the plans, the hub) runs
-   in a child process with a time limit (`probes`), so that its end is a fact as well.
-2. `examine` compares the facts with what the shipped recipes take by their plans, and reads nothing itself.
+   in a child process with a time limit (`probes`), so that even a crash is a fact.
+2. `examine` compares the facts with what the plans of the shipped recipes need, and reads nothing itself.
 """
 
 from __future__ import annotations

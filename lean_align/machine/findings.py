@@ -14,7 +14,7 @@ _MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what was got, what was expected, and the command that mends it.
+    """One check: what was got, what was expected, and the command that fixes it.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class Finding:
         `ok`, `warn` (it works, or may) or `fail`.
     got, expected : str
     command : str or None
-        A shell command, or several, one a line; None where nothing is to be done.
+        A shell command, or several, one per line; None where nothing is to be done.
     stops : tuple of str
         Shipped recipes that cannot run because of it.
     """
@@ -45,7 +45,7 @@ class Diagnosis:
 
     @property
     def can_run(self) -> dict[str, bool]:
-        """Whether each shipped recipe can run here: as it is shipped, or with the settings of a finding."""
+        """Whether each shipped recipe can run here: as shipped, or with the settings of a finding."""
         stopped = {recipe for finding in self.findings for recipe in finding.stops}
         return {recipe: recipe not in stopped for recipe in self.recipes}
 
@@ -54,7 +54,7 @@ class Diagnosis:
         return {"can_run": self.can_run, "findings": [dataclasses.asdict(finding) for finding in self.findings]}
 
     def lines(self) -> list[str]:
-        """The diagnosis for people: a line a finding, the command below it, the verdict last."""
+        """The diagnosis for people: one line per finding, the command below it, the verdict last."""
         width = max((len(finding.name) for finding in self.findings), default=0)
         return [line for finding in self.findings for line in _finding_lines(finding, width)] + [self._verdict()]
 

@@ -1,4 +1,4 @@
-"""Cores, memory, disks, driver and cards, held against what a plan says of the shipped recipes."""
+"""Cores, memory, disks, driver and cards, checked against what the plans of the shipped recipes need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_plans(machine: Machine) -> Finding:
         faults = [f"none: {report.error}"]
     if not faults:
         return Finding("plan", "ok", f"made of {', '.join(machine.plans)}")
-    expected = "what each shipped recipe takes; a run does without a plan"
+    expected = "what each shipped recipe takes; a run works without a plan"
     return Finding("plan", "warn", "; ".join(faults), expected, f"lean-align plan {MAIN_RECIPE}")
 
 
@@ -35,7 +35,7 @@ def check_cpus(machine: Machine) -> Finding:
     """Cores; fewer than the tested number only take longer, and no command adds any."""
     if machine.cpus < TESTED_CPUS:
         return Finding(
-            "CPU cores", "warn", str(machine.cpus), f"{TESTED_CPUS}, as the times in the README; it is slower"
+            "CPU cores", "warn", str(machine.cpus), f"{TESTED_CPUS}, as for the times in the README; fewer are slower"
         )
     return Finding("CPU cores", "ok", str(machine.cpus))
 
@@ -51,7 +51,7 @@ def check_memory(machine: Machine) -> Finding:
     if any(fits.values()) or None in fits.values():
         return _finding_on_fit("memory", got, expected, fits, machine)
     if available < max((plan.ram_bytes for plan in plans.values()), default=0):
-        command = "ps -eo rss,pid,comm --sort=-rss | head  # the processes that hold the rest: end them"
+        command = "ps -eo rss,pid,comm --sort=-rss | head  # the processes that hold the rest: stop them"
         return Finding("memory", "warn", got, f"{expected}, available", command)
     return Finding("memory", "ok", got, expected)
 
@@ -64,7 +64,7 @@ def _fit_in_memory(plan: Plan, total: int) -> str | None:
 
 
 def disk_findings(machine: Machine) -> tuple[Finding, ...]:
-    """The run folder's disk and the disk of the hub's cache; where it is one, it needs the bytes of both."""
+    """The run folder's disk and the disk of the hub's cache; one disk for both needs the bytes of both."""
     if machine.cache is None:
         return (_check_disk("disk", machine.disk, _needed(machine, True, True), _OTHER_RUN_DIR),)
     shared = machine.cache.device == machine.disk.device
@@ -83,7 +83,7 @@ def _check_disk(name: str, disk: Disk, needed: Mapping[str, int], command: str) 
 
 
 def _needed(machine: Machine, run: bool, download: bool) -> dict[str, int]:
-    """Bytes a recipe; a download only where the cache lacks the model."""
+    """Bytes per recipe; a download only where the cache lacks the model."""
     missing = machine.missing_sources
     fetched = {name: download and shipped()[name].model.name in missing[name] for name in shipped()}
     return {name: run * plan.disk_bytes + fetched[name] * plan.download_bytes for name, plan in machine.plans.items()}
@@ -106,7 +106,7 @@ def check_driver(machine: Machine) -> Finding:
         return Finding("driver", "ok", machine.driver or "its version is unknown")
     if machine.driver is None and machine.nvidia_devices:
         expected = "NVIDIA's driver; a container gets it with --gpus all"
-        return Finding("driver", "fail", "an NVIDIA card and no driver", expected, install, machine.for_cards)
+        return Finding("driver", "fail", "an NVIDIA card without a driver", expected, install, machine.for_cards)
     if machine.driver is None:
         return Finding("driver", "ok", "none, and no NVIDIA card")
     if int(machine.driver.split(".")[0]) < needed:
@@ -160,13 +160,13 @@ def check_card_memory(machine: Machine) -> Finding:
         return Finding("card memory", "warn", got, f"what {MAIN_RECIPE} takes, which is not known without its plan")
     wanted = f"{human_bytes(main.peak_bytes)} for {MAIN_RECIPE} as shipped"
     if main.fits and card.free_bytes < main.peak_bytes:
-        command = "nvidia-smi  # the processes that hold the rest: end them"
+        command = "nvidia-smi  # the processes that hold the rest: stop them"
         return Finding("card memory", "warn", got, f"{wanted}, free", command)
     return _finding_on_fit("card memory", got, wanted, {name: plan.fit for name, plan in plans.items()}, machine)
 
 
 def _finding_on_fit(name: str, got: str, expected: str, fits: Mapping[str, str | None], machine: Machine) -> Finding:
-    """What fits as it is shipped, with the options beside it, or not at all (None)."""
+    """What fits as shipped, with the options given, or not at all (None)."""
     stops = tuple(recipe for recipe, options in fits.items() if options is None)
     lowered = {recipe: options for recipe, options in fits.items() if options}
     expected += f"; lower settings for {', '.join(lowered)}" if lowered else ""

@@ -89,7 +89,7 @@ class Machine:
     versions : mapping of str to str or None
         Installed packages; None where one is missing.
     ranges : mapping of str to str
-        Supported versions as this installation of lean-align declares them; empty where it is not installed.
+        Supported versions, as declared by this installation of lean-align; empty where it is not installed.
     disk : Disk
         Of the current folder.
     cache : Disk or None
@@ -126,29 +126,29 @@ class Machine:
 
     @cached_property
     def plans(self) -> dict[str, Plan]:
-        """What a plan says of each shipped recipe here; a recipe that could not be planned is left out."""
+        """What a plan says about each shipped recipe here; a recipe that could not be planned is left out."""
         found = self.probes["plan"].values.get("plans", {})
         return {name: Plan.from_json(plan) for name, plan in found.items()}
 
     @property
     def on_cpu(self) -> tuple[str, ...]:
-        """Recipes of which a run without a card comes to an end; none where a card is seen."""
+        """Recipes whose runs finish without a card; none where a card is seen."""
         return tuple(name for name, p in self.plans.items() if p.device == "cpu" and p.hours <= TOO_MANY_HOURS)
 
     @property
     def for_cards(self) -> tuple[str, ...]:
-        """Recipes that a card is needed for, as far as this machine has none."""
+        """Recipes that need a card, where this machine has none."""
         return tuple(name for name in shipped() if name not in self.on_cpu)
 
     @property
     def reaches_hub(self) -> bool:
-        """Whether the hub may be asked, and answers."""
+        """Whether the hub is allowed and answers."""
         report = self.probes["hub"]
         return report.error is None and not report.values.get("offline") and report.values.get("fault") is None
 
     @property
     def missing_sources(self) -> dict[str, list[str]]:
-        """What each recipe takes from the hub and the cache lacks; all of it where the cache could not be read."""
+        """What each recipe takes from the hub and is not in the cache; all of it where the cache could not be read."""
         missing = self.probes["cache"].values.get("missing")
         return {n: list(hub_sources(r)) for n, r in shipped().items()} if missing is None else dict(missing)
 
@@ -200,7 +200,7 @@ def _run_probes() -> dict[str, Report]:
 
 
 def is_installed(module: str) -> bool:
-    """Whether there is a module to import; a mere folder of that name, such as a clone, is none."""
+    """Whether there is a module to import; a mere folder of that name, such as a clone, does not count."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
@@ -220,7 +220,7 @@ def memory_bytes() -> tuple[int | None, int | None]:
 
 
 def driver_version() -> str | None:
-    """Version of NVIDIA's driver as nvidia-smi says it; None without a driver that works."""
+    """Version of NVIDIA's driver as nvidia-smi says it; None without a working driver."""
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

@@ -1,7 +1,7 @@
 """What is timed, each in a process of its own: `python -m lean_align.machine.pieces NAME JSON` prints JSON, last.
 
-Every piece is the pipeline's own code on a prepared run folder.  Loading is timed apart, and each piece does a little
-of its work once before it is timed.
+Every piece is the pipeline's own code on a prepared run folder.  Loading is timed separately, and each piece does a
+little of its work once before it is timed.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ CARD = Speed(
     0.7 * 936e9,
     6e-6,
     "hours are for an RTX 3090 (71 bfloat16 TFLOPS and 936 GB/s by NVIDIA's data sheet, of which 40 and 70 % are "
-    "reckoned with): not measured on a card",
+    "assumed): not measured on a card",
 )
 
 
@@ -105,7 +105,7 @@ def place_of(recipe: Recipe, vram_bytes: int | None, speed: Speed | None) -> Pla
 
 @cache
 def process_bytes() -> ProcessBytes:
-    """Measured in this process on the embedded 4-bit model: after decoding, a backward pass, and with trl beside it."""
+    """Measured in this process on the embedded 4-bit model: after decoding, a backward pass, and with trl imported."""
     recipe = load_recipe("demo", {"model.device": "cpu"})
     policy = with_prompt_length(load_policy(recipe.model, recipe.data, recipe.lora), _TOKENS)
     sampling = Sampling(_COMPLETIONS, 1.0, _TOKENS, _COMPLETIONS, 0, "", 0)
@@ -131,7 +131,7 @@ def measured_speed(dtype: torch.dtype, device: torch.device) -> Speed:
 
 
 def _seconds(work: object, device: torch.device, least: float = 0.2) -> float:
-    """Seconds a call, over calls of at least `least` seconds together."""
+    """Seconds per call, over calls that take at least `least` seconds together."""
     assert callable(work)
     work()
     calls, begin = 0, time.perf_counter()

@@ -81,7 +81,7 @@ def plan_run(
         # whatever code of a model that is not known here does on shapes alone
         reason = (str(error).splitlines() or [""])[0]
         raise ModelError(
-            f"{recipe.model.name} cannot be planned: {type(error).__name__}: {reason}. A run does without a plan."
+            f"{recipe.model.name} cannot be planned: {type(error).__name__}: {reason}. A run works without a plan."
         ) from error
 
 
@@ -97,7 +97,7 @@ def check_model_serves(recipe: Recipe, longest: int | None = None) -> tuple[str,
     Returns
     -------
     tuple of str
-        What is done otherwise than for a plain decoder, and why.
+        What is done differently from a plain decoder, and why.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def check_model_serves(recipe: Recipe, longest: int | None = None) -> tuple[str,
     if "gradients" in find_method(recipe.selection.method).needs:
         backbone_of(shaped.causal_lm)
         if gradient_path(family) != SHARED and recipe.gradients.share_prompt:
-            notes.append(f"{why_plain(family)}: gradients compute the prompt anew for each completion, which is slower")
+            notes.append(f"{why_plain(family)}: gradients recompute the prompt for each completion, which is slower")
     return tuple(notes)
 
 
@@ -157,7 +157,7 @@ def _not_in_4_bits(recipe: Recipe, policy: Policy) -> tuple[str, ...]:
 def _assumptions(recipe: Recipe, pool: Pool, place: Place) -> tuple[str, ...]:
     found = [
         f"every completion takes rollouts.max_new_tokens ({recipe.rollouts.max_new_tokens}) and every prompt "
-        f"{pool.longest_prompt} tokens ({pool.source}), so tokens and hours are upper ends",
+        f"{pool.longest_prompt} tokens ({pool.source}), so tokens and hours are upper bounds",
         place.speed.source,
     ]
     if place.vllm:
@@ -168,25 +168,27 @@ def _assumptions(recipe: Recipe, pool: Pool, place: Place) -> tuple[str, ...]:
         found.append("their hours are those of our own decode loop: vLLM's are not planned")
     elif place.device == "cuda" and recipe.rollouts.engine == "auto":
         found.append(
-            "rollouts and evaluation are those of our own decode loop; where vLLM is installed beside the card, auto "
-            "takes it: --set rollouts.engine=vllm plans that"
+            "rollouts and evaluation are those of our own decode loop; where vLLM is installed, auto uses it: "
+            "--set rollouts.engine=vllm plans that"
         )
     unplanned = sorted(find_method(recipe.selection.method).needs - {"rollouts", "gradients", "scores"})
     if unplanned:
         found.append(f"{', '.join(unplanned)}, which {recipe.selection.method} needs, are not planned")
     if recipe.selection.rounds > 1:
         found.append(
-            f"selection.rounds is {recipe.selection.rounds}: rollouts and gradients are taken as often, counted once"
+            f"selection.rounds is {recipe.selection.rounds}: rollouts and gradients run that often, counted once"
         )
     if place.device == "cuda":
-        found.append("trainings are trl's; Unsloth's take less, how much less has not been measured")
+        found.append("trainings are trl's; Unsloth's take less, but how much less has not been measured")
         found.append(
             f"a stage fits when its peak, {ALLOCATOR_SHARE:.0%} more for gaps and {CONTEXT_BYTES / 2**30:.1f} GiB for "
             "CUDA itself are within the card"
         )
         found.append("RAM is that of the libraries, without CUDA's own, and of the checkpoint's pages that were read")
     elif recipe.model.device != "cpu":
-        found.append("there is no card here, so this is for the CPU; for a card give its memory, as in --vram 24GiB")
+        found.append(
+            "there is no card here, so this is for the CPU; to plan for a card, give its memory, as in --vram 24GiB"
+        )
     return tuple(found)
 
 
@@ -235,7 +237,7 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
 
 
 def changes_that_fit(stage: PlannedStage, recipe: Recipe, fits: Callable[[Recipe], bool]) -> tuple[str, ...]:
-    """Keys and values with which a stage fits, in the order in which they cost least; none when none helps."""
+    """Keys and values with which a stage fits, the cheapest changes first; none when none helps."""
     changed: dict[str, Any] = {}
     for key, value in _candidates(stage, recipe):
         changed[key] = value

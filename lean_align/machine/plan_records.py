@@ -48,7 +48,7 @@ class StagePlan:
     ram_bytes : int
         Of the process; on a CPU the same.
     work_bytes : int
-        Part of it: tensors beside the loaded weights.
+        Part of it: tensors besides the loaded weights.
     tokens : int
         At most: prompts and completions, each completion at its longest.
     hours : float
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def fit(self) -> str | None:
-        """Options of the command line with which it fits: none of them as it is; None where no key helps."""
+        """Command-line options with which it fits: empty where it fits as it is; None where no key helps."""
         if all(stage.fits or stage.changes for stage in self.stages):
             return " ".join(f"--set {change}" for change in self.changes)
         return None
@@ -172,8 +172,8 @@ class Plan:
     def _verdict(self) -> str:
         if self.fits and self.device == "cpu" and self.hours > TOO_MANY_HOURS:
             return (
-                f"fits the memory, but may take {self.hours:,.0f} hours: too many to be of use on this CPU, for which "
-                "demo and gsm8k-cpu are made"
+                f"fits the memory, but may take {self.hours:,.0f} hours: too many to be of use on this CPU; demo and "
+                "gsm8k-cpu are made for one"
             )
         if self.fits:
             return f"fits; at most {self.hours:.1f} hours"

@@ -14,7 +14,7 @@ from lean_align.recipe import Recipe
 from lean_align.verify import parse_gold
 
 _CHARACTERS_A_TOKEN = 3.0
-"""Fewer than English text has (about 4): lengths are meant as upper ends."""
+"""Fewer than English text has (about 4): lengths are meant as upper bounds."""
 _KNOWN_ROWS = {"openai/gsm8k": (7473, 1319, 192), "BytedTsinghua-SIA/DAPO-Math-17k": (17279, 0, 1580)}
 """Usable training rows, test rows, and the longest question in tokens of SmolLM2 (no template, no system prompt)."""
 _TEMPLATE_TOKENS = 64
@@ -28,7 +28,7 @@ class EvaluationSet:
     Attributes
     ----------
     n_problems, num_samples, max_new_tokens : int
-        Completions are num_samples a problem, each up to max_new_tokens.
+        There are num_samples completions per problem, each up to max_new_tokens.
     longest_prompt : int
         In tokens, with template and system prompt.
     """
@@ -68,7 +68,7 @@ class Pool:
 
 
 def pool_of(recipe: Recipe) -> Pool:
-    """Count the recipe's prompts and their tokens, where data and tokenizer are at hand; else take what is known.
+    """Count the recipe's prompts and their tokens, where data and tokenizer are at hand; otherwise take known sizes.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""What may crash or hang, one probe a process: `python -m lean_align.machine.probes NAME`.
+"""What may crash or hang, one probe per process: `python -m lean_align.machine.probes NAME`.
 
 A crash, a hang or an import that fails is a fact, never a traceback: the child has a session of its own, and is killed
-with what it started when its time is over.  It prints {"values": ..., "error": null} to standard output; whatever else
+with what it started when its time is up.  It prints {"values": ..., "error": null} to standard output; whatever else
 is printed, tracebacks too, goes to standard error.
 """
 
@@ -28,7 +28,7 @@ from lean_align.machine.findings import MAIN_RECIPE
 from lean_align.recipe import DataRecipe, ModelRecipe, Recipe, load_recipe
 
 RECIPES = ("demo", "gsm8k-cpu", "gsm8k")
-"""Shipped recipes that a machine is held against; a plan takes seconds, and `lean-align plan` has it of the others."""
+"""Shipped recipes that a machine is checked against; each plan takes seconds. `lean-align plan` plans any other."""
 HUB_SECONDS = 5.0
 _LINE_CHARACTERS = 300
 SECONDS = {"hub": 30.0}
@@ -63,7 +63,7 @@ def run_probe(name: str, environment: Mapping[str, str] | None = None, seconds: 
     ----------
     name : str
     environment : mapping, optional
-        Variables put over those of this process.
+        Variables that override those of this process.
     seconds : float, optional
         Wall-clock limit; by the probe's name when not given.
 
@@ -178,7 +178,7 @@ def imported(module: str) -> dict[str, Any]:
 
 
 def hub() -> dict[str, Any]:
-    """Whether the hub gives the first file of the main recipe's model; nothing is asked where it is switched off."""
+    """Whether the hub serves the first file of the main recipe's model; it is not asked where it is switched off."""
     import httpx
     from huggingface_hub import constants, get_session
 
@@ -205,7 +205,7 @@ def hub_cache() -> dict[str, Any]:
 
 
 def plans() -> dict[str, Any]:
-    """What `lean-align plan` says of each recipe on this machine, or why it says nothing."""
+    """What `lean-align plan` says about each recipe on this machine, or why it says nothing."""
     from lean_align.machine.plan import plan_run
     from lean_align.stages import GRAPH
 
@@ -213,7 +213,7 @@ def plans() -> dict[str, Any]:
     for name, recipe in shipped().items():
         try:
             found[name] = plan_run(recipe, GRAPH.planned(recipe)).as_json()
-        except Exception as error:  # one that cannot be planned is no reason to plan no other
+        except Exception as error:  # one that cannot be planned must not stop the others
             faults[name] = str(error) if isinstance(error, LeanAlignError) else error_line(error)
     return {"plans": found, "faults": faults}
 

@@ -25,7 +25,7 @@ class Work:
     Attributes
     ----------
     peak_bytes : int
-        Tensors alive at one time, beside the weights.
+        Tensors alive at one time, besides the weights.
     flops, moved_bytes, operations : int
         Arithmetic; bytes written, and read once; calls of torch.
     """
@@ -112,7 +112,7 @@ def decoding_work(
 def sampling_work(
     model: ModelRecipe, lora: LoraRecipe, rows: int, prompt_tokens: int, max_new_tokens: int
 ) -> tuple[Work, Work]:
-    """The same of a training step, as trl samples: all rows at once, beside Adam's moments and the gradients."""
+    """The same of a training step, as trl samples: all rows at once, on top of Adam's moments and the gradients."""
     policy = shape_policy(model, lora, prompt_tokens)
     prompts, step = count_parts(
         policy, lambda policy, between: rehearse_sampling(policy, rows, prompt_tokens, max_new_tokens, between)

@@ -1,7 +1,7 @@
 """Python, packages, the 4-bit backward pass and the hub.
 
 A package outside the range that the installed metadata of lean-align declares is a fail; inside it, a version other
-than the tested one a warn.
+than the tested one is a warn.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def check_four_bit(machine: Machine) -> Finding:
             "fail",
             report.error,
             f"gradients of every LoRA matrix; `{_WHOLE_ERROR} bitsandbytes` shows the whole error",
-            _mend_four_bit(machine, report.error),
+            _fix_four_bit(machine, report.error),
             tuple(name for name, recipe in shipped().items() if recipe.model.quantization == "nf4"),
         )
     return Finding(
@@ -68,14 +68,14 @@ def check_four_bit(machine: Machine) -> Finding:
     )
 
 
-def _mend_four_bit(machine: Machine, error: str) -> str:
+def _fix_four_bit(machine: Machine, error: str) -> str:
     """The command for a package that is at fault by its version; else of the card's memory, or of bitsandbytes."""
     for name in _FOUR_BIT:
         package = check_package(machine, name)
         if package.status == "fail" and package.command:
             return package.command
     if "out of memory" in error:
-        return "nvidia-smi  # the processes that hold the card: end them"
+        return "nvidia-smi  # the processes that hold the card: stop them"
     return f"pip install --force-reinstall --no-deps 'bitsandbytes=={TESTED['bitsandbytes']}'"
 
 
@@ -91,7 +91,7 @@ def check_optional(machine: Machine, name: str) -> Finding:
             "fail",
             f"does not import: {report.error}",
             f"{fitting}; `{_WHOLE_ERROR} {name}` shows the whole error",
-            _mend_import(name, report.error),
+            _fix_import(name, report.error),
         )
     version = report.values["version"]
     if version is not None and version.partition("+")[0] != fitting:
@@ -99,7 +99,7 @@ def check_optional(machine: Machine, name: str) -> Finding:
     return Finding(name, "ok", version or "imports, version unknown", fitting)
 
 
-def _mend_import(name: str, error: str) -> str:
+def _fix_import(name: str, error: str) -> str:
     if error.startswith("ModuleNotFoundError"):  # of its own requirements
         return "pip install 'lean-align[gpu]'"
     return f"pip install --force-reinstall --no-deps '{name}=={OPTIONAL[name]}'"

@@ -1,4 +1,4 @@
-"""The ways side by side, each in a process of its own, and their table."""
+"""Engines and backends side by side, each in a process of its own, and their table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PACKAGES = ("unsloth", "vllm")
 
 @dataclass(frozen=True)
 class Throughput:
-    """What a machine made a second.
+    """What a machine does in a second.
 
     Attributes
     ----------
@@ -101,9 +101,9 @@ class Throughput:
             spread = f" ({min(row['rates']):,.1f} to {max(row['rates']):,.1f})" if self.turns > 1 else ""
             seconds = f"loaded in {row['load_seconds']:.0f} s"
             lines.append(f"{name} {row[key]:9,.1f} {unit:15}{spread} peak {', '.join(peaks)}; {seconds}")
-        lines += [f"{name}: {ratio:.2f} x as many" for name, ratio in self.ratios().items()]
+        lines += [f"{name}: {ratio:.2f} x as fast" for name, ratio in self.ratios().items()]
         if self.turns == 1:
-            lines.append("one turn each: a lead; --turns 3, on an idle machine, makes it a measurement")
+            lines.append("one turn each: an indication; --turns 3, on an idle machine, makes it a measurement")
         return lines
 
 
@@ -123,9 +123,9 @@ def measure_throughput(
     n_prompts : int
         Prompts that are sampled and whose gradients are taken.
     steps : int
-        Training steps, at least 2: the first also warms up.
+        Training steps, at least 2: the first is not timed.
     turns : int
-        How often all ways are timed, one after the other.
+        How often all of them are timed, one after the other.
 
     Returns
     -------

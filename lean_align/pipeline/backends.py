@@ -1,4 +1,4 @@
-"""The trainer behind a training: trl's, or Unsloth's, which must be there before trl, transformers and peft are."""
+"""The trainer behind a training: trl's, or Unsloth's, which must be imported before trl, transformers and peft."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PATCHED = ("trl", "transformers", "peft")
 def training_backend(
     recipe: Recipe, trainer: TrainerRecipe, run_dir: Path, folder: StageFolder
 ) -> Iterator[dict[str, Any]]:
-    """Choose the backend, or hold to the one with which an earlier attempt began, and import it where it must be first.
+    """Choose the backend, or keep the one an earlier attempt began with, and import it where it must come first.
 
     Yields
     ------
@@ -43,7 +43,7 @@ def training_backend(
     MissingPackageError
         When it is not installed.
     StageError
-        When what it patches was imported before it.
+        When what it patches was imported first.
     """
     path = folder.path / BACKEND
     begun = read_json(path) if path.exists() else None
@@ -60,7 +60,7 @@ def training_backend(
     early = [module for module in _PATCHED if module in sys.modules]
     if early and "unsloth" not in sys.modules:
         raise StageError(
-            f"{', '.join(early)} had been imported when Unsloth was to be: it must be the first. Run the stage in a "
+            f"{', '.join(early)} had already been imported, but Unsloth must be imported first. Run the stage in a "
             "process of its own, as lean-align run does, or set its backend to trl."
         )
     with redirect_stdout(sys.stderr):
@@ -110,7 +110,7 @@ def policy_to_train(
 
 
 def _fast_inference(recipe: Recipe) -> bool:
-    """Whether Unsloth samples with vLLM: where there is a card and the rollouts would too."""
+    """Whether Unsloth samples with vLLM: where there is a card and the rollouts would use it too."""
     import torch
 
     return (

@@ -1,7 +1,7 @@
 """A stage in a process of its own.
 
-A process a stage gives the stage's memory back, and keeps a backend that patches its neighbours away from the others.
-The parent stays without torch.
+One process per stage gives the stage's memory back, and keeps a backend's patches away from the other stages.
+The parent never imports torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Completions that were cut, and why that may be."""
+"""Completions that were cut off, and the likely reason."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def cut_lines(stage: str, shares: Mapping[str, float], key: str, end_names: Sequ
     if not many:
         return []
     return [
-        f"{stage}: {', '.join(many)} were cut at the token limit. Look at some: where one has its answer and goes on, "
-        f"the model does not write {' or '.join(map(repr, end_names))}, and eos_token_id in generation_config.json of "
-        f"its folder should name the token that it ends with; where one is cut on the way, raise {key}, or ask for "
-        "short solutions in data.prompt_template"
+        f"{stage}: {', '.join(many)} were cut at the token limit. Look at some: where one gives its answer and goes "
+        f"on, the model does not write {' or '.join(map(repr, end_names))}, and eos_token_id in generation_config.json "
+        f"of its folder should name the token that it ends with; where one is cut before its answer, raise {key}, or "
+        "ask for short solutions in data.prompt_template"
     ]

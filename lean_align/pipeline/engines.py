@@ -1,4 +1,4 @@
-"""The engine that samples a stage's completions: chosen once a stage, kept beside its completions."""
+"""The engine that samples a stage's completions: chosen once per stage, recorded next to its completions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DENSE = "dense"
 
 
 def begin_engine(recipe: Recipe, folder: StageFolder) -> dict[str, Any]:
-    """Choose the engine, or hold to the one with which an earlier attempt began: one file holds one engine's lines.
+    """Choose the engine, or keep the one an earlier attempt began with: one file holds one engine's lines.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def longest_of(prompts: Sequence[Prompt], max_new_tokens: int) -> Callable[[Prom
 
 
 def keep_share(policy: Policy, folder: StageFolder) -> None:
-    """Put into a stage's counts which share of its base is in 4 bits, where 4 bits were asked for."""
+    """Record in a stage's counts what share of its base is in 4 bits, where 4 bits were asked for."""
     if policy.share_4bit is not None:
         folder.counts["share_4bit"] = round(policy.share_4bit, 4)
 
@@ -91,7 +91,7 @@ def sampling_engine(
     batch_size : int
         Completions that vllm holds keys and values for.
     on_halving : callable
-        Told when they did not fit.
+        Called when they did not fit.
     """
     from lean_align.policy import load_policy
     from lean_align.rollouts import TransformersEngine

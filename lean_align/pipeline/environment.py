@@ -46,7 +46,7 @@ def describe(seed: int, device: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name as it is sold, where the system tells it."""
+    """The processor's product name, where the system reports it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
@@ -65,12 +65,12 @@ def git_commit() -> str | None:
 
 
 def made_by() -> dict[str, str | None]:
-    """Commit and processor of this process, for the manifests of the stages that it ends."""
+    """Commit and processor of this process, for the manifests of the stages that it finishes."""
     return {"git_commit": git_commit(), "processor": processor()}
 
 
 def set_threads(recipe: Recipe) -> None:
-    """Give torch the recipe's number of CPU threads; it is not imported where the recipe leaves them to it."""
+    """Give torch the recipe's number of CPU threads; torch is not imported where the recipe leaves the number to it."""
     if recipe.threads is not None:
         import torch
 

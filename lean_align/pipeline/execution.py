@@ -84,14 +84,14 @@ def run_stage(graph: Graph, command: str, run_dir: Path, rows: Rows | None = Non
             f"warmup.steps {recipe.warmup.steps}); nothing to do."
         )
     if graph.is_finished(stage, recipe, run_dir):
-        say(f"{stage.folder}: finished before; to have it made again: {removal(run_dir / stage.folder)}")
+        say(f"{stage.folder}: already finished; to make it again: {removal(run_dir / stage.folder)}")
         return dict((read_manifest(run_dir / stage.folder) or {})["counts"])
     if stage.uses_torch:
         set_threads(recipe)
     inputs = graph.stage_inputs(stage, recipe, run_dir)
     if rows is not None:
         if stage.run_rows is None:
-            raise StageError(f"{command} is made in one piece; it has no rows to choose from.")
+            raise StageError(f"{command} is made in one piece; it takes no --rows.")
         return stage.run_rows(recipe, run_dir, inputs, rows)
     with stage_lock(run_dir):
         if (finished := read_manifest(run_dir / stage.folder)) is not None:  # by a worker, while this process waited
@@ -111,7 +111,7 @@ def _run(graph: Graph, recipe: Recipe, run_dir: Path, last: Stage | None) -> dic
     for stage in stages:
         if graph.is_finished(stage, recipe, run_dir):
             if PART_OF_MORE not in os.environ:  # a comparison comes here many times
-                say(f"{stage.folder}: finished before")
+                say(f"{stage.folder}: already finished")
         else:
             run_in_child(stage, run_dir)
         finished.append(stage.folder)
@@ -126,7 +126,7 @@ def _run(graph: Graph, recipe: Recipe, run_dir: Path, last: Stage | None) -> dic
 
 
 def _check_packages(stages: list[Stage], recipe: Recipe, run_dir: Path) -> None:
-    """Refuse now what a stage hours later would: an engine or a backend that was asked for and is not installed."""
+    """Refuse now what a stage would refuse hours later: an engine or a backend that is asked for and not installed."""
     for stage in stages:
         if (run_dir / stage.folder).exists():
             continue

@@ -49,7 +49,7 @@ class Graph:
         return [stage for stage in self.stages if stage.needed(recipe)]
 
     def planned(self, recipe: Recipe) -> list[PlannedStage]:
-        """Those that a plan reckons with, in order."""
+        """Those that a plan covers, in order."""
         stages = self.needed_stages(recipe)
         return [PlannedStage(s.folder, s.work, s.trains or s.folder) for s in stages if s.work is not None]
 
@@ -115,7 +115,7 @@ class Graph:
             if up_to_here:
                 up_to_here = self.is_finished(stage, recipe, run_dir)
             elif (manifest := read_manifest(run_dir / stage.folder)) is not None:
-                # whether it fits is seen once those before it are made anew; that it is whole must not be seen hours
+                # whether it fits is seen once those before it are made again; that it is whole must not be seen hours
                 # later
                 check_outputs(run_dir / stage.folder, manifest)
 
@@ -136,12 +136,12 @@ def stored_recipe(run_dir: Path) -> Recipe:
     Raises
     ------
     StageError
-        When the folder is no run, or its recipe was damaged.
+        When the folder is not a run, or its recipe was damaged.
     """
     refuse_comparison(run_dir)
     path = run_dir / "recipe.yaml"
     if not path.is_file():
-        raise StageError(f"{run_dir} is no run folder: it has no recipe.yaml. Start one with: lean-align run RECIPE")
+        raise StageError(f"{run_dir} is not a run folder: it has no recipe.yaml. Start one with: lean-align run RECIPE")
     try:
         return load_recipe(path)
     except RecipeError as error:
@@ -159,7 +159,7 @@ def refuse_comparison(run_dir: Path) -> None:
     """
     if (run_dir / COMPARISON).exists():
         raise StageError(
-            f"{run_dir} is a comparison and no run: its runs are in {run_dir / 'seed-S' / 'METHOD'}. Continue it with "
+            f"{run_dir} is a comparison, not a run: its runs are in {run_dir / 'seed-S' / 'METHOD'}. Continue it with "
             "lean-align compare, or choose another --run-dir."
         )
 

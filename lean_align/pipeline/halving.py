@@ -40,7 +40,7 @@ def smaller_trainer(
     Raises
     ------
     OutOfMemoryError
-        When it takes and samples as little at a time as it can already.
+        When it already takes and samples as little at a time as it can.
     """
     trainer, step, sampled = settings.trainer, settings.completions_per_step, settings.sampled_at_once
     micro = next((n for n in range(trainer.micro_batch // 2, 0, -1) if trainer.micro_batch % n == 0), 1)
@@ -50,7 +50,8 @@ def smaller_trainer(
     changes |= {"sampling_batch": smaller} if smaller != sampled else {}
     if not changes:
         raise OutOfMemoryError(
-            f"no memory for the {section} with one completion at a time ({shortage}). Checkpoints are kept. Lower "
-            f"rollouts.max_new_tokens or rollouts.num_generations, or set {section}.gradient_checkpointing=true."
+            f"not enough memory for the {section}, even with one completion at a time ({shortage}). Checkpoints are "
+            f"kept. Lower rollouts.max_new_tokens or rollouts.num_generations, or set "
+            f"{section}.gradient_checkpointing=true."
         )
     return settings.with_trainer(**changes), [Halving(section, key, value, shortage) for key, value in changes.items()]

@@ -1,4 +1,4 @@
-"""Who works in a run folder: one `run` from beginning to end, or single stages; the kernel lets go when a process ends.
+"""Who works in a run folder: one `run` from start to end, or single stages; a lock ends with its process.
 
     .run.lock   held alone by `lean-align run` until it ends, shared by stages that were started by themselves
     .lock       held by the process of a stage, alone; shared by workers on rows of their own
@@ -121,7 +121,7 @@ def child_environment(run_dir: Path) -> dict[str, str]:
 
 @contextmanager
 def _beside_no_run(run_dir: Path) -> Iterator[None]:
-    """Let runs wait; pass at once in the process of a run of this folder, and in those that it started."""
+    """Make runs wait; pass at once in the process of a run of this folder, and in those that it started."""
     with (run_dir / RUN_LOCK).open("a+") as file:
         if run_dir.resolve() not in _held and os.environ.get(RUN_PROCESS) != (_holder(file) or "?"):
             if not _try_lock(file, fcntl.LOCK_SH):
@@ -147,7 +147,7 @@ def _wait_for(succeeds: Callable[[], bool]) -> bool:
 
 
 def _try_lock(file: IO[str], kind: int, wait: bool = False) -> bool:
-    """Whether the lock was got; on a file system that keeps none it is said, and the work goes on."""
+    """Whether the lock was taken; on a file system without locks it says so, and the work goes on."""
     try:
         fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -155,7 +155,7 @@ def _try_lock(file: IO[str], kind: int, wait: bool = False) -> bool:
     except OSError as error:
         if not keeps_no_locks(error):
             raise
-        say(f"{file.name} cannot be locked ({error.strerror}): see to it that no other process works in its folder")
+        say(f"{file.name} cannot be locked ({error.strerror}): make sure that no other process works in its folder")
     return True
 
 

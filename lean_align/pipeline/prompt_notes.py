@@ -1,4 +1,4 @@
-"""What a user should hear of the way prompts are put to a model: said once, before anything is sampled."""
+"""What a user should know about how prompts are put to a model: said once, before anything is sampled."""
 
 from __future__ import annotations
 

@@ -62,13 +62,13 @@ class Stage:
     needed : callable
         Recipe -> whether a run has the stage at all.
     run_rows : callable or None
-        (recipe, run_dir, inputs, rows) -> counts: does some rows, beside other processes; None where it is one piece.
+        (recipe, run_dir, inputs, rows) -> counts: does some rows, alongside other processes; None if in one piece.
     resumable : bool
-        False of a stage that takes seconds and starts anew.
+        False for a stage that takes seconds and always starts from scratch.
     beside : tuple of str
         Files that it writes into the run's folder itself.
     result : str or None
-        The one of them that a run returns; without it the stage is not whole.
+        The one of them that a run returns; without it the stage is incomplete.
     page : str or None
         A file of its folder for people, which the end of a run names.
     uses_torch : bool
@@ -81,7 +81,7 @@ class Stage:
     for_selection : bool
         Whether it is part of what the selection costs.
     work : str or None
-        What it mostly does, as plans reckon it: training, rollouts, gradients or evaluation.
+        What it mostly does, as plans count it: training, rollouts, gradients or evaluation.
     """
 
     folder: str

@@ -235,7 +235,7 @@ class GradientRecipe:
     """Also project with a second seed, into gradients/second_seed: scores then tell whether proj_dim is large
     enough."""
     share_prompt: bool = True
-    """Compute the prompt of a group once, with its completions packed behind it; false repeats it for each, padded."""
+    """Compute the prompt of a group once, with its completions packed after it; false repeats it for each, padded."""
     token_budget: int = number(4096, 1)
     """Tokens per forward and backward pass: of completions, or with prompts and padding where share_prompt is false;
     one completion always fits."""
@@ -292,7 +292,7 @@ class CompareRecipe:
     """What `lean-align compare` puts side by side."""
 
     methods: tuple[str, ...] = ("learnalign", "random", "random-length-matched", "learnability", "alignment")
-    """Methods as METHOD, METHOD@N for another size than selection.n, and METHOD+KEY=VALUE (repeatable) for another
+    """Methods as METHOD, METHOD@N for a size other than selection.n, and METHOD+KEY=VALUE (repeatable) for another
     recipe, such as learnalign@50+warmup.steps=0."""
     reference: str = "learnalign"
     """The method that every other is compared with."""

@@ -21,7 +21,7 @@ from lean_align.report.score_plots import spread_columns, thinned
 from lean_align.report.svg import INK, MUTED, REST, SELECTED, TRAINED, Plot, make_plot
 
 _MAX_NUMBERED = 26
-_STRONGEST = 0.6  # a fuller colour would hide the number on it
+_STRONGEST = 0.6  # a stronger colour would hide the number on it
 
 
 def overlap_plot(found: Comparison) -> Plot | None:
@@ -45,8 +45,8 @@ def overlap_plot(found: Comparison) -> Plot | None:
             axes.spines[side].set_visible(False)
 
     caption = (
-        "Share of the smaller choice that is also in the other, as a mean over the seeds: the fuller the colour, the "
-        "larger the share, in percent. Columns are numbered as the rows are. The table below has the numbers."
+        "Share of the smaller choice that is also in the other, as a mean over the seeds: the stronger the colour, "
+        "the larger the share, in percent. Columns are numbered like the rows. The table below has the numbers."
     )
     height = 50 + 22 * len(labels)
     return make_plot(
@@ -96,7 +96,7 @@ class _Dots:
 
 
 def scatter_plot(found: Comparison) -> Plot | None:
-    """Learnability against alignment with the chosen prompts marked, one panel a kind of prompt."""
+    """Learnability against alignment with the chosen prompts marked, one panel per kind of prompt."""
     given = found.scatter or Scatter()
     dots = _dots(given)
     if dots is None:
@@ -165,9 +165,9 @@ def _draw_dots(axes: Axes, x: NDArray[np.float64], dots: _Dots, mask: NDArray[np
 
 
 def _scatter_caption(seed: int | None, dots: _Dots, half_width: float, drawn: NDArray[np.bool_]) -> str:
-    parts = [f"One dot a prompt{'' if seed is None else f', seed {seed}'}. Green: chosen."]
+    parts = [f"One dot per prompt{'' if seed is None else f', seed {seed}'}. Green: chosen."]
     if dots.kind is not None:
-        parts.append("One panel a kind of prompt, with how many of it are chosen.")
+        parts.append("One panel per kind of prompt, with how many of that kind are chosen.")
     if half_width > 0:
         parts.append("Dots of equal learnability are spread sideways.")
     if not drawn.all():

@@ -60,7 +60,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Correlation:
-    """Of the values that a method gives prompts with something else; `partial` with learnability held fixed."""
+    """Of the values that a method gives prompts, with something else; `partial` with learnability held fixed."""
 
     spearman: float | None = None
     pearson: float | None = None
@@ -77,7 +77,7 @@ class Correlations:
 
 @dataclass(frozen=True)
 class Method:
-    """A method at a size and with its settings, over the seeds that are done; of none only what it is.
+    """A method at a size and with its settings, over the seeds that are done; with none done, only what it is.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Share of the smaller choice that is also in the other: a row and a column a label."""
+    """Share of the smaller choice that is also in the other: one row and one column per label."""
 
     labels: tuple[str, ...] = ()
     share: tuple[tuple[float | None, ...], ...] = ()
@@ -302,7 +302,7 @@ def _finite(value: Any) -> Any:
 
 
 def _shown(value: Any) -> Any:
-    """None for a number that is none; text without control characters other than white space, and half surrogates."""
+    """None for a number that is not finite; text without control characters but white space, or lone surrogates."""
     if isinstance(value, str):
         return "".join("\N{REPLACEMENT CHARACTER}" if _is_broken(letter) else letter for letter in value)
     return _finite(value)

@@ -38,7 +38,7 @@ def write_comparison(folder: Path, found: Comparison, page: bool = True) -> None
         If the disk has no room for the files.
     """
     if folder.exists() and not folder.is_dir():
-        raise StageError(f"{folder} is a file, expected the folder for index.html and results.md. Pass its parent.")
+        raise StageError(f"{folder} is a file; expected the folder for index.html and results.md. Pass its parent.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "results.md", _markdown(found))
     if page:

@@ -28,7 +28,7 @@ def cut(label: str, limit: int = LABEL_LIMIT) -> str:
 
 
 def difference_plot(found: Comparison) -> Plot | None:
-    """Difference of each method to the reference with its interval; None before there is one."""
+    """Difference of each method from the reference with its interval; None before there is one."""
     rows = [(row, row.difference) for row in found.pairs.values() if row.difference is not None]
     if not rows:
         return None
@@ -45,12 +45,12 @@ def difference_plot(found: Comparison) -> Plot | None:
 
     described = [f"{row.label} {points(value)} {difference_interval(row.interval)}" for row, value in rows]
     caption = (
-        f"Difference to {found.reference} (blue line) with 95 % intervals; to the left the reference is better. Dark "
+        f"Difference from {found.reference} (blue line) with 95 % intervals; to the left the reference is better. Dark "
         f"dots: p below {LEVEL} after Holm's correction. Grey diamonds: not shown to differ."
     )
     height = 60 + _ROW_UNITS * len(rows)
     return make_plot(
-        "differences", "Difference to the reference", "; ".join(described) + ".", caption, draw, (height, height)
+        "differences", "Difference from the reference", "; ".join(described) + ".", caption, draw, (height, height)
     )
 
 
@@ -127,7 +127,7 @@ def _series(points: Sequence[_Point]) -> dict[str, list[_Point]]:
 def _size_caption(lines: dict[str, list[_Point]], singles: Sequence[_Point], full: Sequence[_Point]) -> str:
     parts = ["Mean accuracy over the seeds with 95 % intervals, by number of chosen prompts; equal training steps."]
     if lines:
-        parts.append("In colour, set a little apart sideways: the reference, random, and methods of several sizes.")
+        parts.append("In colour, shifted a little sideways: the reference, random, and methods of several sizes.")
     if singles:
         parts.append("Grey dots, spread sideways, are the other methods; the table names them.")
     if full:

@@ -24,14 +24,14 @@ _COEFFICIENTS = (("spearman", "Spearman"), ("pearson", "Pearson"), ("partial", "
 
 
 def result_table(found: Comparison) -> Table:
-    """Every method: accuracy, difference to the reference, p-values and cost."""
+    """Every method: accuracy, difference from the reference, p-values and cost."""
     heads = (
         *("Method", "Prompts", "Seeds", "Accuracy, %", "Difference, points", "p", "p, Holm", "Seeds won : lost"),
         *("Selection time", "Generated tokens", "Training tokens"),
     )
     caption = (
-        f"Accuracy over the seeds, and the difference of each method to {found.reference} or to what is named (method "
-        "minus reference), with 95 % intervals. Costs are means over the seeds."
+        f"Accuracy over the seeds, and the difference of each method from {found.reference}, or from the one named "
+        "(method minus reference), with 95 % intervals. Costs are means over the seeds."
     )
     return _table("Results", caption, heads, [_result_row(found, m) for m in found.methods], found.reference)
 
@@ -52,7 +52,7 @@ def _result_row(found: Comparison, method: Method) -> tuple[Cell, ...]:
 
 
 def _remarks(method: Method) -> str:
-    """Settings that the label does not tell, and that the method is flagged."""
+    """Settings that the label does not name, and whether the method is flagged."""
     settings = [f"{key} = {value}" for key, value in method.settings.items()]
     told = [setting for setting in settings if setting.replace(" ", "") not in method.label]
     return ", ".join([*told, *(["flagged, see above"] if method.flags else [])])
@@ -83,14 +83,14 @@ def comparison_table(found: Comparison) -> Table | None:
     tests = list(dict.fromkeys(row.test or "not recorded" for row in found.comparisons))
     rows = [_comparison_row(found, row, len(tests) > 1) for row in found.comparisons]
     heads = (
-        *("Comparison", "Family", "Seeds", "Difference, points", "Interval, problems drawn anew"),
-        *("Interval, seeds drawn anew", "Answers won : lost", "p", "p, Holm", "Smallest p"),
+        *("Comparison", "Family", "Seeds", "Difference, points", "Interval, problems resampled"),
+        *("Interval, seeds resampled", "Answers won : lost", "p", "p, Holm", "Smallest p"),
         *(["Test"] if len(tests) > 1 else []),
     )
     caption = (
-        f"Each comparison in full, against {found.reference} where no other is named; the interval under the "
-        "difference draws problems and seeds anew. An answer is that to one problem on one seed; won: the method is "
-        "right and the reference wrong. "
+        f"Each comparison in full, against {found.reference} unless another is named; the interval under the "
+        "difference resamples problems and seeds. An answer is to one problem on one seed; won: the method is right "
+        "and the reference wrong. "
     ) + ("" if len(tests) > 1 else f"Test: {tests[0]}.")
     return _table("Comparisons in full", caption, heads, rows, words={0, 1, len(heads) - 1} - {9})
 
@@ -133,7 +133,7 @@ def kinds_table(found: Comparison) -> Table:
 
 
 def length_table(found: Comparison) -> Table | None:
-    """How the value that a method gives a prompt goes with response length and gradient norm."""
+    """How the value that a method gives a prompt relates to response length and gradient norm."""
     measured = [(method, method.correlations) for method in found.methods if method.correlations]
     if not measured:
         return None
@@ -163,7 +163,7 @@ def seed_table(found: Comparison) -> Table:
 
 
 def overlap_table(found: Comparison) -> Table | None:
-    """Shares of the overlap matrix in percent; columns are numbered as the rows are."""
+    """Shares of the overlap matrix in percent; columns are numbered like the rows."""
     overlap = found.overlap
     if overlap is None or not overlap.labels:
         return None

@@ -23,7 +23,7 @@ def progress(found: Comparison) -> str:
 
 def headline(found: Comparison) -> str:
     """Whether the reference beats a random choice of the same size, as far as the numbers show it."""
-    warning = "Faults were found, so this is no result to quote. " if found.faults else ""
+    warning = "Faults were found, so this is not a result to quote. " if found.faults else ""
     return warning + _claim(found)
 
 
@@ -92,7 +92,7 @@ def _shown(found: Comparison, row: Pair) -> str:
         sentence = f"{reference} {'beats' if difference < 0 else 'does worse than'} {other}."
         ends = bounds(row.interval)
         if ends is not None and ends[0] <= 0 <= ends[1]:
-            sentence += " The interval includes 0 and is less sure than the test, so read this with caution."
+            sentence += " The interval includes 0, so it does not confirm the test: read this with caution."
         return sentence
     too_few = ""
     if row.smallest_p is not None and row.smallest_p >= LEVEL:
@@ -106,7 +106,7 @@ def _power(row: Pair) -> str:
         return ""
     return (
         f" With the spread seen here, {count(row.n_seeds)} seeds find a true difference of "
-        f"{points(row.detectable).lstrip('+')} points in 80 of 100 comparisons, and most smaller ones not."
+        f"{points(row.detectable).lstrip('+')} points in 80 of 100 comparisons, and miss most smaller ones."
     )
 
 
@@ -176,7 +176,7 @@ def warnings(found: Comparison) -> list[str]:
             many = "1 comparison" if size == 1 else f"{size} comparisons"
             notes.append(
                 f"Family {family}: {many} on so few seeds cannot give a corrected p-value below {min(floor, 1.0):.2g}, "
-                f"so a difference in it can not be shown at {LEVEL}, however large."
+                f"so a difference in it cannot be shown at {LEVEL}, however large."
             )
     return notes
 
@@ -184,9 +184,9 @@ def warnings(found: Comparison) -> list[str]:
 READING = (
     (
         "The unit is the seed",
-        "A seed draws the warm-up, the completions, every random choice and the training anew, and gives each method "
-        "one training. All methods of a seed share these stages, but for those whose label names another setting, get "
-        "the same number of training steps, and answer the same problems; so methods are compared within a seed.",
+        "Each seed has a warm-up, completions and random choices of its own, and one training of each method. All "
+        "methods of a seed share these stages, except those whose label names another setting; they get the same "
+        "number of training steps and answer the same problems. So methods are compared within a seed.",
     ),
     (
         "Difference",
@@ -195,34 +195,34 @@ READING = (
     ),
     (
         "Intervals",
-        "Problems and seeds are drawn anew, with replacement and in pairs, and the middle 95 % of the differences "
-        "found is the interval, widened for the small number of seeds. The full table also has the interval with only "
-        "the problems, and with only the seeds drawn anew. With one seed only problems are drawn, and the interval "
+        "Problems and seeds are resampled, with replacement and in pairs, and the middle 95 % of the differences "
+        "found is the interval, widened for the small number of seeds. The full table also has the intervals with only "
+        "the problems and with only the seeds resampled. With one seed only problems are resampled, and the interval "
         "says nothing about other seeds.",
     ),
     (
         "p-value",
-        "If a method and the reference were alike, the difference of each seed could as well have the other sign. "
-        "The p-value is the share of all ways to turn the signs that give a mean at least as far from 0. With one "
-        "seed the test is over problems and knows only one training of each method.",
+        "If a method and the reference were alike, the difference on each seed could just as well have the opposite "
+        "sign. The p-value is the share of all ways to flip the signs that give a mean at least as far from 0. With "
+        "one seed the test is over problems and sees only one training of each method.",
     ),
     (
         "Smallest attainable p",
-        "With S seeds there are 2 to the power S ways, of which at least two reach as far as the largest mean: no "
+        "With S seeds there are 2 to the power S ways, at least two of which give a mean as far from 0 as any: no "
         "p-value lies below 2 divided by that number. It is 0.0078 for 8 seeds and 0.0625 for 5, where nothing can be "
         "shown at 0.05.",
     ),
     (
         "Holm's correction and the families",
         "Of twenty comparisons one falls below 0.05 by chance. Holm's correction keeps the chance of even one such "
-        "false find in a family under 5 %. The family primary holds the questions asked before the figures were "
+        "false finding in a family under 5 %. The family primary holds the questions asked before the figures were "
         "seen; other sizes holds methods compared with the reference's method at their own size; others the rest. Each "
-        "is corrected by itself.",
+        "is corrected separately.",
     ),
     (
         "Not shown",
-        "A large p-value does not say that two methods are alike: the data do not tell them apart. The interval says "
-        "how large a difference is still possible.",
+        "A large p-value does not mean that two methods are alike, only that the data do not tell them apart. The "
+        "interval says how large a difference is still possible.",
     ),
     (
         "Cost",

@@ -64,7 +64,7 @@ def write_report(
         If the disk has no room for the file.
     """
     if path.is_dir():
-        raise StageError(f"{path} is a folder, expected the file to write. Pass {path / 'index.html'}.")
+        raise StageError(f"{path} is a folder; expected the file to write. Pass {path / 'index.html'}.")
     html = render("template.html.j2", **_sections(summary, scores, selected, samples, training_log))
     # A completion can hold half of a surrogate pair, which UTF-8 cannot.
     html = html.translate(_CONTROL_CHARACTERS).encode("utf-8", "replace").decode("utf-8")

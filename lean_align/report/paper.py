@@ -1,4 +1,4 @@
-"""The paper's own figures, in percent as printed, to stand beside ours and plainly apart from them.
+"""The paper's own figures, in percent as printed, to stand next to ours, clearly set apart.
 
 LearnAlign, arXiv 2506.11480 v4 (Findings of ACL 2026).  The paper trains whole weights; models and decoding are its
 own.  The names of benchmarks are those of `lean_align.benchmarks`.
@@ -17,7 +17,7 @@ _OFF = 0.06
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A method's figures by benchmark, and the mean that the paper prints beside them; percent."""
+    """A method's figures by benchmark, and the mean that the paper prints next to them; percent."""
 
     method: str
     percent: Mapping[str, float]
@@ -25,7 +25,7 @@ class PaperRow:
 
     @property
     def recomputed_mean(self) -> float | None:
-        """Mean of the figures where it is not the printed one, which is then not theirs; else None."""
+        """Mean of the figures where the printed mean is not theirs; else None."""
         if self.mean is None:
             return None
         mean = math.fsum(self.percent.values()) / len(self.percent)
@@ -106,7 +106,7 @@ def gsm8k_table(n_selected: int) -> PaperTable:
 
 
 def table_for(benchmarks: Collection[str], n_selected: int | None) -> PaperTable | None:
-    """The paper's table to stand beside a run: GSM8K's for GSM8K alone, DAPO-MATH-17K's for two of its benchmarks.
+    """The paper's table to show with a run: GSM8K's for GSM8K alone, DAPO-MATH-17K's for two of its benchmarks.
 
     Parameters
     ----------

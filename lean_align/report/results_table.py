@@ -166,7 +166,7 @@ def _common_facts(name: str, methods: Sequence[MethodResults]) -> BenchmarkFacts
             values = " and ".join(repr(getattr(fact, odd[0])) for fact in pair)
             raise DataError(
                 f"{first.label} and {other.label} differ on {name} in {', '.join(odd)} ({values}); expected one way of "
-                "evaluation in a column. Evaluate both alike, or make two tables."
+                "evaluating per column. Evaluate both in the same way, or make two tables."
             )
     return first.benchmarks[name]
 
@@ -257,7 +257,7 @@ def _notes(
             "problems of each. A method that lacks one of them has no mean."
         )
     yield f"Decoding: {'; '.join(_decodings(facts))}."
-    yield "Truncated: completions that the token limit cut off, of all. They are among the figures, as rewarded."
+    yield "Truncated: completions that the token limit cut off, out of all. The figures include them, as rewarded."
     if paper is not None:
         yield from _paper_notes(paper, set(facts) == set(paper.benchmarks))
 
@@ -291,13 +291,13 @@ def _decoding_words(decoding: Decoding) -> str:
 def _paper_notes(paper: PaperTable, has_mean: bool) -> Iterator[str]:
     yield (
         f"Paper: {paper.citation}, {paper.model}, {paper.trained_on}; figures as printed there, without "
-        "intervals. The paper trains whole weights and decodes in its own way, so its rows are there to compare with "
-        "at a distance, and no difference from ours is tested."
+        "intervals. The paper trains whole weights and decodes in its own way, so its rows serve only for a rough "
+        "comparison, and no difference from ours is tested."
     )
     for row in paper.rows if has_mean else ():
         if row.recomputed_mean is not None:
             yield (
-                f"The mean printed for {row.method} is {row.mean:.1f}; that of the five figures beside it is "
+                f"The mean printed for {row.method} is {row.mean:.1f}; that of the five figures next to it is "
                 f"{row.recomputed_mean:.1f}."
             )
 

@@ -20,7 +20,7 @@ _THOUSANDS = StrMethodFormatter("{x:,.0f}")
 
 
 def alignment_plot(scores: ReportScores) -> Plot:
-    """Learnability against alignment, one dot a prompt, with the line of equal score at the cut."""
+    """Learnability against alignment, one dot per prompt, with the line of equal score at the cut."""
     x, half_width = spread_columns(scores.learnability)
     chosen, others = (thinned(np.flatnonzero(mask), scores.rank) for mask in (scores.selected, ~scores.selected))
     cut = scores.cut_score
@@ -48,7 +48,7 @@ def alignment_plot(scores: ReportScores) -> Plot:
 
 
 def _alignment_caption(scores: ReportScores, half_width: float, n_chosen: int, n_others: int) -> str:
-    parts = ["One dot a prompt."]
+    parts = ["One dot per prompt."]
     if n_chosen + n_others < scores.n:
         parts.append(
             f"To keep the page light, {_of(n_chosen, scores.n_selected)} chosen and "
@@ -106,7 +106,7 @@ def thinned(indices: NDArray[np.int64], rank: NDArray[np.int64] | None = None) -
 
 
 def success_plot(scores: ReportScores, num_generations: int | None) -> Plot:
-    """Stacked histogram of success rates, chosen below and not chosen above, one bar a possible rate."""
+    """Stacked histogram of success rates, chosen below and not chosen above, one bar per possible rate."""
     n_steps = num_generations or 10
     # an unbiased estimate of a sequential allocation lies between two bars, and only a rate of 0 or 1 is at an end
     bars = np.clip(np.rint(scores.success_rate * n_steps), 0, n_steps).astype(np.int64)
@@ -167,7 +167,7 @@ def rank_plot(scores: ReportScores) -> Plot:
         description += f" The cut is at rank {count(n_selected)}, score {number(cut)}."
         caption = (
             "Where the curve is steep at the cut, the choice is clear; where it is flat, the prompts on both sides "
-            "are nearly as good as one another."
+            "are almost equally good."
         )
     return make_plot("ranks", "Score by rank", description, caption, draw, (280, 270))
 

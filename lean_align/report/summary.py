@@ -56,7 +56,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Score(BenchmarkScore):
-    """A model on a benchmark, and how long it took, loading not counted; the time makes no other score."""
+    """A model on a benchmark, and how long it took, loading not counted; the time is not part of its identity."""
 
     wall_seconds: float | None = field(default=None, compare=False, metadata=WHERE_KNOWN)
 
@@ -103,7 +103,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Means:
-    """Means over the benchmarks by model, and their difference; JSON has the difference beside the models."""
+    """Means over the benchmarks by model, and their difference; JSON has the difference next to the models."""
 
     models: Mapping[str, Mean | None] = field(default_factory=dict)
     difference: Difference | None = None
@@ -304,7 +304,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class ReportScores(Scores):
-    """Scores of the whole pool and two more columns; every array has one entry a prompt, in one order.
+    """Scores of the whole pool and two more columns; every array has one entry per prompt, in the same order.
 
     Attributes
     ----------
@@ -314,7 +314,7 @@ class ReportScores(Scores):
     Raises
     ------
     DataError
-        If a column is not one-dimensional with one entry a prompt.
+        If a column is not one-dimensional with one entry per prompt.
     """
 
     n_tokens: NDArray[np.int64] | NDArray[np.float64]
@@ -326,7 +326,7 @@ class ReportScores(Scores):
             shape = getattr(self, column.name).shape
             if shape != expected:
                 raise DataError(
-                    f"report column {column.name} has shape {shape}, expected {expected}: one entry for each of "
+                    f"report column {column.name} has shape {shape}; expected {expected}, one entry for each of "
                     "prompt_ids. Build all columns from one scores.parquet."
                 )
 

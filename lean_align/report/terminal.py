@@ -30,7 +30,7 @@ _COMPARISON = ("method", "seeds", "acc. %", "interval", "diff.", "interval", "p"
 
 
 def run_lines(summary: Summary) -> list[str]:
-    """Give what a finished run found: accuracy before and after, and seconds, memory and tokens of each stage.
+    """What a finished run found: accuracy before and after, and seconds, memory and tokens of each stage.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def run_lines(summary: Summary) -> list[str]:
 
 
 def evaluation_lines(summary: Summary) -> list[str]:
-    """Give what an evaluation of a model found: a row a benchmark, and the comparison where there is another model.
+    """What an evaluation of a model found: one row per benchmark, and the comparison where there is another model.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def evaluation_lines(summary: Summary) -> list[str]:
 
 
 def comparison_lines(comparison: Comparison) -> list[str]:
-    """Give the table of a comparison, aligned, in the order of the methods.
+    """The table of a comparison, aligned, in the order of the methods.
 
     Parameters
     ----------

@@ -69,12 +69,12 @@ def benchmark_notes(methods: Sequence[MethodResults]) -> list[str]:
     notes = []
     if cut:
         notes.append(
-            f"Completions that were cut off at the token limit: {cut}. The figures are those of this limit; a higher "
+            f"Completions that were cut off at the token limit: {cut}. The figures hold for this limit; a higher "
             "evaluation.max_new_tokens may raise them."
         )
     if empty:
         notes.append(
-            f"Completions without an answer, which count as wrong: {empty}. The figures tell about the form of the "
+            f"Completions without an answer, which count as wrong: {empty}. The figures reflect the form of the "
             "answers too."
         )
     return notes
@@ -133,12 +133,12 @@ def verdict(difference: PairedDifference | None, test: str = "exact") -> str | N
     direction = "above 0: training helped" if low > 0 else "below 0: training made the model worse"
     sentence = f"The interval lies {direction} on these problems. Another seed may give another difference."
     if difference.p_value >= _SIGNIFICANT:
-        sentence += f" The {test} test is less sure than the interval, so read the difference with caution."
+        sentence += f" The {test} test does not confirm this, so read the difference with caution."
     return sentence
 
 
 def selection_notes(selection: SelectionCounts | None) -> list[str]:
-    """Warnings about the chosen set, most important first, and that it was chosen anew during the training."""
+    """Warnings about the chosen set, most important first, and a note where it was chosen again during the training."""
     if selection is None:
         return []
     notes, rounds = [], selection.rounds or 1
@@ -162,9 +162,9 @@ def stability_notes(stability: Stability | None) -> list[str]:
     notes, bootstrap, second = [], stability.bootstrap, stability.second_seed
     if bootstrap:
         notes.append(
-            f"Drawn anew from the same pool {count(bootstrap.replicates)} times, the best "
-            f"{count(stability.n)} prompts share {percent(bootstrap.mean_overlap)} with the best of the whole "
-            f"pool on average, and at least {percent(bootstrap.low_overlap)} in 95 % of the draws."
+            f"When the pool is resampled {count(bootstrap.replicates)} times, the best {count(stability.n)} prompts "
+            f"share {percent(bootstrap.mean_overlap)} with the best of the whole pool on average, and at least "
+            f"{percent(bootstrap.low_overlap)} in 95 % of the draws."
         )
     if second:
         sentence = f"Another seed of the projection changes {percent(second.share_changed)} of them"
@@ -194,8 +194,8 @@ def rollout_notes(rollouts: Rollouts | None) -> list[str]:
 def _few_learnable(rollouts: Rollouts) -> str:
     wrong, right = rollouts.share_all_wrong or 0.0, rollouts.share_all_right or 0.0
     start = (
-        f"Only {percent(rollouts.share_learnable)} of the prompts are learnable. All others got completions with "
-        "one and the same reward, which gives no gradient, so the choice is made among few prompts. "
+        f"Only {percent(rollouts.share_learnable)} of the prompts are learnable. All others got completions "
+        "that all earned the same reward, which gives no gradient, so the choice is made among few prompts. "
     )
     if wrong >= right:
         return start + "Most of the others are too hard: easier prompts, a stronger model or a longer warm-up help."

@@ -1,6 +1,6 @@
 """The short way: my prompts, my model, N of them chosen.
 
-Where the recipe asks for another choice than last time, what was sampled for that is used again.
+Where the recipe asks for a different choice from last time, what was sampled then is used again.
 
 -n 500, then -n 200        rollouts and gradients stay, scores and selection take seconds
 """
@@ -114,7 +114,7 @@ def forget_old_choice(recipe: Recipe, run_dir: Path) -> None:
         if stage in _CHOICE and _is_old(stage, recipe, run_dir):
             with stage_lock(run_dir):
                 shutil.rmtree(run_dir / stage.folder)
-            say(f"{stage.folder}: made anew, for what is asked for now")
+            say(f"{stage.folder}: made again, for what is asked for now")
 
 
 def _is_old(stage: Stage, recipe: Recipe, run_dir: Path) -> bool:

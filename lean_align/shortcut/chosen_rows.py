@@ -1,4 +1,4 @@
-"""The chosen prompts as rows of their own file: what the selection says of them, and all that the file says."""
+"""The chosen prompts as rows of their own file: what the selection says about them, and all that the file says."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _joined(chosen: Mapping[str, Any], rows: list[dict[str, Any]], source: str) 
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """A value of a row as JSON has it: numbers that it lacks and dates as text, half characters as question marks.
+    """A value of a row as JSON has it: numbers that JSON lacks and dates become text, lone surrogates question marks.
 
     What lies more than `MAX_DEPTH` deep is written as text.
     """

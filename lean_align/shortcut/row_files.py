@@ -26,7 +26,7 @@ def check_output(path: Path) -> None:
     Raises
     ------
     RecipeError
-        When its extension is none that is known, or its place is none for a file.
+        When its extension is unknown, or no file can be written there.
     """
     if path.suffix.lower() not in FORMATS:
         raise RecipeError(f"-o is {path}; expected a name that ends in {', '.join(FORMATS)}: the ending is the format.")
@@ -58,12 +58,12 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         Its folder is made when absent.
     rows : sequence of mapping
         Values that JSON has.  In tables every row has every column, null or empty where it lacks it; in CSV and TSV,
-        and in a parquet column whose values have no common type, what is no text is written as JSON.
+        and in a parquet column whose values have no common type, anything but text is written as JSON.
 
     Raises
     ------
     RecipeError
-        When the extension is none that is known.
+        When the extension is unknown.
     DiskFullError
     """
     check_output(path)
@@ -103,7 +103,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _array(values: Sequence[Any]) -> pyarrow.Array:
-    """A column of one type; texts, and JSON for what is none, where the values have no type in common."""
+    """A column of one type; where the values have no type in common, text, with JSON for what is not text."""
     try:
         found = pyarrow.array(values)
         if found.to_pylist() == list(values) and not _has_empty_record(found.type):

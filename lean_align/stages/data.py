@@ -82,7 +82,7 @@ def _say_overlaps(found: Contamination, mode: str) -> None:
         if overlap.n_prompts:
             say(
                 f"data: {overlap.n_exact} of {overlap.n_problems} problems of {overlap.benchmark} are in the training "
-                f"prompts and {overlap.n_near} more nearly; the {overlap.n_prompts} prompts are "
+                f"prompts, and {overlap.n_near} more are near matches; the {overlap.n_prompts} prompts are "
                 + {"keep": "kept", "drop": "dropped", "drop_exact": "dropped where the match is exact"}[mode]
             )
 
@@ -116,7 +116,7 @@ def _split(
     )
     own = sum(prompt.system is not None for prompt in prepared.prompts)
     if own and (data.system_prompt is not None or data.prompt_format == "plain"):
-        instead = "data.system_prompt stands there" if data.prompt_format == "chat" else "data.prompt_format is plain"
+        instead = "data.system_prompt replaces them" if data.prompt_format == "chat" else "data.prompt_format is plain"
         say(f"data: the system messages of {own} {split} prompts are not used: {instead}")
     return prepared
 

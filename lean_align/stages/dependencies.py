@@ -31,5 +31,5 @@ def no_warmup(recipe: Recipe) -> tuple[str, ...]:
 
 
 def file_hashes(paths: Iterable[str]) -> dict[str, str]:
-    """Hash of each file; what is no file, such as a name on the hub, is left out."""
+    """Hash of each file; what is not a file, such as a name on the hub, is left out."""
     return {path: file_hash(Path(path)) for path in sorted(paths) if Path(path).is_file()}

@@ -1,4 +1,4 @@
-"""Mean hidden state of each prompt's completions, in a store of the format of the gradients'."""
+"""Mean hidden state of each prompt's completions, in a store of the same format as the gradients'."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lean_align.store import StoreWriter
 
 
 def run(stage: StageRun) -> None:
-    """Fill the store; a stage that was killed goes on with the rows that are not there."""
+    """Fill the store; a stage that was killed goes on with the rows that are missing."""
     from lean_align.signals import completion_features, feature_dim
 
     recipe, folder, groups = stage.recipe, stage.folder, groups_to_learn(stage.run_dir)

@@ -147,9 +147,9 @@ def _write_open_rows(
 
 
 def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
-    """Keep the fingerprints beside the rows, or refuse rows that another projection made.
+    """Keep the fingerprints next to the rows, or refuse rows that another projection made.
 
-    The recipe does not tell all: `trak` has another projector on another device or in another release.
+    The recipe does not say everything: `trak` projects differently on another device or in another release.
     Workers that begin together come here together, so they do it in turn.
 
     Raises
@@ -165,7 +165,7 @@ def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str
         raise StoreError(
             f"{path.parent} holds rows of another projection:\n  "
             + "\n  ".join(differences)
-            + "\nGo on with the device and packages it was begun with, or delete it to begin anew:\n  "
+            + "\nContinue with the device and packages it was begun with, or delete it to start again:\n  "
             + removal(path.parent)
         )
 

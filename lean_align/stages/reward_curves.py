@@ -59,7 +59,7 @@ def read_reward_curves(run_dir: Path) -> NDArray[np.float64]:
     check_pool(run_dir, "reward_curves", ids)
     if curves.ndim != 2 or len(curves) != len(ids):
         raise DataError(
-            f"{run_dir / 'reward_curves' / CURVES} has shape {curves.shape}; expected {len(ids)} rows, one a prompt. "
+            f"{run_dir / 'reward_curves' / CURVES} has shape {curves.shape}; expected {len(ids)} rows, one per prompt. "
             + made_anew(run_dir / "reward_curves")
         )
     return np.asarray(curves, np.float64)

@@ -1,11 +1,11 @@
-"""Selection in stages: the final training is cut into stretches, and before each the subset is chosen anew.
+"""Selection in stages: the final training is cut into stretches, and before each the subset is chosen again.
 
 Round 1 trains on the run's own selection.  Round r > 1 is a run of its own, in `training/rounds/r`: its "warm-up" is
 the adapter that round r - 1 left, so that completions, gradients and scores are those of the current policy, and its
 training goes on from that adapter.
 
-Differs from a training on one subset, at the same number of steps, in: 1. the optimiser begins anew at each round
-(Adam's moments are of the prompts before); 2. a schedule of the learning rate is run through once a round; 3. each
+Differs from a training on one subset, at the same number of steps, in: 1. the optimiser starts afresh at each round
+(Adam's moments are of the prompts before); 2. a schedule of the learning rate is run through once per round; 3. each
 round draws its noise from a seed of its own.
 """
 
@@ -31,7 +31,7 @@ ROUNDS = "rounds"
 LOGS = ("log.jsonl", "rewards.jsonl")
 _ADAPTER = "adapter/adapter_model.safetensors"
 _TAKEN_OVER = ("data", "warmup")
-"""Stages of a later round that are others' results, under other names."""
+"""Stages that a later round takes from elsewhere, under other names."""
 
 
 def train_in_rounds(stage: StageRun) -> None:
@@ -85,7 +85,7 @@ def _begin(graph: Graph, own: Recipe, round_dir: Path, before: Path, number: int
     _copy_stage(graph, own, round_dir, "warmup", before / "training")
     made, wanted = (file_hash(d / _ADAPTER) for d in (round_dir / "warmup", before / "training"))
     if made != wanted:
-        raise StaleStageError(f"{round_dir} was begun from another adapter than {before} left. {made_anew(round_dir)}")
+        raise StaleStageError(f"{round_dir} was not begun from the adapter that {before} left. {made_anew(round_dir)}")
 
 
 def _copy_stage(graph: Graph, own: Recipe, round_dir: Path, name: str, source: Path) -> None:

@@ -116,7 +116,7 @@ def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: Sele
 
 
 def _more_inputs(recipe: Recipe) -> dict[str, Any]:
-    """The file of a method of one's own."""
+    """The file of a user's own method."""
     path = method_file(recipe.selection.method)
     return {} if path is None or not path.is_file() else {"method_file": {str(path): file_hash(path)}}
 

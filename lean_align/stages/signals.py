@@ -1,7 +1,7 @@
-"""What stages share that ask the policy itself for a value of each prompt: a table that grows a line a prompt.
+"""What stages that ask the policy itself for a value of each prompt share: a table that grows line by line.
 
-A killed stage goes on where it stopped: values are kept a line a prompt in a JSONL file until all are there.  Every
-value is a function of its own prompt, so that a stage that was killed writes what another would.
+A killed stage goes on where it stopped: values are kept one line per prompt in a JSONL file until all are there.  Every
+value is a function of its own prompt, so that a stage that was killed writes the same values in the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def fill_table(stage: StageRun, name: str, rows_of: Callable[[Policy, Sequence[Group]], Iterator[Row]]) -> list[Row]:
-    """Make the rows that are not there yet, a line each, then write them all as a table."""
+    """Make the missing rows, one line each, then write them all as a table."""
     folder = stage.folder
     groups, lines = read_groups(stage.run_dir), (folder.path / name).with_suffix(".jsonl")
     rows = _whole_rows(lines, [group.prompt.prompt_id for group in groups])
@@ -98,7 +98,7 @@ def _whole_rows(path: Path, prompt_ids: Sequence[str]) -> list[Row]:
     for row, stop in whole_rows(path):
         found = row.get("prompt_id") if isinstance(row, dict) else None
         if len(rows) == len(prompt_ids) or found != prompt_ids[len(rows)]:
-            raise StageError(f"{path} line {len(rows) + 1} is of no prompt that stands there. {made_anew(path)}")
+            raise StageError(f"{path} line {len(rows) + 1} is not of the prompt expected there. {made_anew(path)}")
         rows.append(row)
         end = stop
     cut_file(path, end)

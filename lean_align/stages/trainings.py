@@ -44,7 +44,7 @@ def train_policy(
     Returns
     -------
     list of dict
-        The log, a row a step.
+        The log, one row per step.
     """
     section = "warmup" if isinstance(trainer, WarmupRecipe) else "training"
     with training_backend(recipe, trainer, run_dir, folder) as backend:
