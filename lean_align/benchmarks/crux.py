@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lean_align.benchmarks.assertions import find_answer, output_of
-from lean_align.benchmarks.base import Benchmark, HubSource, Problem, field
+from lean_align.benchmarks.benchmark import Benchmark, HubSource, Problem, field
 from lean_align.sandbox import parse_literal
 
 TEMPLATE = """\

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from lean_align.benchmarks.assertions import arguments_of, find_answer
-from lean_align.benchmarks.base import Problem, field
+from lean_align.benchmarks.benchmark import Problem, field
 from lean_align.benchmarks.crux import BENCHMARK as OUTPUT_TASK
 from lean_align.benchmarks.crux import SOURCE
 from lean_align.sandbox import call_function, evaluate_arguments, parse_literal

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from lean_align.benchmarks import aime2024, amc2023, crux, crux_input, gsm8k, math500
-from lean_align.benchmarks.base import Benchmark
+from lean_align.benchmarks.benchmark import Benchmark
 from lean_align.errors import RecipeError
 
 GROUP = "lean_align.benchmarks"

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lean_align.advice import removal
 from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
-from lean_align.compare.base import lend_base
+from lean_align.compare.base_model import lend_base
 from lean_align.compare.variants import Variant
 from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline.graph import picked

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lean_align.scoring.rows import Chunks, Source, as_source
+from lean_align.scoring.row_chunks import Chunks, Source, as_source
 from lean_align.scoring.weighted import alignments, weighted_mean
 from lean_align.types import Scores
 

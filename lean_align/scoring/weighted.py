@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lean_align.scoring.rows import Chunks, Source, as_source
+from lean_align.scoring.row_chunks import Chunks, Source, as_source
 from lean_align.types import FloatArray
 
 _SMALL, _LARGEST = 1e-6, 40_000.0  # weight and length of a row beyond which a chunk is looked at number by number

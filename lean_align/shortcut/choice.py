@@ -16,7 +16,7 @@ from typing import Any
 from lean_align.artifacts import read_json, read_manifest
 from lean_align.data import FORMATS
 from lean_align.errors import DataError, RecipeError, StageError, StaleStageError
-from lean_align.pipeline.locks import stage_lock
+from lean_align.pipeline.folder_locks import stage_lock
 from lean_align.pipeline.stage import Stage
 from lean_align.progress import say
 from lean_align.recipe import Recipe, load_recipe

@@ -18,7 +18,7 @@ from lean_align.data import (
     prompt_rows,
     testbed_pool,
 )
-from lean_align.evaluation.problems import check_room, held_out_name, load_benchmarks, run_sets
+from lean_align.evaluation.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.stage import Stage, StageRun

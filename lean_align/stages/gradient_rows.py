@@ -16,8 +16,8 @@ from lean_align.advice import removal
 from lean_align.artifacts import StageFolder, changes, read_json, write_json
 from lean_align.errors import NothingToLearnError, RecipeError, StoreError
 from lean_align.memory import Halving
+from lean_align.pipeline.folder_locks import turn
 from lean_align.pipeline.halving import recorder
-from lean_align.pipeline.locks import turn
 from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
 from lean_align.stages.inputs import read_groups, sampling_policy

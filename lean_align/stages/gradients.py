@@ -19,7 +19,7 @@ from lean_align.artifacts import StageFolder, open_stage_folder, read_json, read
 from lean_align.disk import disk_errors
 from lean_align.errors import RowsHeldError
 from lean_align.pipeline.environment import made_by
-from lean_align.pipeline.locks import stage_lock, turn
+from lean_align.pipeline.folder_locks import stage_lock, turn
 from lean_align.pipeline.stage import Rows, Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe

@@ -12,9 +12,9 @@ from lean_align.artifacts import check_seal, read_json, read_jsonl, read_manifes
 from lean_align.contamination import CONTAMINATION
 from lean_align.data import prompts_from_rows
 from lean_align.evaluation.figures import add_seconds
-from lean_align.evaluation.problems import ProblemSet, run_sets
+from lean_align.evaluation.joint_tables import timed_table, write_table
+from lean_align.evaluation.problem_sets import ProblemSet, run_sets
 from lean_align.evaluation.solving import BASE, PROBLEMS, SECONDS, TRAINED
-from lean_align.evaluation.table import timed_table, write_table
 from lean_align.json_records import from_json
 from lean_align.recipe import Recipe
 from lean_align.report import ReportScores, Summary, write_report

@@ -29,7 +29,7 @@ from lean_align.selection import (
     no_peeking,
     select_prompts,
 )
-from lean_align.selection.base import FIELDS
+from lean_align.selection.method import FIELDS
 from lean_align.stages.inputs import read_prompts
 from lean_align.stages.perplexity import read_perplexity
 from lean_align.stages.ratings import read_ratings

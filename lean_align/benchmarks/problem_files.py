@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lean_align.benchmarks.base import Benchmark
+from lean_align.benchmarks.benchmark import Benchmark
 from lean_align.data import read_rows
 from lean_align.errors import DataError
 from lean_align.rng import rng_for
