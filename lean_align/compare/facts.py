@@ -13,8 +13,7 @@ from lean_align.evaluation.solving import BASE, TRAINED
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.scoring.tables import read_table
 from lean_align.stages import GRAPH
-from lean_align.stages.data import KINDS
-from lean_align.stages.selection import VALUES, chosen_ids
+from lean_align.stages.inputs import KINDS, VALUES, chosen_ids
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe, changed_recipe
-from lean_align.selection import find_method
+from lean_align.selection.registry import find_method
 
 _NAMED = {
     "selection.method": "the method is what stands in front",

@@ -19,39 +19,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lean_align.scoring.estimates import learnability_or_estimate
 from lean_align.scoring.row_chunks import Chunks, Source, as_source
 from lean_align.scoring.weighted import alignments, weighted_mean
 from lean_align.types import Scores
-
-MOST_LEARNABLE = 0.5  # an unbiased estimate from two completions is 0 or 1/2
-
-
-def learnability(success_rate: ArrayLike) -> NDArray[np.float64]:
-    """V = p (1 - p) of success rates p in [0, 1]; (n,) float64 in [0, 0.25]."""
-    p = np.asarray(success_rate, dtype=np.float64)
-    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
-        raise ValueError(f"success_rate has shape {p.shape} and range {_range(p)}; expected (n,) within [0, 1].")
-    return p * (1.0 - p)
-
-
-def learnability_or_estimate(success_rate: ArrayLike, estimate: ArrayLike | None) -> NDArray[np.float64]:
-    """An estimate of V as (n,) float64, or p (1 - p) where there is none.
-
-    Raises
-    ------
-    ValueError
-        When the estimate is not one number in [-1/2, 1/2] a success rate.
-    """
-    plug_in = learnability(success_rate)
-    if estimate is None:
-        return plug_in
-    v = np.asarray(estimate, dtype=np.float64)
-    if v.shape != plug_in.shape or not np.all(np.abs(v) <= MOST_LEARNABLE):
-        raise ValueError(
-            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one a success rate, "
-            f"within [-{MOST_LEARNABLE}, {MOST_LEARNABLE}]."
-        )
-    return v
 
 
 def score_prompts(
@@ -114,7 +85,3 @@ def rank_scores(score: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArra
     rank = np.empty(len(score), dtype=np.int64)
     rank[order] = np.arange(1, len(score) + 1)
     return rank
-
-
-def _range(p: NDArray[np.float64]) -> str:
-    return f"[{p.min()}, {p.max()}]" if p.size else "empty"

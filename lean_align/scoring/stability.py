@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lean_align.rng import rng_for
+from lean_align.scoring.estimates import learnability_or_estimate
 from lean_align.scoring.row_chunks import Chunks, Source, as_source
-from lean_align.scoring.score import learnability_or_estimate
-from lean_align.statistics import spearman
+from lean_align.statistics.correlations import spearman
 from lean_align.types import Scores
 
 

@@ -15,7 +15,7 @@ Differs from LearnAlign in:
 
 from __future__ import annotations
 
-from lean_align.scoring import score_prompts
+from lean_align.scoring.score import score_prompts
 from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
 
 

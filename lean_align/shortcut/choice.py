@@ -23,6 +23,7 @@ from lean_align.recipe import Recipe, load_recipe
 from lean_align.shortcut.chosen_rows import chosen_rows
 from lean_align.shortcut.row_files import check_output, write_rows
 from lean_align.stages import GRAPH, run, scores, selection
+from lean_align.stages.inputs import SELECTED
 
 DEMO = "demo"
 BASE_RECIPE = "gsm8k"
@@ -84,7 +85,7 @@ def select_from_file(
     forget_old_choice(recipe, run_dir)
     run(recipe, run_dir, selection.STAGE.command)
     made = run_dir / selection.STAGE.folder
-    write_rows(output, chosen_rows(recipe, made / selection.SELECTED))
+    write_rows(output, chosen_rows(recipe, made / SELECTED))
     counts = read_json(made / "manifest.json")["counts"]
     return {"output": str(output), "run_dir": str(run_dir), **counts}
 

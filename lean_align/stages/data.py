@@ -26,6 +26,7 @@ from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import check_n
 from lean_align.stages.dependencies import file_hashes
+from lean_align.stages.inputs import KINDS
 from lean_align.stages.planning import PLAN, write_plan
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from lean_align.policy import PromptEncoder
 
 RUN = "run.json"
-KINDS = "kinds.json"
-"""Of a generated pool: kind of each prompt, and whether its gold is wrong.  For reports; no method may open it."""
 
 
 def run(stage: StageRun) -> None:

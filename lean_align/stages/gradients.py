@@ -24,7 +24,8 @@ from lean_align.pipeline.stage import Rows, Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.stages.dependencies import POLICY, asked_for, drawn
-from lean_align.stages.gradient_rows import fill_rows, groups_to_learn, open_rows
+from lean_align.stages.gradient_rows import fill_rows, open_rows
+from lean_align.stages.rollout_facts import groups_to_learn
 from lean_align.types import Group
 
 WORKERS = "workers"
