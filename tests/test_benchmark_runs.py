@@ -23,7 +23,7 @@ from lean_align.evaluation.problem_sets import check_room, held_out_name
 from lean_align.pipeline.stage import Stage
 from lean_align.recipe import load_recipe
 from lean_align.stages import GRAPH
-from lean_align.stages.results import _solved
+from lean_align.stages.report import _solved
 
 NAMES = ("gsm8k", "amc2023")
 BARE = ("bare", "amc2023")

@@ -10,11 +10,11 @@ from typing import Any
 
 from lean_align.artifacts import changes, write_json, write_text
 from lean_align.compare.audit import cell_faults, cell_flags, pair_faults, problems_hash
-from lean_align.compare.cells import cell_folder, in_one_line, is_done, run_cell
+from lean_align.compare.cells import in_one_line, is_done, run_cell
 from lean_align.compare.facts import CellFacts, read_cell
 from lean_align.compare.pace import Pace, outcome
 from lean_align.compare.results import Design, comparison_results
-from lean_align.compare.variants import Variant, read_variants
+from lean_align.compare.variants import Variant, cell_folder, read_variants
 from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline.folder_locks import lock
 from lean_align.pipeline.graph import COMPARISON

@@ -7,9 +7,9 @@ from lean_align.scoring.estimates import (
     success_estimates,
     unbiased_estimates,
 )
-from lean_align.scoring.score import rank_scores, score_prompts
-from lean_align.scoring.stability import SelectionStability, rank_correlation, selection_change, selection_stability
-from lean_align.scoring.weighted import weighted_alignment
+from lean_align.scoring.ranks import rank_correlation, rank_scores, selection_change
+from lean_align.scoring.score import score_prompts, weighted_alignment
+from lean_align.scoring.stability import SelectionStability, selection_stability
 
 __all__ = [
     "SelectionStability",

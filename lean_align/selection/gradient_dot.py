@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lean_align.scoring.weighted import weighted_alignment
+from lean_align.scoring.score import weighted_alignment
 from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
 
 
