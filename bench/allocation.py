@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lean_align.scoring import learnability, score_prompts, unbiased_estimates
-from lean_align.scoring.rows import Source
+from lean_align.scoring.row_chunks import Source
 
 
 @dataclass(frozen=True)

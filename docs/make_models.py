@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lean_align.gradients.paths import SHARED, gradient_path
+from lean_align.gradients.prompt_sharing import SHARED, gradient_path
 from lean_align.policy.families import Family, family_of
 from lean_align.rollouts.paths import EQUAL_LENGTHS, WINDOWED, rollout_path
 from tests import zoo

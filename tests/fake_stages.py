@@ -14,7 +14,7 @@ import pytest
 
 from lean_align.artifacts import read_jsonl, stage_folder, write_json, write_jsonl
 from lean_align.evaluation.figures import evaluation_summary
-from lean_align.evaluation.problems import run_sets
+from lean_align.evaluation.problem_sets import run_sets
 from lean_align.evaluation.solving import BASE, SECONDS, TRAINED
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.pipeline.stage import Stage, StageRun

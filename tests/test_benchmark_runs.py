@@ -19,11 +19,11 @@ from lean_align.errors import DataError, ModelError, RecipeError, StaleStageErro
 from lean_align.evaluation import evaluate_model, joint_table
 from lean_align.evaluation.figures import evaluation_summary, read_outcomes
 from lean_align.evaluation.model import _label
-from lean_align.evaluation.problems import check_room, held_out_name
+from lean_align.evaluation.problem_sets import check_room, held_out_name
 from lean_align.pipeline.stage import Stage
 from lean_align.recipe import load_recipe
 from lean_align.stages import GRAPH
-from lean_align.stages.results import _solved
+from lean_align.stages.report import _solved
 
 NAMES = ("gsm8k", "amc2023")
 BARE = ("bare", "amc2023")

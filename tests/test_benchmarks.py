@@ -20,7 +20,7 @@ from lean_align.benchmarks import (
     registry,
 )
 from lean_align.benchmarks.assertions import arguments_of, find_answer, output_of
-from lean_align.benchmarks.base import field
+from lean_align.benchmarks.benchmark import field
 from lean_align.errors import DataError, RecipeError
 from lean_align.types import Prompt
 

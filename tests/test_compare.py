@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from lean_align.artifacts import StageFolder, file_hash, read_json, read_jsonl, write_json, write_jsonl
-from lean_align.compare import Variant, compare, read_variant, read_variants, running
-from lean_align.compare.base import base_key
+from lean_align.compare import Variant, compare, read_variant, read_variants, runner
+from lean_align.compare.base_model import base_key
 from lean_align.compare.cells import in_one_line, shared_key
 from lean_align.compare.pace import Pace
 from lean_align.compare.results import Design
 from lean_align.errors import RecipeError, StageError, StaleStageError
-from lean_align.evaluation.problems import _held_out
+from lean_align.evaluation.problem_sets import _held_out
 from lean_align.evaluation.solving import sample_sets
 from lean_align.pipeline.children import run_in_child
 from lean_align.pipeline.stage import StageRun
@@ -49,7 +49,7 @@ def recipe() -> Recipe:
 def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page takes seconds: only the test that asks for it has it."""
     if "page" not in request.keywords:
-        monkeypatch.setattr(running, "write_comparison", lambda folder, results, page: None)
+        monkeypatch.setattr(runner, "write_comparison", lambda folder, results, page: None)
 
 
 def test_a_variant_is_read_as_it_is_written(recipe: Recipe) -> None:

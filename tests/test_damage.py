@@ -35,7 +35,7 @@ def recipe() -> Recipe:
 def plain_page() -> Iterator[None]:
     """Plots take seconds, and are drawn in other tests."""
     with pytest.MonkeyPatch.context() as patch:
-        results = sys.modules["lean_align.stages.results"]
+        results = sys.modules["lean_align.stages.report"]
         patch.setattr(results, "write_report", lambda path, *found: path.write_text("a page"))
         yield
 

@@ -23,9 +23,9 @@ from lean_align.data import (
     read_row,
 )
 from lean_align.data.options import ASKED_FOR, ASKED_FOR_NUMBER
-from lean_align.data.rows import MAX_PROMPT_CHARS, read_prompt
+from lean_align.data.row_formats import MAX_PROMPT_CHARS, read_prompt
 from lean_align.errors import DataError, RecipeError
-from lean_align.evaluation.problems import held_out_name
+from lean_align.evaluation.problem_sets import held_out_name
 from lean_align.recipe import DataRecipe, load_recipe
 from lean_align.selection import check_n
 from lean_align.types import Prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lean_align.pipeline.diagnosis import cut_lines
-from lean_align.stages.rollouts import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, rollout_facts, rollout_lines
+from lean_align.stages.rollout_facts import SAMPLE_CHARACTERS, SAMPLE_COMPLETIONS, rollout_facts, rollout_lines
 from lean_align.types import Completion, Group, Prompt
 
 

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lean_align.evaluation.scores import _interval, compare_scores, mean_difference, mean_score, score_completions
+from lean_align.evaluation.benchmark_scores import (
+    _interval,
+    compare_scores,
+    mean_difference,
+    mean_score,
+    score_completions,
+)
 from lean_align.statistics import paired_difference, sign_flip_p, wilson
 from lean_align.statistics.bootstrap import SCORE_ENDS, percentile_interval, resampled_means
 from lean_align.types import Outcome

@@ -13,7 +13,7 @@ from plans import plan_of
 
 from lean_align.artifacts import read_jsonl, write_text
 from lean_align.errors import ModelError
-from lean_align.gradients.paths import SHARED, gradient_path, path_of
+from lean_align.gradients.prompt_sharing import SHARED, gradient_path, path_of
 from lean_align.machine import plan as plan_making
 from lean_align.machine.place import ProcessBytes, Speed
 from lean_align.machine.plan import check_model_serves

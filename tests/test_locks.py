@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from lean_align.errors import MissingPackageError, StageError
-from lean_align.pipeline import locks
-from lean_align.pipeline.locks import RUN_LOCK, RUN_PROCESS, child_environment, run_lock, stage_lock
+from lean_align.pipeline import folder_locks
+from lean_align.pipeline.folder_locks import RUN_LOCK, RUN_PROCESS, child_environment, run_lock, stage_lock
 from lean_align.recipe import dump_recipe, load_recipe
 from lean_align.stages import run, run_stage
 from lean_align.store import StoreWriter
@@ -41,7 +41,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def slept(seconds: float) -> None:
         pytest.fail("it waited")
 
-    monkeypatch.setattr(locks.time, "sleep", slept)
+    monkeypatch.setattr(folder_locks.time, "sleep", slept)
 
 
 @pytest.mark.usefixtures("no_waiting")
@@ -91,7 +91,7 @@ def test_the_stages_of_a_run_pass_in_its_process_and_in_those_that_it_starts(
 
 
 def test_a_run_is_refused_while_a_stage_by_itself_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)  # it waits for one that was killed and is about to go
+    monkeypatch.setattr(folder_locks, "LOCK_SECONDS", 0.0)  # it waits for one that was killed and is about to go
     with stage_lock(tmp_path), pytest.raises(StageError, match=f"process {os.getpid()} on"), run_lock(tmp_path):
         pass
     with run_lock(tmp_path):
@@ -101,7 +101,7 @@ def test_a_run_is_refused_while_a_stage_by_itself_works(tmp_path: Path, monkeypa
 def test_workers_on_rows_of_their_own_work_side_by_side_and_no_other_stage_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(folder_locks, "LOCK_SECONDS", 0.0)
     with (
         stage_lock(tmp_path, shared=True),
         stage_lock(tmp_path, shared=True),
@@ -113,7 +113,7 @@ def test_workers_on_rows_of_their_own_work_side_by_side_and_no_other_stage_does(
 
 def test_the_lock_of_a_killed_run_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from lean_align.pipeline.locks import run_lock\n"
+        "import sys, time; from pathlib import Path; from lean_align.pipeline.folder_locks import run_lock\n"
         "with run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as process:

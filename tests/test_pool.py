@@ -14,7 +14,7 @@ import pytest
 
 from lean_align.contamination import find_contamination
 from lean_align.data import PromptRules, load_rows, prepare_prompts, read_row
-from lean_align.data.reading import testbed_pool as pool_of
+from lean_align.data.raw_rows import testbed_pool as pool_of
 from lean_align.demo.pool import KINDS, PoolPrompt, is_held_out, make_held_out, make_pool, signature
 from lean_align.demo.pool.signatures import renamed
 from lean_align.demo.problems import FAMILIES, GRADES, NAMES, THINGS, make_problem, problem_stream

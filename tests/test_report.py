@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lean_align.errors import DataError, StageError
-from lean_align.report import ReportScores, Summary, formatting, wording, write_report
+from lean_align.report import ReportScores, Summary, formatting, write_report
+from lean_align.report import run_wording as wording
 from lean_align.report.results_table import methods_of
 from lean_align.report.summary import Contamination, Mean, Means, Rollouts, SelectionCounts, Stability
 from lean_align.types import PairedDifference

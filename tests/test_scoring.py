@@ -13,7 +13,7 @@ import pytest
 
 from lean_align.errors import StoreError
 from lean_align.scoring import learnability, rank_scores, score_prompts
-from lean_align.scoring.rows import CHUNK_ELEMENTS, TASK_CHUNKS, Chunks
+from lean_align.scoring.row_chunks import CHUNK_ELEMENTS, TASK_CHUNKS, Chunks
 from lean_align.store import GradientStore, StoreWriter, open_store
 
 GRADIENTS = np.array([[0, 0, -2], [3, 4, 0], [0, 0, 0], [0, 5, 0]], dtype=np.float64)

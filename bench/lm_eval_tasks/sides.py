@@ -14,7 +14,7 @@ from bench.lm_eval_tasks import environment
 from bench.lm_eval_tasks.findings import Generated, Ours, Theirs
 from lean_align.artifacts import file_hash
 from lean_align.benchmarks import Benchmark, benchmark_encoder, choose_problems, find_benchmarks, load_problems
-from lean_align.benchmarks.base import BOXED
+from lean_align.benchmarks.benchmark import BOXED
 from lean_align.data import load_rows
 from lean_align.errors import DataError
 from lean_align.policy import load_encoder, load_policy, model_path, resolve_device

@@ -3,8 +3,8 @@
 One of your own is a `Benchmark` that your package names under the entry point group `lean_align.benchmarks`.
 """
 
-from lean_align.benchmarks.base import Benchmark, HubSource, Problem, protocol_of
-from lean_align.benchmarks.loading import benchmark_encoder, choose_problems, load_problems, source_of
+from lean_align.benchmarks.benchmark import Benchmark, HubSource, Problem, protocol_of
+from lean_align.benchmarks.problem_files import benchmark_encoder, choose_problems, load_problems, source_of
 from lean_align.benchmarks.registry import DEFAULT_NAMES, benchmark_names, find_benchmarks
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lean_align.benchmarks.base import Benchmark, HubSource, boxed_maths
+from lean_align.benchmarks.benchmark import Benchmark, HubSource, boxed_maths
 
 BENCHMARK = Benchmark(
     name="gsm8k",

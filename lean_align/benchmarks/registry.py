@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 
-from lean_align.benchmarks import aime2024, amc2023, crux, crux_input, gsm8k, math500
-from lean_align.benchmarks.base import Benchmark
+from lean_align.benchmarks import aime2024, amc2023, crux, gsm8k, math500
+from lean_align.benchmarks.benchmark import Benchmark
 from lean_align.errors import RecipeError
 
 GROUP = "lean_align.benchmarks"
-SHIPPED = tuple(module.BENCHMARK for module in (gsm8k, math500, amc2023, aime2024, crux, crux_input))
+SHIPPED = (*(module.BENCHMARK for module in (gsm8k, math500, amc2023, aime2024)), crux.OUTPUT, crux.INPUT)
 DEFAULT_NAMES = ("gsm8k", "math500", "amc2023", "aime2024", "crux")
 """The columns of the paper's second table."""
 

@@ -5,7 +5,7 @@ same steps, start and evaluation problems, and what would make them unequal is l
 figures count.
 """
 
-from lean_align.compare.running import compare
+from lean_align.compare.runner import compare
 from lean_align.compare.variants import Variant, read_variant, read_variants
 
 __all__ = ["Variant", "compare", "read_variant", "read_variants"]

@@ -28,12 +28,10 @@ from lean_align.data import prompts_from_rows
 from lean_align.errors import StaleStageError
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.recipe import Recipe
-from lean_align.scoring import score_prompts
+from lean_align.scoring import score_prompts, success_estimates
 from lean_align.scoring.tables import read_scores, rollout_table
 from lean_align.stages import GRAPH
-from lean_align.stages.inputs import read_prompts
-from lean_align.stages.scores import success_estimates
-from lean_align.stages.selection import SELECTED, VALUES, chosen_ids
+from lean_align.stages.inputs import SELECTED, VALUES, chosen_ids, read_prompts
 from lean_align.store import open_store
 
 _TOLERANCE = 1e-6

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from lean_align.advice import removal
 from lean_align.artifacts import canonical_json, read_manifest, text_hash, write_text
-from lean_align.compare.base import lend_base
-from lean_align.compare.variants import Variant
+from lean_align.compare.base_model import lend_base
+from lean_align.compare.variants import Variant, cell_folder
 from lean_align.errors import LeanAlignError, StageError, StaleStageError
 from lean_align.pipeline.graph import picked
 from lean_align.pipeline.stage import Stage
@@ -28,11 +28,6 @@ from lean_align.selection import withholding
 from lean_align.stages import GRAPH, data, evaluation, run, run_stage, selection, training
 
 STAGES = "stages"
-
-
-def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
-    """The run folder of a cell."""
-    return folder / f"seed-{seed}" / variant.label.replace("/", "_")
 
 
 def run_cell(

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json
 from lean_align.compare.audit import faults_by_seed, recipe_facts
-from lean_align.compare.cells import cell_folder
-from lean_align.compare.choices import Cells, Pools, choice_facts, overlap_matrix, pools_of, scatter
-from lean_align.compare.facts import CellFacts
-from lean_align.compare.variants import Variant, find_variant, read_variant
+from lean_align.compare.facts import CellFacts, Cells, Pools, choice_facts, overlap_matrix, pools_of, scatter
+from lean_align.compare.variants import Variant, cell_folder, find_variant, read_variant
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe
 from lean_align.report.comparison import BaseResult, Comparison, Cost, Curve, Method, Pair

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe, changed_recipe
-from lean_align.selection import find_method
+from lean_align.selection.registry import find_method
 
 _NAMED = {
     "selection.method": "the method comes first",
@@ -42,6 +43,11 @@ class Variant:
         """The recipe of its run."""
         own = {"selection.method": self.method, "seed": seed, **dict(self.settings)}
         return changed_recipe(base, own if self.n is None else {"selection.n": self.n, **own})
+
+
+def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
+    """The run folder of a cell."""
+    return folder / f"seed-{seed}" / variant.label.replace("/", "_")
 
 
 def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:

@@ -13,7 +13,7 @@ match;
 3. the numbers must agree: the same story with other numbers is another problem.
 """
 
-from lean_align.contamination.records import BenchmarkOverlap, Contamination, ContaminationPair
+from lean_align.contamination.overlap import BenchmarkOverlap, Contamination, ContaminationPair
 from lean_align.contamination.searching import find_contamination
 
 __all__ = ["CONTAMINATION", "BenchmarkOverlap", "Contamination", "ContaminationPair", "find_contamination"]

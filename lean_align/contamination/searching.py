@@ -14,7 +14,7 @@ from typing import Any
 
 from lean_align.contamination.judging import RUN, grams, near_similarity
 from lean_align.contamination.normalising import exact_key, tokens
-from lean_align.contamination.records import Contamination, ContaminationPair, summarise
+from lean_align.contamination.overlap import Contamination, ContaminationPair, summarise
 from lean_align.types import Prompt
 
 SHINGLE = 3

@@ -6,7 +6,7 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
    each row); it gets no prompt_id, and their number is reported;
 2. a row without a prompt or without an answer is dropped, and so is one that needs more than text, has a prompt of more
    than a million characters, or half characters; a file whose rows all lack one or the other is refused, and so is
-   one with a prompt or answer of a kind that is not read (formats: `rows.py`);
+   one with a prompt or answer of a kind that is not read (formats: `row_formats.py`);
    where all answers are letters of options, a question without options is dropped;
 3. an answer that no verifier can read, or that nothing can meet, is dropped; one that was mangled is repaired;
 4. a question with different answers is dropped each time: nobody knows which is right.  Answers that the verifier holds
@@ -19,7 +19,7 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 9. of what is left, `limit` takes a seeded random subset, in file order.
 """
 
-from lean_align.data.files import FORMATS, is_local, local_files
+from lean_align.data.local_files import FORMATS, is_local, local_files
 from lean_align.data.preparing import (
     Census,
     PreparedPrompts,
@@ -28,7 +28,7 @@ from lean_align.data.preparing import (
     prompt_rows,
     prompts_from_rows,
 )
-from lean_align.data.reading import (
+from lean_align.data.raw_rows import (
     GENERATED,
     TEST_SEED,
     TRAIN_SEED,
@@ -38,7 +38,7 @@ from lean_align.data.reading import (
     read_rows,
     testbed_pool,
 )
-from lean_align.data.rows import float_text, read_row
+from lean_align.data.row_formats import float_text, read_row
 
 __all__ = [
     "FORMATS",

@@ -10,7 +10,7 @@ from typing import Any
 
 from lean_align.data.columns import RowError, value_of
 from lean_align.errors import DataError
-from lean_align.verify import TAIL_CHARS
+from lean_align.verify.extraction import TAIL_CHARS
 
 ANSWER_FIELDS = ("answer", "reward_model.ground_truth", "answerKey", "cop", "solution")
 MAX_SOLUTION_CHARS = 200

@@ -13,8 +13,8 @@ from lean_align.contamination import Contamination, ContaminationPair, find_cont
 from lean_align.data.answers import NO_ANSWER
 from lean_align.data.columns import RowError
 from lean_align.data.questions import NO_PROMPT
-from lean_align.data.reading import fields_for
-from lean_align.data.rows import first_place, letters_without_options, read_prompt
+from lean_align.data.raw_rows import fields_for
+from lean_align.data.row_formats import first_place, letters_without_options, read_prompt
 from lean_align.errors import DataError
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
@@ -39,7 +39,7 @@ class PromptRules:
     Attributes
     ----------
     prompt_field, answer_field : str or None
-        Columns, or dotted paths into them, that hold question and answer; by the rules of `rows.py` where None.
+        Columns, or dotted paths into them, that hold question and answer; by the rules of `row_formats.py` where None.
     chinese : str
         `keep`, or `drop` prompts with Chinese characters.
     contamination : str

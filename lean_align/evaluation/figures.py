@@ -8,8 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lean_align.evaluation.problems import ProblemSet
-from lean_align.evaluation.scores import (
+from lean_align.evaluation.benchmark_scores import (
     Outcomes,
     compare_scores,
     mean_difference,
@@ -17,6 +16,7 @@ from lean_align.evaluation.scores import (
     problem_means,
     score_completions,
 )
+from lean_align.evaluation.problem_sets import ProblemSet
 from lean_align.statistics import accuracy, paired_difference
 from lean_align.types import Outcome
 

@@ -28,12 +28,12 @@ from lean_align.data import prompt_rows
 from lean_align.disk import disk_errors
 from lean_align.errors import DataError, ModelError, RecipeError
 from lean_align.evaluation.figures import add_seconds, evaluation_summary
-from lean_align.evaluation.problems import ProblemSet, benchmark_sets, check_room, load_benchmarks
+from lean_align.evaluation.joint_tables import timed_table, write_table
+from lean_align.evaluation.problem_sets import ProblemSet, benchmark_sets, check_room, load_benchmarks
 from lean_align.evaluation.solving import BASE, PROBLEMS, SECONDS, TRAINED, drop_clock, keep_problems, sample_sets
-from lean_align.evaluation.table import timed_table, write_table
 from lean_align.pipeline.environment import describe, set_threads
+from lean_align.pipeline.folder_locks import lock
 from lean_align.pipeline.graph import model_hash, refuse_comparison
-from lean_align.pipeline.locks import lock
 from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.progress import say
 from lean_align.recipe import Recipe, recipe_of, recipe_tree

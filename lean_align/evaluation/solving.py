@@ -12,7 +12,7 @@ from pathlib import Path
 from lean_align.artifacts import StageFolder, read_json, write_json, write_jsonl
 from lean_align.data import prompt_rows
 from lean_align.disk import disk_errors
-from lean_align.evaluation.problems import ProblemSet
+from lean_align.evaluation.problem_sets import ProblemSet
 from lean_align.pipeline.diagnosis import cut_lines
 from lean_align.pipeline.engines import sampling_engine
 from lean_align.pipeline.halving import recorder

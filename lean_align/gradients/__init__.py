@@ -12,7 +12,7 @@ Differs from LearnAlign in: 1. the gradient is over LoRA parameters, not over al
 
 The prompt is computed once and its completions lie packed behind it (`shared_prompt`), in micro-batches
 of at most `token_budget` tokens; logits exist for `logprob_chunk` positions at a time (`log_probs`); each
-parameter's gradient is projected and freed as soon as autograd has finished it (`rows`).  Groups without
+parameter's gradient is projected and freed as soon as autograd has finished it (`row_hooks`).  Groups without
 spread of reward have A = 0, hence g = 0, and are not run.
 """
 
@@ -25,8 +25,8 @@ import torch
 
 from lean_align.errors import ModelError
 from lean_align.gradients.group import BudgetedBackward, backward_group, completion_log_probs
-from lean_align.gradients.paths import GradientPath, check_log_probs, check_model, gradient_path, path_of
-from lean_align.gradients.rows import GradientRow
+from lean_align.gradients.prompt_sharing import GradientPath, check_log_probs, check_model, gradient_path, path_of
+from lean_align.gradients.row_hooks import GradientRow
 from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.weights import advantages, completion_weights
 from lean_align.memory import Halving

@@ -15,7 +15,7 @@ from lean_align.gradients.log_probs import (
     plain_states,
     run_prompt,
 )
-from lean_align.gradients.rows import GradientRow
+from lean_align.gradients.row_hooks import GradientRow
 from lean_align.gradients.settings import GradientSettings
 from lean_align.gradients.shared_prompt import shared_prompt_attention, wide_leaf
 from lean_align.gradients.weights import completion_weights

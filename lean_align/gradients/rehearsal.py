@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lean_align.gradients.group import backward_group
-from lean_align.gradients.rows import GradientRow
+from lean_align.gradients.row_hooks import GradientRow
 from lean_align.gradients.settings import GradientSettings
 from lean_align.policy import Policy
 from lean_align.projection import Projector, StreamingProjector

@@ -19,7 +19,7 @@ import torch
 
 from lean_align.choices import choose_engine
 from lean_align.errors import LeanAlignError, ModelError
-from lean_align.gradients.paths import SHARED, gradient_path, why_plain
+from lean_align.gradients.prompt_sharing import SHARED, gradient_path, why_plain
 from lean_align.machine.costs import Cost, cost_of, vllm_weights, whole_weights
 from lean_align.machine.place import ALLOCATOR_SHARE, CONTEXT_BYTES, Place, Speed, place_of
 from lean_align.machine.plan_records import Plan, PlannedStage, StagePlan

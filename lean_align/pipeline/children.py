@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from lean_align.errors import REASON_FILE, StageError
 from lean_align.memory import address_space_limit, human_bytes, process_environment
-from lean_align.pipeline.locks import child_environment
+from lean_align.pipeline.folder_locks import child_environment
 from lean_align.pipeline.stage import Stage
 from lean_align.progress import say
 

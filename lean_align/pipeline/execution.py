@@ -13,8 +13,8 @@ from lean_align.disk import disk_errors
 from lean_align.errors import RecipeError, StageError
 from lean_align.pipeline.children import run_in_child
 from lean_align.pipeline.environment import made_by, set_threads
+from lean_align.pipeline.folder_locks import run_lock, stage_lock
 from lean_align.pipeline.graph import Graph, refuse_comparison, stored_recipe
-from lean_align.pipeline.locks import run_lock, stage_lock
 from lean_align.pipeline.stage import Rows, Stage, StageRun
 from lean_align.progress import PART_OF_MORE, say
 from lean_align.recipe import Recipe, dump_recipe

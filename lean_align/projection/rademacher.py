@@ -19,7 +19,7 @@ from collections.abc import Mapping
 
 import torch
 
-from lean_align.projection.base import StreamedProjector
+from lean_align.projection.projector import StreamedProjector
 from lean_align.projection.streams import splitmix64, stream_key
 
 _WORD = 64  # signs in one output of the generator

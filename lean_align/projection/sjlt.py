@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import torch
 
 from lean_align.errors import RecipeError
-from lean_align.projection.base import StreamedProjector
+from lean_align.projection.projector import StreamedProjector
 from lean_align.projection.streams import logical_shift_right, splitmix64, stream_key
 
 MAX_NONZEROS = 64  # one word of the sign stream holds the signs of all blocks

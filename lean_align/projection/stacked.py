@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from lean_align.errors import RecipeError
-from lean_align.projection.base import Projector
+from lean_align.projection.projector import Projector
 
 
 class StackedProjector:

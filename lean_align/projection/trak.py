@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from lean_align.errors import MissingPackageError
-from lean_align.projection.base import ParameterProjector
+from lean_align.projection.projector import ParameterProjector
 
 BLOCK_COLUMNS = 128
 

@@ -18,7 +18,7 @@ from lean_align.recipe.fields import (
     TrainingRecipe,
     WarmupRecipe,
 )
-from lean_align.recipe.reading import (
+from lean_align.recipe.parsing import (
     all_keys,
     changed_recipe,
     dump_recipe,

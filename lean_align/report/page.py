@@ -10,7 +10,7 @@ import numpy as np
 
 from lean_align.artifacts import write_text
 from lean_align.errors import StageError
-from lean_align.report import wording
+from lean_align.report import run_wording as wording
 from lean_align.report.formatting import count, percent
 from lean_align.report.paper import table_for
 from lean_align.report.results_table import PAPER, MethodResults, methods_of, results_table

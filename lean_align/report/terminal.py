@@ -21,8 +21,8 @@ from lean_align.report.formatting import (
     won_lost,
 )
 from lean_align.report.results_table import METHOD_NAMES, methods_of, share_cell
+from lean_align.report.run_wording import benchmark_notes, rollout_notes
 from lean_align.report.summary import Benchmark, Mean, Score, SelectionCounts, StageCost, Summary
-from lean_align.report.wording import benchmark_notes, rollout_notes
 from lean_align.table import Table, printable
 from lean_align.types import PairedDifference, Proportion
 

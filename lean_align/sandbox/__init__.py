@@ -10,7 +10,7 @@ What holds, and what does not, is in docs/sandbox.md.
 
 from lean_align.sandbox.calls import call_function, evaluate_arguments, run_script
 from lean_align.sandbox.literals import parse_literal
-from lean_align.sandbox.records import OUTCOMES, Limits, Outcome, SandboxError, SandboxResult, SandboxSupport
+from lean_align.sandbox.outcome import OUTCOMES, Limits, Outcome, SandboxError, SandboxResult, SandboxSupport
 from lean_align.sandbox.support import sandbox_support
 
 __all__ = [

@@ -14,8 +14,8 @@ from typing import Any
 
 from lean_align.sandbox.child import MESSAGE_CHARS, READY, REPORTS, NoLiteral, is_literal, literal_text
 from lean_align.sandbox.literals import CALLED, call_source, literal_arguments, parse_call, parse_literal
+from lean_align.sandbox.outcome import Limits, Outcome, SandboxError, SandboxResult
 from lean_align.sandbox.process import run_child
-from lean_align.sandbox.records import Limits, Outcome, SandboxError, SandboxResult
 from lean_align.sandbox.watching import Ended
 
 _NOTHING: frozenset[str] = frozenset()

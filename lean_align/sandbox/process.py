@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.sandbox.landlock import file_rules, handled_rights
-from lean_align.sandbox.records import Limits, SandboxError
+from lean_align.sandbox.outcome import Limits, SandboxError
 from lean_align.sandbox.seccomp import filter_program
 from lean_align.sandbox.support import require_sandbox
 from lean_align.sandbox.watching import Ended, start_watch

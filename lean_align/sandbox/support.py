@@ -8,7 +8,7 @@ import platform
 import sys
 from functools import lru_cache
 
-from lean_align.sandbox.records import SandboxError, SandboxSupport
+from lean_align.sandbox.outcome import SandboxError, SandboxSupport
 from lean_align.sandbox.system_calls import ARCHITECTURES
 
 _CREATE_RULESET, _ASK_VERSION = 444, 1

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lean_align.sandbox.records import Limits, Outcome, SandboxError
+from lean_align.sandbox.outcome import Limits, Outcome, SandboxError
 
 LOOK_SECONDS = 0.05
 """How often the size of the throw-away folder is looked at, where anything can be written."""

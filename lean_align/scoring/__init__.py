@@ -1,9 +1,15 @@
 """The LearnAlign score of every prompt, and how far the choice that it leads to can be trusted.  Imports no torch."""
 
-from lean_align.scoring.estimates import exact_estimates, plug_in_scale, unbiased_estimates
-from lean_align.scoring.score import learnability, rank_scores, score_prompts
-from lean_align.scoring.stability import SelectionStability, rank_correlation, selection_change, selection_stability
-from lean_align.scoring.weighted import weighted_alignment
+from lean_align.scoring.estimates import (
+    exact_estimates,
+    learnability,
+    plug_in_scale,
+    success_estimates,
+    unbiased_estimates,
+)
+from lean_align.scoring.ranks import rank_correlation, rank_scores, selection_change
+from lean_align.scoring.score import score_prompts, weighted_alignment
+from lean_align.scoring.stability import SelectionStability, selection_stability
 
 __all__ = [
     "SelectionStability",
@@ -15,6 +21,7 @@ __all__ = [
     "score_prompts",
     "selection_change",
     "selection_stability",
+    "success_estimates",
     "unbiased_estimates",
     "weighted_alignment",
 ]

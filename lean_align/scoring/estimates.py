@@ -30,7 +30,7 @@ What is unbiased is V.  The gradient of a prompt that was kept is that of its co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from types import MappingProxyType
@@ -38,7 +38,38 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lean_align.recipe import Recipe
+
 Point = tuple[int, int]
+MOST_LEARNABLE = 0.5  # an unbiased estimate from two completions is 0 or 1/2
+
+
+def learnability(success_rate: ArrayLike) -> NDArray[np.float64]:
+    """V = p (1 - p) of success rates p in [0, 1]; (n,) float64 in [0, 0.25]."""
+    p = np.asarray(success_rate, dtype=np.float64)
+    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
+        raise ValueError(f"success_rate has shape {p.shape} and range {_range(p)}; expected (n,) within [0, 1].")
+    return p * (1.0 - p)
+
+
+def learnability_or_estimate(success_rate: ArrayLike, estimate: ArrayLike | None) -> NDArray[np.float64]:
+    """An estimate of V as (n,) float64, or p (1 - p) where there is none.
+
+    Raises
+    ------
+    ValueError
+        When the estimate is not one number in [-1/2, 1/2] a success rate.
+    """
+    plug_in = learnability(success_rate)
+    if estimate is None:
+        return plug_in
+    v = np.asarray(estimate, dtype=np.float64)
+    if v.shape != plug_in.shape or not np.all(np.abs(v) <= MOST_LEARNABLE):
+        raise ValueError(
+            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one a success rate, "
+            f"within [-{MOST_LEARNABLE}, {MOST_LEARNABLE}]."
+        )
+    return v
 
 
 def unbiased_estimates(
@@ -94,6 +125,21 @@ def plug_in_scale(total: int) -> float:
     return (total - 1) / total
 
 
+def success_estimates(
+    recipe: Recipe, rewards: Sequence[Sequence[float]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Success rate and learnability of each prompt, (n,) float64: p and p (1 - p) of all G completions.
+
+    Where the number of completions depended on the first rewards, both are the unbiased estimates of that rule.
+    """
+    settings = recipe.rollouts
+    if settings.allocation == "fixed":
+        p = np.array([sum(found) / len(found) for found in rewards])
+        return p, learnability(p)
+    n_success, n_completions = [sum(found) for found in rewards], [len(found) for found in rewards]
+    return unbiased_estimates(n_success, n_completions, settings.first_generations, recipe.selection_generations)
+
+
 @cache
 def exact_estimates(first: int, total: int) -> Mapping[Point, tuple[Fraction, Fraction]]:
     """Estimates of p and p (1 - p) at each point (successes, failures) where the rule stops.
@@ -124,3 +170,7 @@ def _paths(start: Point, first: int, total: int) -> Counter[Point]:
                 reached[s, f + 1] += paths
         going_on = reached
     return ended
+
+
+def _range(p: NDArray[np.float64]) -> str:
+    return f"[{p.min()}, {p.max()}]" if p.size else "empty"

@@ -10,6 +10,8 @@ takes the inner products.  Alongside it, without prompt i itself,
 Memory is O(proj_dim) plus one chunk of rows a thread, and a few numbers a prompt.  An array is computed in
 float64.  A float16 store is widened to float32 for the products and for the sums inside a chunk; chunks
 are added up in float64.
+
+`weighted_alignment` is the same with any weights w_j in the place of V_j, <u_i, (1/n) sum_j w_j u_j>.
 """
 
 from __future__ import annotations
@@ -19,39 +21,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lean_align.scoring.rows import Chunks, Source, as_source
-from lean_align.scoring.weighted import alignments, weighted_mean
-from lean_align.types import Scores
+from lean_align.scoring.estimates import learnability_or_estimate
+from lean_align.scoring.ranks import rank_scores
+from lean_align.scoring.row_chunks import Chunks, Source, as_source
+from lean_align.types import FloatArray, Scores
 
-MOST_LEARNABLE = 0.5  # an unbiased estimate from two completions is 0 or 1/2
-
-
-def learnability(success_rate: ArrayLike) -> NDArray[np.float64]:
-    """V = p (1 - p) of success rates p in [0, 1]; (n,) float64 in [0, 0.25]."""
-    p = np.asarray(success_rate, dtype=np.float64)
-    if p.ndim != 1 or not np.all((p >= 0) & (p <= 1)):
-        raise ValueError(f"success_rate has shape {p.shape} and range {_range(p)}; expected (n,) within [0, 1].")
-    return p * (1.0 - p)
-
-
-def learnability_or_estimate(success_rate: ArrayLike, estimate: ArrayLike | None) -> NDArray[np.float64]:
-    """An estimate of V as (n,) float64, or p (1 - p) where there is none.
-
-    Raises
-    ------
-    ValueError
-        When the estimate is not one number in [-1/2, 1/2] a success rate.
-    """
-    plug_in = learnability(success_rate)
-    if estimate is None:
-        return plug_in
-    v = np.asarray(estimate, dtype=np.float64)
-    if v.shape != plug_in.shape or not np.all(np.abs(v) <= MOST_LEARNABLE):
-        raise ValueError(
-            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one a success rate, "
-            f"within [-{MOST_LEARNABLE}, {MOST_LEARNABLE}]."
-        )
-    return v
+_SMALL, _LARGEST = 1e-6, 40_000.0  # weight and length of a row beyond which a chunk is looked at number by number
+_DOT_COLUMNS = 8192  # BLAS cuts a longer product between its threads, and rounds by their number
 
 
 def score_prompts(
@@ -108,13 +84,108 @@ def score_prompts(
     return Scores(ids, p, v, alignment, score, rank_scores(score, ids), leave_one_out)
 
 
-def rank_scores(score: NDArray[np.float64], prompt_ids: Sequence[str]) -> NDArray[np.int64]:
-    """Rank of each score, 1 the highest; equal scores are ranked by prompt_id."""
-    order = np.lexsort((np.asarray(prompt_ids), -score))
-    rank = np.empty(len(score), dtype=np.int64)
-    rank[order] = np.arange(1, len(score) + 1)
-    return rank
+def weighted_alignment(
+    rows: Source | ArrayLike,
+    weights: ArrayLike,
+    prompt_ids: Sequence[str] | None = None,
+    block_rows: int | None = None,
+    threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Inner product of each row with the weighted mean of all, <u_i, (1/n) sum_j w_j u_j>.
+
+    Parameters
+    ----------
+    rows : GradientStore, FirstColumns or (n, k) array
+        As for `score_prompts`.
+    weights : (n,) float
+        Any finite numbers: 1 for the mean cosine, the gradients' norms for their mean.
+    prompt_ids : sequence of str, optional
+        Names of the rows of an array.
+    block_rows, threads : int, optional
+        As for `score_prompts`.
+
+    Returns
+    -------
+    (n,) float64
+
+    Raises
+    ------
+    ValueError
+        When the weights are not one finite number a row, or a row is not finite.
+
+    Notes
+    -----
+    Memory: as `score_prompts`.  Weights are divided by a power of two, exactly, so that none overflows in float32.
+    """
+    source, w = as_source(rows, prompt_ids), np.asarray(weights, dtype=np.float64)
+    if w.shape != (len(source),) or not np.isfinite(w).all():
+        raise ValueError(f"weights have shape {w.shape}; expected ({len(source)},), one finite number a row.")
+    largest = float(np.abs(w).max(initial=0.0))
+    exponent = int(np.frexp(largest)[1])
+    chunks = Chunks(source, block_rows, threads)
+    mean, _ = weighted_mean(chunks, np.ldexp(w, -exponent))
+    return np.ldexp(alignments(chunks, mean), exponent)
 
 
-def _range(p: NDArray[np.float64]) -> str:
-    return f"[{p.min()}, {p.max()}]" if p.size else "empty"
+def weighted_mean(chunks: Chunks, w: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """m, (k,) float64, and each prompt's own term w_i^2 |u_i|^2, (n,) float64, for weights w in [-1, 1]."""
+    self_terms = np.zeros(len(w))
+    weights = w / chunks.scale
+
+    def add_up(starts: range) -> NDArray[np.float64]:
+        total = np.zeros(chunks.source.proj_dim)
+        for start in starts:
+            w_rows = w[start : start + chunks.height]
+            block = _weighted(chunks, start, weights, check=bool(np.abs(w_rows).min() < _SMALL))
+            terms = row_products(block, block)
+            if not (terms <= _LARGEST**2 * w_rows**2).all():  # widened by its bits, Inf is 65,536 and NaN is more
+                block = _weighted(chunks, start, weights, check=True)
+            self_terms[start : start + len(block)] = terms
+            total += _column_sums(block)
+        return total
+
+    mean = np.zeros(chunks.source.proj_dim)
+    for total in chunks.map(add_up):
+        mean += total
+    return mean / max(1, len(w)), self_terms
+
+
+def _weighted(chunks: Chunks, start: int, weights: NDArray[np.float64], check: bool) -> FloatArray:
+    block = chunks.load(start, check)
+    np.multiply(block, weights[start : start + len(block), None].astype(block.dtype), out=block)
+    return block
+
+
+def _column_sums(block: FloatArray) -> FloatArray:
+    """Sum of the rows, by halves and in place; the block is lost.  NumPy's own sum takes twice as long."""
+    height = len(block)
+    while height > 1:
+        half = height // 2
+        np.add(block[:half], block[height - half : height], out=block[:half])
+        height -= half
+    first: FloatArray = block[0]
+    return first
+
+
+def alignments(chunks: Chunks, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    """<u_i, m> of each row, (n,) float64."""
+    alignment, scaled = np.empty(len(chunks.source)), mean / chunks.scale
+    narrow = scaled.astype(np.float32)
+
+    def take_products(starts: range) -> None:
+        for start in starts:
+            block = chunks.load(start, check=False)
+            alignment[start : start + len(block)] = row_products(block, narrow if block.dtype == np.float32 else scaled)
+
+    for _ in chunks.map(take_products):
+        pass
+    return alignment
+
+
+def row_products(block: FloatArray, other: FloatArray) -> NDArray[np.float64]:
+    """Inner products of rows, each row by itself: a matrix product may round a row by the height of its block."""
+    products = np.zeros(len(block))
+    for start in range(0, block.shape[1], _DOT_COLUMNS):
+        columns = slice(start, start + _DOT_COLUMNS)
+        products += np.vecdot(block[:, columns], other[..., columns])
+    return products

@@ -17,10 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lean_align.rng import rng_for
-from lean_align.scoring.rows import Chunks, Source, as_source
-from lean_align.scoring.score import learnability_or_estimate
-from lean_align.statistics import spearman
-from lean_align.types import Scores
+from lean_align.scoring.estimates import learnability_or_estimate
+from lean_align.scoring.row_chunks import Chunks, Source, as_source
 
 
 @dataclass(frozen=True)
@@ -107,27 +105,6 @@ def selection_stability(
     found = v * _replicate_alignments(Chunks(source, None, threads), counts, v)
     chosen = _best(found, source.prompt_ids, n)
     return SelectionStability(n, (chosen[:-1] & chosen[-1]).sum(axis=1) / n, chosen[:-1].mean(axis=0, dtype=np.float64))
-
-
-def selection_change(scores_a: Scores, scores_b: Scores, n: int) -> float:
-    """Share of the n best prompts of one scoring that the other does not select, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        When the two do not score the same prompts in the same order.
-    """
-    if scores_a.prompt_ids != scores_b.prompt_ids:
-        raise ValueError("the two scorings have different prompts, or another order; expected equal prompt_ids.")
-    if not 1 <= n <= len(scores_a.prompt_ids):
-        raise ValueError(f"n is {n}; expected 1 to {len(scores_a.prompt_ids)}, the number of prompts.")
-    return float(1 - ((scores_a.rank <= n) & (scores_b.rank <= n)).sum() / n)
-
-
-def rank_correlation(scores_a: Scores, scores_b: Scores) -> float | None:
-    """Spearman's correlation of two scorings over the learnable prompts; None where there are fewer than two."""
-    learnable = scores_a.learnability > 0
-    return spearman(scores_a.rank[learnable], scores_b.rank[learnable])
 
 
 def _replicate_alignments(chunks: Chunks, counts: NDArray[np.float32], v: NDArray[np.float64]) -> NDArray[np.float64]:

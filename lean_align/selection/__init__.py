@@ -1,8 +1,8 @@
 """Which prompts to train on: selection methods, one module each, behind `select_prompts`.  Imports no torch."""
 
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, check_n, close_needs, select_prompts
 from lean_align.selection.full import select_full
 from lean_align.selection.learnalign import select_top
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, check_n, close_needs, select_prompts
 from lean_align.selection.peeking import PeekingError, WithheldError, no_peeking, withholding
 from lean_align.selection.random_subset import select_random
 from lean_align.selection.registry import find_method, method_file, method_of, selection_methods

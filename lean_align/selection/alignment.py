@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lean_align.scoring import weighted_alignment
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.scoring.score import weighted_alignment
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

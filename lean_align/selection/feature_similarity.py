@@ -15,8 +15,8 @@ Differs from LearnAlign in:
 
 from __future__ import annotations
 
-from lean_align.scoring import score_prompts
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.scoring.score import score_prompts
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, describe
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, describe
 from lean_align.types import Selection
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

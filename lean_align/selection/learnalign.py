@@ -16,7 +16,7 @@ Differs from LearnAlign in:
 
 from __future__ import annotations
 
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, best, check_n, describe, given
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, check_n, describe, given
 from lean_align.types import Scores, Selection
 
 

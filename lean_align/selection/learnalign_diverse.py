@@ -25,8 +25,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.scoring.weighted import row_products
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool, given
+from lean_align.scoring.score import row_products
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, given
 
 Rows = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64]
 

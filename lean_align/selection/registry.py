@@ -30,7 +30,7 @@ from lean_align.selection import (
     token_length,
     top_ppl,
 )
-from lean_align.selection.base import Choice, SelectionMethod, SelectionPool
+from lean_align.selection.method import Choice, SelectionMethod, SelectionPool
 
 GROUP = "lean_align.selection_methods"
 SHIPPED: tuple[SelectionMethod, ...] = tuple(

@@ -16,13 +16,14 @@ from typing import Any
 from lean_align.artifacts import read_json, read_manifest
 from lean_align.data import FORMATS
 from lean_align.errors import DataError, RecipeError, StageError, StaleStageError
-from lean_align.pipeline.locks import stage_lock
+from lean_align.pipeline.folder_locks import stage_lock
 from lean_align.pipeline.stage import Stage
 from lean_align.progress import say
 from lean_align.recipe import Recipe, load_recipe
 from lean_align.shortcut.chosen_rows import chosen_rows
 from lean_align.shortcut.row_files import check_output, write_rows
 from lean_align.stages import GRAPH, run, scores, selection
+from lean_align.stages.inputs import SELECTED
 
 DEMO = "demo"
 BASE_RECIPE = "gsm8k"
@@ -84,7 +85,7 @@ def select_from_file(
     forget_old_choice(recipe, run_dir)
     run(recipe, run_dir, selection.STAGE.command)
     made = run_dir / selection.STAGE.folder
-    write_rows(output, chosen_rows(recipe, made / selection.SELECTED))
+    write_rows(output, chosen_rows(recipe, made / SELECTED))
     counts = read_json(made / "manifest.json")["counts"]
     return {"output": str(output), "run_dir": str(run_dir), **counts}
 

@@ -18,7 +18,7 @@ from lean_align.data import (
     prompt_rows,
     testbed_pool,
 )
-from lean_align.evaluation.problems import check_room, held_out_name, load_benchmarks, run_sets
+from lean_align.evaluation.problem_sets import check_room, held_out_name, load_benchmarks, run_sets
 from lean_align.pipeline.environment import describe
 from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.stage import Stage, StageRun
@@ -26,6 +26,7 @@ from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import check_n
 from lean_align.stages.dependencies import file_hashes
+from lean_align.stages.inputs import KINDS
 from lean_align.stages.planning import PLAN, write_plan
 from lean_align.types import Prompt
 from lean_align.verify import parse_gold
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from lean_align.policy import PromptEncoder
 
 RUN = "run.json"
-KINDS = "kinds.json"
-"""Of a generated pool: kind of each prompt, and whether its gold is wrong.  For reports; no method may open it."""
 
 
 def run(stage: StageRun) -> None:

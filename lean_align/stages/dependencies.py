@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lean_align.artifacts import file_hash
 from lean_align.recipe import Recipe
-from lean_align.selection import find_method
+from lean_align.selection.registry import find_method
 
 PROMPT = ("data.prompt_format", "data.system_prompt", "data.prompt_template", "data.chat_template_kwargs")
 POLICY = ("seed", "model", "lora", *PROMPT)

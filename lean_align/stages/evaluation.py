@@ -7,7 +7,7 @@ from typing import Any
 from lean_align.artifacts import write_json
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
 from lean_align.evaluation.figures import evaluation_summary
-from lean_align.evaluation.problems import load_benchmarks, run_sets
+from lean_align.evaluation.problem_sets import load_benchmarks, run_sets
 from lean_align.evaluation.solving import BASE, TRAINED, drop_clock, keep_problems, sample_sets
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe

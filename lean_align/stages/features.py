@@ -6,8 +6,8 @@ from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import Progress
 from lean_align.stages.dependencies import POLICY, asked_for
-from lean_align.stages.gradient_rows import groups_to_learn
 from lean_align.stages.inputs import sampling_policy
+from lean_align.stages.rollout_facts import groups_to_learn
 from lean_align.store import StoreWriter
 
 

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from lean_align.advice import removal
 from lean_align.artifacts import StageFolder, changes, read_json, write_json
-from lean_align.errors import NothingToLearnError, RecipeError, StoreError
+from lean_align.errors import RecipeError, StoreError
 from lean_align.memory import Halving
+from lean_align.pipeline.folder_locks import turn
 from lean_align.pipeline.halving import recorder
-from lean_align.pipeline.locks import turn
 from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
-from lean_align.stages.inputs import read_groups, sampling_policy
-from lean_align.stages.rollouts import rollout_facts, rollout_lines
+from lean_align.stages.inputs import sampling_policy
 from lean_align.store import PROJECTION, StoreWriter
 from lean_align.types import Group
 
@@ -32,21 +31,6 @@ if TYPE_CHECKING:
     from lean_align.projection import Projector
 
 SECOND_SEED = "second_seed"
-
-
-def groups_to_learn(run_dir: Path) -> list[Group]:
-    """Every group of the rollouts.
-
-    Raises
-    ------
-    NothingToLearnError
-        When no group has rewards that differ.
-    """
-    groups = read_groups(run_dir)
-    if not any(group.learnability > 0 for group in groups):
-        lines = rollout_lines(rollout_facts(groups), groups)
-        raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / 'rollouts'}.")
-    return groups
 
 
 class RowWriters:

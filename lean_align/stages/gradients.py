@@ -19,12 +19,13 @@ from lean_align.artifacts import StageFolder, open_stage_folder, read_json, read
 from lean_align.disk import disk_errors
 from lean_align.errors import RowsHeldError
 from lean_align.pipeline.environment import made_by
-from lean_align.pipeline.locks import stage_lock, turn
+from lean_align.pipeline.folder_locks import stage_lock, turn
 from lean_align.pipeline.stage import Rows, Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.stages.dependencies import POLICY, asked_for, drawn
-from lean_align.stages.gradient_rows import fill_rows, groups_to_learn, open_rows
+from lean_align.stages.gradient_rows import fill_rows, open_rows
+from lean_align.stages.rollout_facts import groups_to_learn
 from lean_align.types import Group
 
 WORKERS = "workers"

@@ -12,7 +12,7 @@ from lean_align.progress import say
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
-    from lean_align.evaluation.problems import ProblemSet
+    from lean_align.evaluation.problem_sets import ProblemSet
     from lean_align.policy import PromptEncoder
 
 PLAN = "plan.json"

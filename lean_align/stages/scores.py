@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from lean_align.artifacts import write_json
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.scoring import (
-    learnability,
     rank_correlation,
     score_prompts,
     selection_change,
     selection_stability,
-    unbiased_estimates,
+    success_estimates,
 )
 from lean_align.scoring.tables import rollout_table, write_scores
 from lean_align.stages.dependencies import asked_for, drawn
@@ -70,21 +65,6 @@ def _second_seed(recipe: Recipe, run_dir: Path, n: int, scores: Scores) -> dict[
         "share_changed": selection_change(scores, other, n),
         "spearman": rank_correlation(scores, other),
     }
-
-
-def success_estimates(
-    recipe: Recipe, rewards: Sequence[Sequence[float]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Success rate and learnability of each prompt, (n,) float64: p and p (1 - p) of all G completions.
-
-    Where the number of completions depended on the first rewards, both are the unbiased estimates of that rule.
-    """
-    settings = recipe.rollouts
-    if settings.allocation == "fixed":
-        p = np.array([sum(found) / len(found) for found in rewards])
-        return p, learnability(p)
-    n_success, n_completions = [sum(found) for found in rewards], [len(found) for found in rewards]
-    return unbiased_estimates(n_success, n_completions, settings.first_generations, recipe.selection_generations)
 
 
 STAGE = Stage(

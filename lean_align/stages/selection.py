@@ -20,7 +20,8 @@ from lean_align.data import data_sources
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
-from lean_align.scoring.tables import read_scores, read_table, rollout_table
+from lean_align.scoring import success_estimates
+from lean_align.scoring.tables import read_scores, rollout_table
 from lean_align.selection import (
     SelectionMethod,
     SelectionPool,
@@ -29,17 +30,13 @@ from lean_align.selection import (
     no_peeking,
     select_prompts,
 )
-from lean_align.selection.base import FIELDS
-from lean_align.stages.inputs import read_prompts
+from lean_align.selection.method import FIELDS
+from lean_align.stages.inputs import SELECTED, VALUES, read_prompts
 from lean_align.stages.perplexity import read_perplexity
 from lean_align.stages.ratings import read_ratings
 from lean_align.stages.reward_curves import read_reward_curves
-from lean_align.stages.scores import success_estimates
 from lean_align.store import open_store
 from lean_align.types import Prompt, Selection
-
-SELECTED = "selected.jsonl"
-VALUES = "values.parquet"
 
 
 def run(stage: StageRun) -> None:
@@ -84,13 +81,6 @@ def selected_rows(selection: Selection, prompts: Sequence[Prompt]) -> list[dict[
             selection.prompt_ids, selection.scores or nothing, selection.ranks or nothing, strict=True
         )
     ]
-
-
-def chosen_ids(run_dir: Path) -> list[str]:
-    """Ids of a finished selection, best first."""
-    table = read_table(run_dir / "selection" / VALUES)
-    places = {prompt_id: place for prompt_id, place in zip(table["prompt_id"], table["place"]) if place > 0}
-    return sorted(places, key=places.__getitem__)
 
 
 def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: SelectionMethod) -> SelectionPool:

@@ -7,8 +7,8 @@ from lean_align.data import prompts_from_rows
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.stages.dependencies import POLICY, SAMPLED, drawn, no_warmup
+from lean_align.stages.inputs import SELECTED
 from lean_align.stages.rounds import train_in_rounds
-from lean_align.stages.selection import SELECTED
 from lean_align.stages.trainings import keep_log, train_policy
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
-from lean_align.selection import find_method
+from lean_align.selection.registry import find_method
 from lean_align.stages.dependencies import POLICY, SAMPLED
 from lean_align.stages.inputs import read_prompts
 from lean_align.stages.trainings import keep_log, train_policy

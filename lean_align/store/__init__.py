@@ -14,7 +14,7 @@ flagged row is whole.  Raw gradients would underflow in float16; entries of a un
 """
 
 from lean_align.store.format import PROJECTION
-from lean_align.store.reading import FirstColumns, GradientStore, open_store
+from lean_align.store.gradient_store import FirstColumns, GradientStore, open_store
 from lean_align.store.writing import StoreWriter
 
 __all__ = ["PROJECTION", "FirstColumns", "GradientStore", "StoreWriter", "open_store"]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.advice import made_anew
-from lean_align.artifacts import stage_of
 from lean_align.errors import StoreError
+from lean_align.files import stage_of
 
 ROWS, NORMS, CHECKSUMS, WRITTEN = "projected.npy", "norms.npy", "checksums.npy", "written.npy"
 IDS = "prompt_ids.json"

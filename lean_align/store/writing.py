@@ -17,8 +17,8 @@ from lean_align.artifacts import write_json
 from lean_align.errors import StoreError
 from lean_align.progress import say
 from lean_align.store.format import CHECKSUMS, DTYPES, IDS, NORMS, ROWS, WRITTEN, checksum, create
-from lean_align.store.locks import creation_lock, lock_rows
-from lean_align.store.reading import GradientStore
+from lean_align.store.gradient_store import GradientStore
+from lean_align.store.row_locks import creation_lock, lock_rows
 
 FLUSH_SECONDS = 0.5
 _sync = getattr(os, "fdatasync", os.fsync)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import read_jsonl
-from lean_align.benchmarks import Benchmark, benchmark_encoder, choose_problems, find_benchmarks, load_problems
-from lean_align.data import prompts_from_rows
+from lean_align.benchmarks.benchmark import Benchmark
+from lean_align.benchmarks.problem_files import benchmark_encoder, choose_problems, load_problems
+from lean_align.benchmarks.registry import find_benchmarks
+from lean_align.data.preparing import prompts_from_rows
 from lean_align.errors import DataError, LeanAlignError, RecipeError
 from lean_align.recipe import Recipe
 from lean_align.sandbox.support import require_sandbox

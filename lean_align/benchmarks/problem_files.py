@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lean_align.benchmarks.base import Benchmark
-from lean_align.data import read_rows
+from lean_align.benchmarks.benchmark import Benchmark
+from lean_align.data.raw_rows import read_rows
 from lean_align.errors import DataError
 from lean_align.rng import rng_for
 from lean_align.types import Prompt

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
-from lean_align.scoring import learnability, rank_scores
+from lean_align.scoring.estimates import learnability
+from lean_align.scoring.ranks import rank_scores
 from lean_align.selection.peeking import refuse_gold
-from lean_align.store import GradientStore
+from lean_align.store.gradient_store import GradientStore
 from lean_align.types import Scores, Selection
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from typing import Any
 
 from lean_align.artifacts import check_outputs, file_hash, read_json, read_manifest, write_text
 from lean_align.errors import DataError
+from lean_align.evaluation.benchmark_scores import score_completions
 from lean_align.evaluation.figures import read_outcomes
-from lean_align.evaluation.problems import run_sets
-from lean_align.evaluation.scores import score_completions
+from lean_align.evaluation.problem_sets import run_sets
 from lean_align.evaluation.solving import BASE, TRAINED
 from lean_align.pipeline.graph import refuse_comparison, stored_recipe
 from lean_align.report.paper import PaperTable, table_for

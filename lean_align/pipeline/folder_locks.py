@@ -20,7 +20,7 @@ from typing import IO
 
 from lean_align.errors import StageError
 from lean_align.progress import say
-from lean_align.store.locks import keeps_no_locks
+from lean_align.store.row_locks import keeps_no_locks
 
 LOCK_SECONDS = 5.0
 RUN_LOCK, STAGE_LOCK, TURN = ".run.lock", ".lock", ".turn"

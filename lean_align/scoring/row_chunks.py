@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lean_align.processors import processors
-from lean_align.store import FirstColumns, GradientStore
+from lean_align.store.gradient_store import FirstColumns, GradientStore
 from lean_align.types import FloatArray
 
 CHUNK_ELEMENTS = (

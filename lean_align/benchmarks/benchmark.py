@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lean_align.data import float_text
+from lean_align.data.answers import float_text
 from lean_align.errors import RecipeError
 from lean_align.verify import extract_answer, verify
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from lean_align.artifacts import changes, write_json, write_text
 from lean_align.compare.audit import cell_faults, cell_flags, pair_faults, problems_hash
-from lean_align.compare.cells import cell_folder, in_one_line, is_done, run_cell
+from lean_align.compare.cells import in_one_line, is_done, run_cell
 from lean_align.compare.facts import CellFacts, read_cell
 from lean_align.compare.pace import Pace, outcome
 from lean_align.compare.results import Design, comparison_results
-from lean_align.compare.variants import Variant, read_variants
+from lean_align.compare.variants import Variant, cell_folder, read_variants
 from lean_align.errors import LeanAlignError, StageError, StaleStageError
+from lean_align.pipeline.folder_locks import lock
 from lean_align.pipeline.graph import COMPARISON
-from lean_align.pipeline.locks import lock
 from lean_align.progress import part_of_more, say
 from lean_align.recipe import Recipe, dump_recipe, load_recipe, recipe_tree
 from lean_align.report import Comparison, comparison_lines, write_comparison

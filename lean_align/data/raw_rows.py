@@ -9,7 +9,7 @@ from typing import Any
 
 from lean_align.data.answers import ANSWER_FIELDS
 from lean_align.data.columns import value_of
-from lean_align.data.files import FORMATS, Row, is_local, local_files, read_file
+from lean_align.data.local_files import FORMATS, Row, is_local, local_files, read_file
 from lean_align.data.questions import PROMPT_FIELDS
 from lean_align.demo.pool import KINDS, PoolPrompt, make_held_out, make_pool
 from lean_align.demo.problems import problem_stream
@@ -62,7 +62,7 @@ def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> l
 
 
 def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
-    """Every raw row of a local source (`files.py`), or of a split of a data set on the hub, as they are there.
+    """Every raw row of a local source (`local_files.py`), or of a split of a data set on the hub, as they are there.
 
     Raises
     ------
