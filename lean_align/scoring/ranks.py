@@ -28,7 +28,7 @@ def selection_change(scores_a: Scores, scores_b: Scores, n: int) -> float:
         When the two do not score the same prompts in the same order.
     """
     if scores_a.prompt_ids != scores_b.prompt_ids:
-        raise ValueError("the two scorings are of other prompts, or of another order; expected equal prompt_ids.")
+        raise ValueError("the two scorings have different prompts, or another order; expected equal prompt_ids.")
     if not 1 <= n <= len(scores_a.prompt_ids):
         raise ValueError(f"n is {n}; expected 1 to {len(scores_a.prompt_ids)}, the number of prompts.")
     return float(1 - ((scores_a.rank <= n) & (scores_b.rank <= n)).sum() / n)
