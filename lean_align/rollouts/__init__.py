@@ -21,7 +21,7 @@ transformers' own continuous batching (`generate_batch`) is not used: it draws e
 generator, so that a completion depends on its neighbours and a resumed run would write others.
 
 Layers with a window are decoded with it, by the same loop.  Models whose layers keep a running state (linear attention,
-convolutions) are decoded in batches of prompts of one length (`equal_lengths`); `support.rollout_path` tells which way
+convolutions) are decoded in batches of prompts of one length (`equal_lengths`); `paths.rollout_path` tells which way
 serves a model, from its configuration alone.
 
 Prompts are sorted by length and cut into windows (`sampling.make_windows`), a function of the recipe and the
@@ -29,7 +29,7 @@ prompts alone.  A window is decoded from an empty batch and written whole, so th
 run is that of an uninterrupted one, byte for byte, rounding included.
 
 Every prompt gets the same number of completions (`completions.complete`), or the last of them only where the rewards
-of the first differ (`allocation.complete_sequentially`).
+of the first differ (`completions.complete_sequentially`).
 """
 
 from __future__ import annotations
