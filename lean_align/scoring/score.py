@@ -11,7 +11,7 @@ Memory is O(proj_dim) plus one chunk of rows a thread, and a few numbers a promp
 float64.  A float16 store is widened to float32 for the products and for the sums inside a chunk; chunks
 are added up in float64.
 
-`weighted_alignment` is the same with any weights w_j in the place of V_j, <u_i, (1/n) sum_j w_j u_j>.
+`weighted_alignment` is <u_i, (1/n) sum_j w_j u_j>, with any weights w_j.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from lean_align.statistics.correlations import (
     value_correlations,
 )
 from lean_align.statistics.paired import mcnemar, paired_difference, sign_flip_p
-from lean_align.statistics.power import detectable_difference, holm, seeds_needed
+from lean_align.statistics.power import detectable_difference, holm
 from lean_align.statistics.proportions import Z_95, accuracy, pass_at_k, wilson
 from lean_align.statistics.seeds import (
     BySeed,
@@ -46,7 +46,6 @@ __all__ = [
     "problem_p_value",
     "seed_differences",
     "seed_p_value",
-    "seeds_needed",
     "sign_flip_p",
     "spearman",
     "value_correlations",

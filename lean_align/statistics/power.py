@@ -57,25 +57,6 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def seeds_needed(n_comparisons: int, level: float = 0.05) -> int:
-    """Fewest seeds with which sign flips over seeds can reach `level` for one of m comparisons under Holm.
-
-    The smallest p of S seeds is 2 / 2^S, and Holm multiplies the smallest of the family by m: with 8 seeds a
-    family of up to 6 comparisons can show anything at 5 %, with 10 seeds one of up to 25.
-
-    Raises
-    ------
-    ValueError
-        When there is no comparison, or `level` is not in (0, 1).
-    """
-    if n_comparisons < 1 or not 0 < level < 1:
-        raise ValueError(f"got {n_comparisons} comparisons at {level}; expected 1 or more, at a level in (0, 1).")
-    seeds = 1
-    while n_comparisons * 2 / 2**seeds > level:
-        seeds += 1
-    return seeds
-
-
 def detectable_difference(
     n_seeds: int, seed_sd: float, seed: int, level: float = 0.05, power: float = 0.8
 ) -> float | None:

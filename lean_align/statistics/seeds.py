@@ -9,8 +9,8 @@ training to training, it rejects 25 times in 100 at 5 %, the flips over seeds 4.
 
 The p-value counts all 2^S sign patterns of the seeds' mean differences: under the null a seed's two trainings could
 be exchanged, and nothing else is assumed.  A difference of 0 is the same with either sign and leaves the share as it
-is.  The smallest p is 2 / 2^S: with 5 seeds or fewer nothing can reach 5 %, and `seeds_needed` says what a family
-of comparisons takes.
+is.  The smallest p is 2 / 2^S: with 5 seeds or fewer nothing can reach 5 %, and Holm multiplies the smallest of m
+comparisons by m: 8 seeds are enough for 6 comparisons, 10 for 25.
 
 It speaks of these problems.  Problems that favour one method are a real difference on them, even where others would
 make up for it; what other problems could do is in the interval (`crossed`), so the two need not agree near 5 %.
@@ -19,8 +19,8 @@ make up for it; what other problems could do is in the interval (`crossed`), so 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,10 +87,6 @@ class SeedComparison:
     seeds: tuple[int, ...]
     seeds_left_out: tuple[int, ...]
     n_problems: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON holds them: tuples become lists."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
