@@ -144,7 +144,7 @@ def test_a_tokenizer_without_an_end_token_takes_the_models(tmp_path):
     folder = tiny.save_model(tmp_path, tiny.wrapped(tiny.characters(), eos_token=None), {"eos_token_id": [4]})
     encoder = encoder_of(folder, prompt_format="plain")
     assert (encoder.eos_token_ids, encoder.tokenizer.eos_token_id) == ((4,), 4)
-    assert "names no end token" in encoder.notes()[0]
+    assert "names no usable end token" in encoder.notes()[0]
 
 
 def test_nothing_that_ends_a_completion_is_refused(tmp_path):

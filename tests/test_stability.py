@@ -109,7 +109,7 @@ def test_what_changes_between_two_scorings_by_hand() -> None:
     one, other = scores_of([4.0, 3.0, 2.0, 1.0]), scores_of([0.5, 3.0, 2.0, 1.0])
     assert [selection_change(one, other, n) for n in (1, 2, 4)] == [1.0, 0.5, 0.0]
     assert selection_change(one, other, 3) == pytest.approx(1 / 3)
-    with pytest.raises(ValueError, match="other prompts"):
+    with pytest.raises(ValueError, match="different prompts"):
         selection_change(one, scores_of([1.0, 2.0], ("a", "b")), 1)
 
 

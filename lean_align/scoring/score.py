@@ -48,7 +48,7 @@ def learnability_or_estimate(success_rate: ArrayLike, estimate: ArrayLike | None
     v = np.asarray(estimate, dtype=np.float64)
     if v.shape != plug_in.shape or not np.all(np.abs(v) <= MOST_LEARNABLE):
         raise ValueError(
-            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one a success rate, "
+            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one per success rate, "
             f"within [-{MOST_LEARNABLE}, {MOST_LEARNABLE}]."
         )
     return v
@@ -99,7 +99,7 @@ def score_prompts(
     p = np.asarray(success_rate, dtype=np.float64)
     v, ids = learnability_or_estimate(p, learnability), source.prompt_ids
     if not len(v) == len(ids) == len(source):
-        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {len(source)} rows; expected one a row.")
+        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {len(source)} rows; expected one per row.")
     chunks = Chunks(source, block_rows, threads)
     mean, self_terms = weighted_mean(chunks, v)
     alignment = alignments(chunks, mean)
