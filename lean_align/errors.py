@@ -36,7 +36,7 @@ class StaleStageError(StageError):
 
 
 class StoreError(LeanAlignError, ValueError):
-    """A gradient store that is damaged, or was opened against other inputs."""
+    """A gradient store that is damaged, or was opened with other inputs."""
 
 
 class RowsHeldError(StoreError):

@@ -112,12 +112,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterator[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
-    """Write one JSON object a line, atomically."""
+    """Write one JSON object per line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON object a line."""
+    """Read a file of one JSON object per line."""
     if not path.exists():
         raise StageError(f"{path} is missing. Run the stage that writes it first.")
     try:

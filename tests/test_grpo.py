@@ -275,7 +275,7 @@ def test_lines_after_the_checkpoint_and_torn_ones_are_dropped(tmp_path):
     assert path.read_text() == "".join(whole)
     RewardLog(path, 2, 2)
     assert path.read_text() == "".join(whole[:2])
-    with pytest.raises(StageError, match=r"rewards of 2 steps, the checkpoint.*after 3.*Delete"):
+    with pytest.raises(StageError, match=r"rewards of 2 steps, but the checkpoint.*after 3.*Delete"):
         RewardLog(path, 2, 3)
     RewardLog(path, 2, 0)
     assert path.read_text() == ""

@@ -373,7 +373,7 @@ def test_a_shuffled_score_file_is_refused(pool: SelectionPool, columns: tuple[st
 def test_scores_of_other_completions_are_refused(pool: SelectionPool) -> None:
     """All columns moved by one: the rows belong together, but not to these rewards."""
     moved = score_prompts(UNIT_ROWS[[3, 0, 1, 2]], [0.5, 0.25, 0.5, 1.0], IDS)
-    with pytest.raises(DataError, match="prompt c a learnability that is not that of its rewards, and so to 2 of 4"):
+    with pytest.raises(DataError, match="prompt c a learnability that is not that of its rewards, and so for 2 of 4"):
         select_prompts(find_method("learnalign"), dataclasses.replace(pool, scores=moved), 2)
 
 

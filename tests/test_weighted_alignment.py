@@ -39,7 +39,7 @@ def test_weights_of_any_size_go_through_a_store_in_float16(tmp_path: Path, scale
 
 @pytest.mark.parametrize("weights", [[1, 1, 1], [1, 1, 1, np.nan], [1, np.inf, 1, 1], [[1, 1, 1, 1]]])
 def test_weights_that_are_none_are_refused(weights: object) -> None:
-    with pytest.raises(ValueError, match=r"expected \(4,\), one finite number a row"):
+    with pytest.raises(ValueError, match=r"expected \(4,\), one finite number per row"):
         weighted_alignment(UNIT_ROWS, weights)  # type: ignore[arg-type]
 
 
@@ -71,5 +71,5 @@ def test_estimates_take_the_place_of_the_plug_in() -> None:
 
 @pytest.mark.parametrize("estimate", [[0.1] * 3, [0.1, 0.1, 0.1, np.nan], [0.1, 0.1, 0.1, 0.51], [[0.1] * 4], 0.1])
 def test_estimates_that_are_none_are_refused(estimate: object) -> None:
-    with pytest.raises(ValueError, match=r"learnability has shape .*; expected \(4,\), one a success rate"):
+    with pytest.raises(ValueError, match=r"learnability has shape .*; expected \(4,\), one per success rate"):
         score_prompts(UNIT_ROWS, [0.5] * 4, learnability=estimate)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ RUN = 13
 PASSAGE = 3
 """Shorter common passages are chance."""
 ANCHOR = 5
-"""Tokens of a common passage that tells what is inside the problem from what hangs on at its end."""
+"""Tokens of a common passage that distinguishes what is inside the problem from what is added at its end."""
 LEAST_SIMILARITY = 0.5
 """Rewriting question and form of the answer changes up to half of a short problem."""
 

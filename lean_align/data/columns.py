@@ -12,7 +12,7 @@ from typing import Any
 from lean_align.errors import DataError
 
 LONGEST_STRUCTURE = 1_000_000
-"""Characters of a text that is still tried as JSON."""
+"""Most characters of a text that is tried as JSON."""
 
 
 class RowError(DataError):

@@ -2,8 +2,8 @@
 
 | name ends in | rows |
 | --- | --- |
-| .jsonl, .ndjson, .json | one JSON object a line, one JSON list of objects, or one object that holds one such list |
-| .csv, .tsv | a line with the names of the columns, then one row a line; every value stays a text |
+| .jsonl, .ndjson, .json | one JSON object per line, one JSON list of objects, or one object that holds one such list |
+| .csv, .tsv | a line with the names of the columns, then one row per line; every value stays text |
 | .parquet, .arrow | the table's |
 
 and .gz behind any of the first five.  Any other file is read as JSON lines.  Text is UTF-8, with or without a byte
@@ -244,7 +244,7 @@ def _rows_of(value: Any, path: Path) -> list[Any]:
     lists = [name for name, held in value.items() if isinstance(held, list)]
     if len(lists) != 1:
         raise DataError(
-            f"{path} holds one object with {', '.join(map(str, value))}; expected one JSON object a line, a list of "
+            f"{path} holds one object with {', '.join(map(str, value))}; expected one JSON object per line, a list of "
             "objects, or an object that holds one list of them."
         )
     return list(value[lists[0]])
@@ -263,6 +263,6 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise DataError(f"{where} is nested too deeply; expected one flat JSON object a row.") from error
+        raise DataError(f"{where} is nested too deeply; expected one flat JSON object per row.") from error
     except ValueError as error:
-        raise DataError(f"{where} is not valid JSON: {error}. Expected one JSON object a line.") from error
+        raise DataError(f"{where} is not valid JSON: {error}. Expected one JSON object per line.") from error

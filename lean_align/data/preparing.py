@@ -26,7 +26,7 @@ NO_OPTIONS = "no options"
 CHINESE, TOO_LONG, CONTAMINATED = "Chinese characters", "too long", "contaminated"
 
 SHOWN_REASONS = 5
-"""Reasons that the message on a file without a usable row gives."""
+"""How many reasons the message about a file without a usable row gives."""
 
 _CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,1000})(?:\.\d{1,1000})?")
@@ -219,7 +219,7 @@ def _read_prompts(
     fields: tuple[str | None, str | None],
     sieve: _Sieve,
 ) -> Iterator[Prompt]:
-    """The rows that hold a question and an answer; refused at the end where all lack the one or the other."""
+    """The rows that hold a question and an answer; refused at the end where all lack one or the other."""
     first: dict[str, RowError] = {}
     n_rows = 0
     rows = list(rows)

@@ -280,7 +280,7 @@ def vocabulary_size(config: Any) -> int:
 
 
 def _declared(model: ModelRecipe, config: Any) -> list[int]:
-    """Ids in the model's generation_config.json; of its configuration where there is no such file."""
+    """Ids in the model's generation_config.json; those in its configuration where there is no such file."""
     try:
         generation = GenerationConfig.from_pretrained(model_path(model.name), revision=model.revision)
     except (OSError, ValueError, TypeError):  # none there, or not one that transformers reads: as it does itself

@@ -102,7 +102,7 @@ def draw_adapter(model: Any, seed: int) -> None:
         for module in model.modules():
             if isinstance(module, LoraLayer):
                 first, second = (getattr(module, name)["default"].weight for name in ("lora_A", "lora_B"))
-                # peft makes two linear layers, which draw theirs, before it draws the first anew
+                # peft makes two linear layers, which draw theirs, before it draws the first again
                 drawn = torch.nn.Linear(first.shape[1], first.shape[0], bias=False)
                 torch.nn.Linear(second.shape[1], second.shape[0], bias=False)
                 torch.nn.init.kaiming_uniform_(drawn.weight, a=5**0.5)

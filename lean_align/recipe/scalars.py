@@ -161,7 +161,7 @@ def _items(value: Any) -> list[Any] | None:
 
 
 def _number(wanted: Any, value: Any) -> Any:
-    """A value as int, float or bool; None where it is none."""
+    """A value as int, float or bool; None where it is not one."""
     if wanted is bool:
         if isinstance(value, Plain) and value.lower() in _TRUE | _FALSE:
             return value.lower() in _TRUE

@@ -42,7 +42,7 @@ def parse_call(text: str) -> ast.Call:
     Raises
     ------
     ValueError
-        For a text that is no Python, or that closes the bracket and goes on.
+        For a text that is not Python, or that closes the bracket and goes on.
     """
     node = _parsed(call_source(text)).body
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):

@@ -75,7 +75,7 @@ def score_prompts(
     p = np.asarray(success_rate, dtype=np.float64)
     v, ids = learnability_or_estimate(p, learnability), source.prompt_ids
     if not len(v) == len(ids) == len(source):
-        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {len(source)} rows; expected one a row.")
+        raise ValueError(f"got {len(v)} success rates and {len(ids)} ids for {len(source)} rows; expected one per row.")
     chunks = Chunks(source, block_rows, threads)
     mean, self_terms = weighted_mean(chunks, v)
     alignment = alignments(chunks, mean)

@@ -95,7 +95,7 @@ def selection_stability(
     """
     source, v = as_source(rows, prompt_ids), learnability_or_estimate(success_rate, learnability)
     if len(v) != len(source):
-        raise ValueError(f"got {len(v)} success rates for {len(source)} rows; expected one a row.")
+        raise ValueError(f"got {len(v)} success rates for {len(source)} rows; expected one per row.")
     if not 1 <= n <= len(v) or n_bootstrap < 1:
         raise ValueError(f"n is {n} and n_bootstrap {n_bootstrap}; expected 1 to {len(v)} and at least 1.")
     counts = np.ones((n_bootstrap + 1, len(v)), dtype=np.float32)  # the last row is the pool itself

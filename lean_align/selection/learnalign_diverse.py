@@ -5,8 +5,9 @@
 The prompt of highest value is chosen, values change, and so on, n times; ties by prompt_id.  Rows u are (n, k).  A
 negative score is not discounted: that would raise it.
 
-A discount only grows, so that a value taken earlier bounds the value now.  The bounds lie in a heap; its top is taken
-anew, and chosen if it stays on top.  That is the plain greedy choice, exactly, and most prompts are seldom looked at.
+A discount only grows, so that a value taken earlier bounds the value now.  The bounds lie in a heap; its top is
+recomputed, and chosen if it stays on top.  That is the plain greedy choice, exactly, and most prompts are seldom looked
+at.
 
 Source: ours, after LearnAlign, arXiv 2506.11480; the lazy evaluation is Minoux's (1978).
 

@@ -104,7 +104,7 @@ class SelectionPool:
         for name in ("prompts", "rewards", *arrays):
             found = getattr(self, name)
             if found is not None and len(found) != n:
-                raise DataError(f"the pool has {n} prompts and {len(found)} of {name}; expected one a prompt.")
+                raise DataError(f"the pool has {n} prompts and {len(found)} of {name}; expected one per prompt.")
 
     if not TYPE_CHECKING:  # else every misspelt field would pass for one
 
@@ -324,9 +324,9 @@ def _check_scores(pool: SelectionPool) -> None:
         wrong, what = differ != (scores.learnability != 0), "a learnability that is not that of its rewards"
     if wrong.any():
         raise DataError(
-            f"the scores give prompt {pool.prompt_ids[int(np.argmax(wrong))]} {what}, and so to "
-            f"{int(wrong.sum())} of {len(pool)}. They are of other completions, or were changed. Delete RUN/scores and "
-            "run the score stage again."
+            f"the scores give prompt {pool.prompt_ids[int(np.argmax(wrong))]} {what}, and so for {int(wrong.sum())} of "
+            f"{len(pool)} prompts. They are of other completions, or were changed. Delete RUN/scores and run the score "
+            "stage again."
         )
 
 
@@ -351,7 +351,7 @@ def _fault_of_values(values: object, pool_size: int) -> str | None:
     if values is None:
         return None
     if not isinstance(values, np.ndarray) or values.dtype != np.float64 or values.shape != (pool_size,):
-        return f"gave values that are {_shown(values)}; expected ({pool_size},) float64, one a prompt of the pool"
+        return f"gave values that are {_shown(values)}; expected ({pool_size},) float64, one per prompt of the pool"
     if np.isinf(values).any():
         return f"gave the value {values[np.isinf(values)][0]}; expected finite numbers, or NaN where there is none"
     return None

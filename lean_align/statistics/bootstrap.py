@@ -71,7 +71,7 @@ def percentile_interval(means: NDArray[np.float64]) -> tuple[float, float]:
 def bootstrap_interval(
     values: Sequence[float], two_more: tuple[float, float], rng: np.random.Generator, replicates: int = REPLICATES
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values`, one value a problem."""
+    """95 % percentile interval of the mean of `values`, one value per problem."""
     return percentile_interval(resampled_means(values, two_more, rng, replicates))
 
 
@@ -97,7 +97,7 @@ def average_at_k(rewards: Mapping[str, Sequence[float]], seed: int) -> AverageAt
     Raises
     ------
     ValueError
-        When there is no problem, or problems have no or not equally many rewards.
+        When there is no problem, or problems have no rewards, or unequal numbers of them.
     """
     k = samples_a_problem(rewards)
     means = [math.fsum(problem) / k for problem in rewards.values()]

@@ -97,7 +97,7 @@ def _complete(*columns: ArrayLike) -> list[NDArray[np.float64]]:
     arrays = [np.asarray(column, dtype=np.float64) for column in columns]
     shapes = [array.shape for array in arrays]
     if len(set(shapes)) != 1 or len(shapes[0]) != 1:
-        raise DataError(f"got quantities of shapes {shapes}; expected one number a prompt, of the same prompts.")
+        raise DataError(f"got quantities of shapes {shapes}; expected one number per prompt, for the same prompts.")
     known = ~np.any([np.isnan(array) for array in arrays], axis=0)
     return [array[known] for array in arrays]
 

@@ -137,7 +137,7 @@ def crossed_draws(
 
 
 def seed_factor(n_seeds: int, level: float) -> float:
-    """c: how far the spread of n resampled seeds is drawn out for the quantile `level`, which is not 0.5."""
+    """c: how far the spread of n resampled seeds is stretched for the quantile `level`, which is not 0.5."""
     return math.sqrt(n_seeds / (n_seeds - 1)) * t_quantile(level, n_seeds - 1) / NormalDist().inv_cdf(level)
 
 

@@ -68,7 +68,7 @@ def sign_flip_p(differences: Sequence[float], rng: np.random.Generator, flips: i
     Parameters
     ----------
     differences : sequence of float
-        Trained minus base, one a problem; zeros carry nothing and are left out.
+        Trained minus base, one per problem; zeros carry nothing and are left out.
     rng : numpy Generator
         Used beyond 16 differences that are not 0; below, all patterns are counted.
     flips : int

@@ -45,7 +45,7 @@ def header_of(name: str, n: int, proj_dim: int) -> bytes:
 
 
 def create(path: Path, n: int, proj_dim: int) -> None:
-    """Write an array of zeros, in place where the file is there, and have its blocks on the disk.
+    """Write an array of zeros, in place where the file exists, and make sure that its blocks are on the disk.
 
     On a full disk a mapped write would end the process with SIGBUS; here it is an error.
     """

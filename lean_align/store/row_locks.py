@@ -35,7 +35,7 @@ def creation_lock(descriptor: int) -> Iterator[None]:
 
 
 def keeps_no_locks(error: OSError) -> bool:
-    """Whether an error says that the file system has no locks, as some network file systems."""
+    """Whether an error says that the file system has no locks, as with some network file systems."""
     return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
