@@ -222,7 +222,9 @@ def test_a_training_that_runs_out_of_memory_goes_on_from_its_checkpoint_in_small
 
 def test_a_training_that_takes_one_completion_and_samples_one_group_cannot_be_smaller():
     least = SETTINGS.with_trainer(micro_batch=1, sampling_batch=4)
-    with pytest.raises(OutOfMemoryError, match=r"warmup, even with one completion.*5\.0 GiB.*warmup\.gradient_checkpointing"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"warmup, even with one completion.*5\.0 GiB.*warmup\.gradient_checkpointing"
+    ):
         smaller_trainer(least, "warmup", Shortage(5 * 2**30, 0))
 
 
