@@ -85,14 +85,15 @@ _KEYS = {"format_version": int, "inputs": dict, "outputs": dict, "counts": dict}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List what differs between two nested mappings, as 'key: old -> new' lines."""
+    """List what differs between two nested mappings, as 'key: old -> new' lines; a missing key is `not recorded`."""
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             lines += changes(before, after, f"{prefix}{key}.")
         elif before != after:
-            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+            was, now = (repr(tree[key]) if key in tree else "not recorded" for tree in (old, new))
+            lines.append(f"{prefix}{key}: {was} -> {now}")
     return lines
 
 

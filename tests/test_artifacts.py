@@ -123,7 +123,7 @@ def test_unfinished_work_from_other_inputs_is_refused_with_what_changed(tmp_path
     with pytest.raises(StaleStageError) as caught, stage_folder(tmp_path, "data", other):
         pytest.fail("the block must not run")
     assert "recipe.seed: 0 -> 1" in str(caught.value)
-    assert "stages.warmup: None -> 'ab'" in str(caught.value)
+    assert "stages.warmup: not recorded -> 'ab'" in str(caught.value)
     assert "limit" not in str(caught.value)
     assert "choose another folder" in str(caught.value)
     assert read_json(tmp_path / "data.partial" / "inputs.json")["inputs"] == INPUTS
@@ -176,7 +176,7 @@ def test_a_stale_link_is_to_be_deleted_without_what_it_leads_to(tmp_path: Path) 
 def test_changes_are_listed_key_by_key() -> None:
     old = {"a": 1, "b": {"c": [1, 2], "d": "x"}, "e": None}
     new = {"a": 1, "b": {"c": [1, 3], "d": "x", "f": 2.5}, "e": {"g": 1}}
-    assert changes(old, new) == ["b.c: [1, 2] -> [1, 3]", "b.f: None -> 2.5", "e: None -> {'g': 1}"]
+    assert changes(old, new) == ["b.c: [1, 2] -> [1, 3]", "b.f: not recorded -> 2.5", "e: None -> {'g': 1}"]
     assert changes(new, new) == []
 
 

@@ -49,7 +49,7 @@ def test_prompts_without_signal_are_counted_and_explained() -> None:
     selection = select_top(scores, 2)
     assert selection.prompt_ids == ("p-1", "p-0")
     assert selection.n_without_signal == 1
-    assert "1 of them have learnability 0" in selection.explanation
+    assert "1 of them has learnability 0" in selection.explanation
 
 
 @pytest.mark.parametrize("n", [0, -1, 5])

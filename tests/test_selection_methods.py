@@ -321,7 +321,7 @@ def own(order: Any, values: Any = None, explanation: Any = "mine") -> SelectionM
         (own(np.array([0])), "chose 1 prompts; expected 2"),
         (own(np.array([0, 4])), "chose index 4; expected 0 to 3"),
         (own(np.array([-1, 0])), "chose index -1"),
-        (own(np.array([1, 1])), "chose 1 prompts twice"),
+        (own(np.array([1, 1])), "named 2 indices, of which 1 are distinct"),
         (own([0, 1]), "gave an order that is list"),
         (own(np.array([0.0, 1.0])), "float64; expected \\(2,\\) int64"),
         (own(np.array([[0, 1]])), "\\(1, 2\\) int64; expected"),
@@ -429,7 +429,7 @@ def test_a_bare_function_is_a_method(entry: Any, pool: SelectionPool) -> None:
     assert method.source == "The first n."
     selection, _ = select_prompts(method, pool, 3)
     assert selection.prompt_ids == ("a", "b", "c")
-    assert selection.explanation == "3 chosen by mine; 1 of them have learnability 0 and teach nothing"
+    assert selection.explanation == "3 chosen by mine; 1 of them has learnability 0 and teaches nothing"
     assert selection.scores is None
 
 

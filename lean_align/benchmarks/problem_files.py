@@ -54,8 +54,8 @@ def load_problems(benchmark: Benchmark, data_dir: str | Path | None = None) -> l
             problem = benchmark.read(row)
         except KeyError as error:
             raise DataError(
-                f"{source}, row {number + 1}: there is no {error.args[0]} in {sorted(row)}; expected the rows of "
-                f"{benchmark.source}."
+                f"{source}, row {number + 1}: there is no {error.args[0]} among the columns {', '.join(sorted(row))}; "
+                f"expected the rows of {benchmark.name} ({benchmark.source})."
             ) from error
         problems.append(Prompt(f"{benchmark.name}-{number:06d}", problem.prompt, problem.gold))
     if not problems:

@@ -272,7 +272,8 @@ class EvaluationRecipe:
     data_dir: str | None = None
     """Folder with the benchmarks' files, gsm8k/test.jsonl and so on; from the hub when null."""
     limit: int | None = number(None, 1)  # type: ignore[arg-type]
-    """Use a seeded random subset of this many problems of each benchmark; all when null."""
+    """Use a seeded random subset of this many problems of each benchmark; all when null. Of the run's own held-out set
+    data.test_limit says how many."""
     num_samples: int = number(8, 1)
     """Completions per problem (k of avg@k) where a benchmark is sampled: AMC and AIME. The others are greedy."""
     temperature: float = number(0.6, 0.01, 10.0)

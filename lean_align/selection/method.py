@@ -236,7 +236,8 @@ def check_n(n: int, pool_size: int, left_out: Mapping[str, int] | None = None) -
         gone = f"{found.total()} rows of the file were left out, most often: {often}. " if found else ""
         raise RecipeError(
             f"selection.n is {n} and the pool has {pool_size} prompts; expected 1 to {pool_size}. {gone}"
-            "Lower selection.n, raise data.limit, or set selection.method=full."
+            "Lower selection.n, take more prompts (data.limit, or data.demo_train of the demo), or set "
+            "selection.method=full."
         )
 
 
@@ -296,9 +297,13 @@ def describe(name: str, pool: SelectionPool, choice: Choice) -> Selection:
         ranks=None if values is None else tuple(range(1, len(order) + 1)),
         pool_size=len(pool),
         n_without_signal=without_signal,
-        explanation=choice.explanation
-        + (f"; {without_signal} of them have learnability 0 and teach nothing" if without_signal else ""),
+        explanation=choice.explanation + (f"; {_without_signal(without_signal)}" if without_signal else ""),
     )
+
+
+def _without_signal(n: int) -> str:
+    verbs = "has learnability 0 and teaches" if n == 1 else "have learnability 0 and teach"
+    return f"{n} of them {verbs} nothing"
 
 
 def _check_needs(method: SelectionMethod, pool: SelectionPool) -> None:
@@ -343,7 +348,7 @@ def _fault_of(choice: object, pool_size: int, n: int) -> str | None:
     if len(outside):
         return f"chose index {outside[0]}; expected 0 to {pool_size - 1}"
     if len(np.unique(order)) < n:
-        return f"chose {n - len(np.unique(order))} prompts twice; expected each once"
+        return f"named {n} indices, of which {len(np.unique(order))} are distinct; expected each once"
     return _fault_of_values(choice.values, pool_size) or _fault_of_explanation(choice.explanation)
 
 
