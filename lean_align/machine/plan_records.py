@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lean_align.memory import human_bytes
+from lean_align.table import Table
 
 _HEADER = {
     "cuda": ("stage", "VRAM", "RAM", "tokens", "hours", "disk", ""),
@@ -153,18 +154,13 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan for people: a table, what to change, and what it rests on."""
         where = f"a card of {human_bytes(self.limit_bytes)}" if self.device == "cuda" else "this CPU"
-        rows = [_HEADER[self.device], *(_row(stage, self.device) for stage in self.stages)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        texts = {0, len(widths) - 1}
-        table = [
-            "  ".join(f"{c:<{w}}" if i in texts else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths)))
-            for row in rows
-        ]
+        rows = [_row(stage, self.device) for stage in self.stages]
+        table = Table.of_texts(_HEADER[self.device], rows, words=(0, -1))
         return [
             f"{self.recipe} on {where}: {self.model}, {human_bytes(self.weight_bytes)} loaded, "
             f"{self.lora_parameters:,} LoRA weights, "
             f"{human_bytes(self.download_bytes) if self.download_bytes else 'nothing'} to download",
-            *(line.rstrip() for line in table),
+            *table.text(rule=False),
             self._verdict(),
             *(f"- {assumption}" for assumption in self.assumptions),
         ]
