@@ -66,7 +66,7 @@ def learnability_or_estimate(success_rate: ArrayLike, estimate: ArrayLike | None
     v = np.asarray(estimate, dtype=np.float64)
     if v.shape != plug_in.shape or not np.all(np.abs(v) <= MOST_LEARNABLE):
         raise ValueError(
-            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one a success rate, "
+            f"learnability has shape {v.shape} and range {_range(v)}; expected {plug_in.shape}, one per success rate, "
             f"within [-{MOST_LEARNABLE}, {MOST_LEARNABLE}]."
         )
     return v

@@ -111,7 +111,7 @@ def weighted_alignment(
     Raises
     ------
     ValueError
-        When the weights are not one finite number a row, or a row is not finite.
+        When the weights are not one finite number per row, or a row is not finite.
 
     Notes
     -----
@@ -119,7 +119,7 @@ def weighted_alignment(
     """
     source, w = as_source(rows, prompt_ids), np.asarray(weights, dtype=np.float64)
     if w.shape != (len(source),) or not np.isfinite(w).all():
-        raise ValueError(f"weights have shape {w.shape}; expected ({len(source)},), one finite number a row.")
+        raise ValueError(f"weights have shape {w.shape}; expected ({len(source)},), one finite number per row.")
     largest = float(np.abs(w).max(initial=0.0))
     exponent = int(np.frexp(largest)[1])
     chunks = Chunks(source, block_rows, threads)
