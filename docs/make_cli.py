@@ -15,7 +15,7 @@ TARGET = Path(__file__).parent / "cli.md"
 def command_line() -> str:
     """The page: each command's help, then every recipe key with its default."""
     parts = ["# Command line", "", "Made by `make docs`; do not edit.", "", _help(main, "lean-align")]
-    for name, command in sorted(main.commands.items()):
+    for name, command in ((n, main.commands[n]) for n in sorted(main.list_commands(None))):
         parts += ["", f"## lean-align {name}", "", _help(command, f"lean-align {name}")]
     return "\n".join([*parts, "", "## Recipe keys", "", *recipe_keys(), ""])
 

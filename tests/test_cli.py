@@ -66,7 +66,7 @@ def test_everyday_commands_come_before_the_stages() -> None:
     assert "the same command continues a run." in " ".join(text.split())  # whole sentences
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+@pytest.mark.parametrize("name", sorted(main.list_commands(None)))
 def test_every_command_has_an_example(name: str) -> None:
     assert f"Example:\n\n      lean-align {name} " in invoke(name, "--help").stdout.replace(
         f"lean-align {name}\n", f"lean-align {name} \n"

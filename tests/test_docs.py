@@ -105,7 +105,7 @@ def test_every_command_parses(page):
     found += [words[1:] for words in lines if words[0].endswith("/lean-align")]
     assert len(found) >= (5 if page == ROOT / "README.md" else 0)
     for name, *arguments in found:
-        context = main.commands[name].make_context(name, list(arguments))
+        context = main.get_command(None, name).make_context(name, list(arguments))
         if name == "run" and context.params["recipe"] in shipped:
             settings = dict(setting.split("=", 1) for setting in context.params["settings"])
             settings = {key: value for key, value in settings.items() if value not in ("shortest", "hard-first")}

@@ -6,6 +6,7 @@ import errno
 import os
 import shlex
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ class Group(click.Group):
     1 is an error, 2 wrong usage or a wrong recipe, 130 an interruption.
     """
 
+    add_stages: Callable[[], None] | None = None
+    """Adds the stages' commands; called when one is asked for, since their modules load NumPy and pyarrow."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Accept --debug anywhere, and keep the command line for the message that says how to continue."""
         ctx.meta[__name__] = list(args)
@@ -40,7 +44,19 @@ class Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Everyday commands, then stages in the order in which they run."""
+        self._add_stages()
         return [*EVERYDAY, *(name for name in self.commands if name not in EVERYDAY)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by its name."""
+        if cmd_name not in self.commands:
+            self._add_stages()
+        return super().get_command(ctx, cmd_name)
+
+    def _add_stages(self) -> None:
+        if self.add_stages is not None:
+            self.add_stages()
+            self.add_stages = None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Two lists, each command with its first sentence."""

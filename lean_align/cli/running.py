@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +20,10 @@ from lean_align.cli.common import (
     show,
     show_lines,
 )
-from lean_align.pipeline.stage import Stage
-from lean_align.stages import GRAPH
 from lean_align.table import Table
+
+if TYPE_CHECKING:
+    from lean_align.pipeline.stage import Stage
 
 
 @main.command()
@@ -138,6 +139,12 @@ def _stage_command(stage: Stage) -> None:
         click.option("--rows", type=Rows(), help=text)(command)
 
 
-for _stage in GRAPH.stages:
-    if _stage.command not in main.commands:  # evaluate, which solves benchmarks outside a run too
-        _stage_command(_stage)
+def _add_stage_commands() -> None:
+    from lean_align.stages import GRAPH
+
+    for stage in GRAPH.stages:
+        if stage.command not in main.commands:  # evaluate, which solves benchmarks outside a run too
+            _stage_command(stage)
+
+
+main.add_stages = _add_stage_commands
