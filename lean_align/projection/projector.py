@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
@@ -45,7 +46,7 @@ class StreamingProjector(Projector, Protocol):
         """Add R restricted to parameter `name`, times `gradient`, to `row` in place."""
 
 
-class ParameterProjector:
+class ParameterProjector(ABC):
     """Base of the projectors: the parameters' sizes, and checks of what they are given.
 
     Parameters
@@ -106,9 +107,9 @@ class ParameterProjector:
         """
         return self._project(self._rows(gradients)).reshape(*gradients.shape[:-1], self.proj_dim)
 
+    @abstractmethod
     def _project(self, matrix: torch.Tensor) -> torch.Tensor:
         """(n, P) to (n, k), in float32 or float64."""
-        raise NotImplementedError
 
     def _rows(self, gradients: torch.Tensor) -> torch.Tensor:
         """(n, P) in float32 or float64; lower precisions become float32, so that sums are not taken in them."""
@@ -161,6 +162,6 @@ class StreamedProjector(ParameterProjector):
         """
         self._add(row, name, self._flat(name, gradient, row.dtype))
 
+    @abstractmethod
     def _add(self, row: torch.Tensor, name: str, flat: torch.Tensor) -> None:
         """The same for a gradient of (sizes[name],)."""
-        raise NotImplementedError
