@@ -113,8 +113,8 @@ def test_workers_on_rows_of_their_own_work_side_by_side_and_no_other_stage_does(
 
 def test_the_lock_of_a_killed_run_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from lean_align.pipeline.folder_locks import run_lock\n"
-        "with run_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+        "import signal, sys; from pathlib import Path; from lean_align.pipeline.folder_locks import run_lock\n"
+        "with run_lock(Path(sys.argv[1])): print('held', flush=True); signal.pause()"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as process:
         assert process.stdout is not None

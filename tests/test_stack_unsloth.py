@@ -89,11 +89,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint(runs, tmp_path):
     command = command_line("run", "demo", "--run-dir", folder, "--stop-after", "warmup", settings=settings)
     mark = folder / "warmup.partial/checkpoints/checkpoint-2/complete"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True) as process:
-        deadline = time.monotonic() + 300
         while not mark.exists():
             assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.05)  # three more steps and the adapter are to come
         os.killpg(process.pid, signal.SIGKILL)
     assert not (folder / "warmup").exists()
     warm_up(folder, settings)
