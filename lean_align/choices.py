@@ -12,9 +12,14 @@ def choose_engine(engine: str) -> str:
     return choose("rollouts.engine", engine, "transformers", "vllm")
 
 
-def choose_backend(backend: str, stage: str = "training") -> str:
-    """`trl` or `unsloth`: what a training stage's `backend` means on this machine; see `choose`."""
-    return choose(f"{stage}.backend", backend, "trl", "unsloth")
+def choose_backend(backend: str, stage: str = "training", only_lean: bool = False) -> str:
+    """`lean`, `trl` or `unsloth`: what a training stage's `backend` means on this machine; see `choose`.
+
+    `only_lean` says that the stage asks for what only lean can do.
+    """
+    if backend == "trl" or (backend == "auto" and only_lean):
+        return "trl" if backend == "trl" else "lean"
+    return choose(f"{stage}.backend", backend, "lean", "unsloth")
 
 
 def choose(key: str, setting: str, plain: str, faster: str) -> str:

@@ -24,7 +24,13 @@ from dataclasses import replace
 import torch
 
 from lean_align.errors import ModelError
-from lean_align.gradients.group import BudgetedBackward, backward_group, completion_log_probs
+from lean_align.gradients.group import (
+    Budget,
+    BudgetedBackward,
+    backward_completions,
+    backward_group,
+    completion_log_probs,
+)
 from lean_align.gradients.prompt_sharing import GradientPath, check_log_probs, check_model, gradient_path, path_of
 from lean_align.gradients.row_hooks import GradientRow
 from lean_align.gradients.settings import GradientSettings
@@ -37,9 +43,11 @@ from lean_align.projection import Projector, StreamingProjector
 from lean_align.types import Group
 
 __all__ = [
+    "Budget",
     "GradientPath",
     "GradientSettings",
     "advantages",
+    "backward_completions",
     "backward_group",
     "check_log_probs",
     "check_model",

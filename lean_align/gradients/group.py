@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
+from typing import TypeVar
 
 import torch
 
 from lean_align.errors import OutOfMemoryError
 from lean_align.gradients.log_probs import (
+    OnEntropies,
+    TokenLoss,
     TokenStates,
     backward_tokens,
     packed_states,
@@ -25,6 +29,8 @@ from lean_align.policy.forward import beyond_rope, chunked_log_probs, micro_batc
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.types import Completion, Group
 
+T = TypeVar("T")
+
 
 def backward_group(policy: Policy, group: Group, settings: GradientSettings = GradientSettings()) -> None:
     """Add the gradient of a group's loss to `.grad` of the policy's LoRA parameters.
@@ -40,6 +46,48 @@ def backward_group(policy: Policy, group: Group, settings: GradientSettings = Gr
     ------
     ModelError
         When the prompt cannot be shared with this model.
+    """
+    weights = completion_weights(group, settings)
+    chosen = [group.completions[i] for i in weights]
+    per_token = torch.tensor(
+        [weight for weight, c in zip(weights.values(), chosen) for _ in c.token_ids],
+        dtype=torch.float64,
+        device=policy.device,
+    )
+
+    def token_loss(log_probs: torch.Tensor, places: slice) -> torch.Tensor:
+        return -(per_token[places].to(log_probs.dtype) * log_probs).sum()
+
+    backward_completions(policy, policy.encoder.encode(group.prompt), chosen, token_loss, settings)
+
+
+def backward_completions(
+    policy: Policy,
+    prompt_ids: Sequence[int],
+    completions: Sequence[Completion],
+    token_loss: TokenLoss,
+    settings: GradientSettings,
+    on_entropies: OnEntropies | None = None,
+) -> None:
+    """Add the gradient of a loss over one prompt's sampled tokens to `.grad` of the policy's LoRA parameters.
+
+    Parameters
+    ----------
+    policy : Policy
+    prompt_ids : sequence of int
+    completions : sequence of Completion
+    token_loss : callable
+        A sum over the completions' tokens, which are counted through, one completion after the other; it is asked
+        once for each token.
+    settings : GradientSettings
+        Of which temperature, token_budget, logprob_chunk and share_prompt are read.
+    on_entropies : callable, optional
+        Given the entropies of the tokens, (n,) in nats, some at a time.
+
+    Raises
+    ------
+    ModelError
+        When the prompt cannot be shared with this model.
 
     Notes
     -----
@@ -47,28 +95,26 @@ def backward_group(policy: Policy, group: Group, settings: GradientSettings = Gr
     and the prompt's own backward pass comes last and once.  In one graph for both, autograd would hold the
     packed run's gradient of every LoRA matrix until the prompt's was there.
     """
-    weights = completion_weights(group, settings)
-    chosen = [group.completions[i] for i in weights]
-    per_completion = torch.tensor(list(weights.values()), dtype=torch.float64, device=policy.device)
-    prompt_ids, head = policy.encoder.encode(group.prompt), OutputLayer(policy.causal_lm)
+    head = OutputLayer(policy.causal_lm)
+    firsts = list(accumulate((c.n_tokens for c in completions), initial=0))
 
     def backward(tokens: TokenStates, run: range) -> None:
-        per_token = per_completion[run.start : run.stop][tokens.completion]
-        backward_tokens(head, tokens, per_token, settings.temperature, settings.logprob_chunk)
+        chunk = settings.logprob_chunk
+        backward_tokens(head, tokens, token_loss, firsts[run.start], settings.temperature, chunk, on_entropies)
 
-    whole = [len(prompt_ids) + c.n_tokens for c in chosen]
+    whole = [len(prompt_ids) + c.n_tokens for c in completions]
     alone = beyond_rope(policy.causal_lm, max(whole))
     if alone or not settings.share_prompt:
         for run in micro_batches(whole, 0 if alone else settings.token_budget):
-            backward(plain_states(policy, prompt_ids, chosen[run.start : run.stop]), run)
+            backward(plain_states(policy, prompt_ids, completions[run.start : run.stop]), run)
         return
-    runs = micro_batches([c.n_tokens for c in chosen], settings.token_budget, padded=False)
+    runs = micro_batches([c.n_tokens for c in completions], settings.token_budget, padded=False)
     with shared_prompt_attention(policy):
         prompt, last_state = run_prompt(policy, prompt_ids)
         outputs, leaves = prompt.cut()
         last_leaf = wide_leaf(last_state)
         for run in runs:
-            backward(packed_states(policy, prompt, last_leaf, chosen[run.start : run.stop]), run)
+            backward(packed_states(policy, prompt, last_leaf, completions[run.start : run.stop]), run)
         pairs = [
             (output, leaf.grad.to(output.dtype))
             for output, leaf in zip([*outputs, last_state], [*leaves, last_leaf])
@@ -84,6 +130,7 @@ def completion_log_probs(
     temperature: float = 1.0,
     share_prompt: bool = True,
     logprob_chunk: int = 1024,
+    token_budget: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities of the sampled tokens of several completions of one prompt, without gradients.
 
@@ -96,6 +143,8 @@ def completion_log_probs(
     share_prompt : bool
     logprob_chunk : int
         Tokens whose logits exist at the same time.
+    token_budget : int, optional
+        Tokens per pass, as of `GradientSettings`; all at once when not given.
 
     Returns
     -------
@@ -103,14 +152,18 @@ def completion_log_probs(
     completion : (total completion tokens,) int64
         Which completion each token belongs to.
     """
-    alone = beyond_rope(policy.causal_lm, len(prompt_ids) + max(c.n_tokens for c in completions))
+    whole = [len(prompt_ids) + c.n_tokens for c in completions]
+    alone, budget = beyond_rope(policy.causal_lm, max(whole)), sum(whole) if token_budget is None else token_budget
     with torch.no_grad():
         if share_prompt and not alone:
+            parts = micro_batches([c.n_tokens for c in completions], budget, padded=False)
             with shared_prompt_attention(policy):
-                runs = [packed_states(policy, *run_prompt(policy, prompt_ids), completions)]
+                ran = run_prompt(policy, prompt_ids)
+                runs = [packed_states(policy, *ran, completions[part.start : part.stop]) for part in parts]
         else:
-            batches = [[c] for c in completions] if alone else [completions]
-            runs = [plain_states(policy, prompt_ids, batch) for batch in batches]
+            padded = len(whole) * max(whole) if token_budget is None else token_budget
+            parts = micro_batches(whole, 0 if alone else padded)
+            runs = [plain_states(policy, prompt_ids, completions[part.start : part.stop]) for part in parts]
     states, targets = torch.cat([run.states for run in runs]), torch.cat([run.targets for run in runs])
     row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)
     return chunked_log_probs(policy, states, targets, logprob_chunk, temperature), row
@@ -143,7 +196,13 @@ class BudgetedBackward:
     def __init__(
         self, policy: Policy, row: GradientRow, settings: GradientSettings, on_halving: Callable[[Halving], None]
     ) -> None:
-        self.policy, self.row, self.settings, self.on_halving = policy, row, settings, on_halving
+        self.policy, self.row = policy, row
+        self.budget = Budget(settings, on_halving)
+
+    @property
+    def settings(self) -> GradientSettings:
+        """As they are by now."""
+        return self.budget.settings
 
     def run(self, group: Group) -> None:
         """Put the group's gradient into the row.
@@ -153,24 +212,65 @@ class BudgetedBackward:
         OutOfMemoryError
             When a single completion does not fit.
         """
-        while (shortage := within_memory(lambda: self._collect(group))) is not None:
+        chosen = [group.completions[i] for i in completion_weights(group, self.settings)]
+
+        def collect(settings: GradientSettings) -> None:
+            with self.row.collecting():
+                backward_group(self.policy, group, settings)
+
+        self.budget.within(collect, group.prompt.prompt_id, self.policy.encoder.encode(group.prompt), chosen)
+
+
+class Budget:
+    """Passes over completions, with half the `token_budget` where memory runs out.
+
+    Parameters
+    ----------
+    settings : GradientSettings
+        To begin with; each halving holds for all that follows.
+    on_halving : callable
+        Told of each.
+    section : str
+        Of the recipe, for the messages.
+    """
+
+    def __init__(
+        self, settings: GradientSettings, on_halving: Callable[[Halving], None], section: str = "gradients"
+    ) -> None:
+        self.settings, self.on_halving, self.section = settings, on_halving, section
+
+    def within(
+        self,
+        work: Callable[[GradientSettings], T],
+        prompt_id: str,
+        prompt_ids: Sequence[int],
+        completions: Sequence[Completion],
+    ) -> T:
+        """What `work` returns, done again from the start where it ran out of memory.
+
+        Raises
+        ------
+        OutOfMemoryError
+            When a single completion does not fit.
+        """
+        while isinstance(found := within_memory(lambda: work(self.settings)), Shortage):
             release_memory()
-            self._halve(group, shortage)
+            self._halve(found, prompt_id, prompt_ids, completions)
+        return found
 
-    def _collect(self, group: Group) -> None:
-        with self.row.collecting():
-            backward_group(self.policy, group, self.settings)
-
-    def _halve(self, group: Group, shortage: Shortage) -> None:
-        settings, chosen = self.settings, completion_weights(group, self.settings)
-        prompt = 0 if settings.share_prompt else len(self.policy.encoder.encode(group.prompt))
-        lengths = [prompt + group.completions[i].n_tokens for i in chosen]
+    def _halve(
+        self, shortage: Shortage, prompt_id: str, prompt_ids: Sequence[int], completions: Sequence[Completion]
+    ) -> None:
+        settings = self.settings
+        prompt = 0 if settings.share_prompt else len(prompt_ids)
+        lengths = [prompt + c.n_tokens for c in completions]
         budget = smaller_budget(lengths, settings.token_budget, padded=not settings.share_prompt)
         if budget is None:
             raise OutOfMemoryError(
-                f"no memory for the gradient of {group.prompt.prompt_id}, with one completion of up to {max(lengths)} "
-                f"tokens at a time ({shortage}). Rows written before are kept. Lower gradients.logprob_chunk (now "
-                f"{settings.logprob_chunk}) or rollouts.max_new_tokens, or set gradients.gradient_checkpointing=true."
+                f"no memory for the gradient of {prompt_id}, with one completion of up to {max(lengths)} "
+                f"tokens at a time ({shortage}). What was finished before is kept. Lower gradients.logprob_chunk (now "
+                f"{settings.logprob_chunk}) or rollouts.max_new_tokens, or set {self.section}.gradient_checkpointing="
+                "true."
             )
         self.settings = replace(settings, token_budget=budget)
-        self.on_halving(Halving(f"gradient of {group.prompt.prompt_id}", "token_budget", budget, shortage))
+        self.on_halving(Halving(f"gradient of {prompt_id}", "token_budget", budget, shortage))

@@ -8,7 +8,7 @@ the backbone follows from the collected gradients.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +19,11 @@ from lean_align.policy import Policy
 from lean_align.policy.forward import last_states, token_log_probs
 from lean_align.policy.output_layer import OutputLayer, backbone_of
 from lean_align.types import Completion
+
+TokenLoss = Callable[[torch.Tensor, slice], torch.Tensor]
+"""(log-probabilities of some sampled tokens, (n,); their places among all tokens of the pass) -> their loss, a scalar.
+"""
+OnEntropies = Callable[[torch.Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -41,32 +46,40 @@ class TokenStates:
 
 
 def backward_tokens(
-    head: OutputLayer, tokens: TokenStates, weights: torch.Tensor, temperature: float, logprob_chunk: int
+    head: OutputLayer,
+    tokens: TokenStates,
+    token_loss: TokenLoss,
+    first: int,
+    temperature: float,
+    logprob_chunk: int,
+    on_entropies: OnEntropies | None = None,
 ) -> None:
-    """Add the gradient of  - sum over tokens of weight * log-probability  to `.grad` of every leaf.
+    """Add the gradient of the tokens' loss to `.grad` of every leaf.
 
     Parameters
     ----------
     head : OutputLayer
         The model's own.
     tokens : TokenStates
-    weights : (tokens,) float
+    token_loss : callable
+        A sum over tokens; asked for some tokens at a time.
+    first : int
+        Place of the first of these tokens among all that the loss knows.
     temperature : float
     logprob_chunk : int
         Tokens whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes for a
         bfloat16 model, and up to twice that where the model scales or caps them.
+    on_entropies : callable, optional
+        Given each chunk's entropies, (n,) in nats.
     """
     if tokens.states.device.type == "cpu":
         return_freed_blocks()  # of the layers' forward pass: logits are far larger, and would lie beside them
     gradients = []
-    for states, targets, w in zip(
-        torch.split(tokens.states, logprob_chunk),
-        torch.split(tokens.targets, logprob_chunk),
-        torch.split(weights, logprob_chunk),
-    ):
+    for states, targets in zip(torch.split(tokens.states, logprob_chunk), torch.split(tokens.targets, logprob_chunk)):
         leaf = states.detach().requires_grad_()
-        log_probs = token_log_probs(head, leaf, targets, temperature)
-        torch.autograd.backward(-(w.to(log_probs.dtype) * log_probs).sum())
+        log_probs = token_log_probs(head, leaf, targets, temperature, on_entropies)
+        torch.autograd.backward(token_loss(log_probs, slice(first, first + len(targets))))
+        first += len(targets)
         gradients.append(leaf.grad)
     torch.autograd.backward(tokens.states, torch.cat(gradients))  # type: ignore[arg-type]
 

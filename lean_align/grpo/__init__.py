@@ -1,13 +1,17 @@
-"""GRPO with trl's trainer: `train_grpo` for the warm-up and for the final training."""
+"""GRPO for the warm-up and for the final training: by the project's own engine (`train_lean`), or by trl's trainer
+(`train_grpo`)."""
 
 from __future__ import annotations
 
 import warnings
 
+from lean_align.grpo.checkpoints import COMPLETE, last_checkpoint
+from lean_align.grpo.lean import RowKeeper, Sampler, train_lean
 from lean_align.grpo.moments import SECOND_MOMENTS, read_second_moments, second_moments
+from lean_align.grpo.order import training_order
 from lean_align.grpo.rewards import REWARDS, RewardLog, generated_tokens, read_rewards, recorded, reward_curves
 from lean_align.grpo.settings import TrainerSettings, trainer_fields
-from lean_align.grpo.training import COMPLETE, last_checkpoint, log_rows, train_grpo, training_order
+from lean_align.grpo.training import log_rows, train_grpo
 
 # trl warns, once a module, of a vLLM that it does not call here
 warnings.filterwarnings("ignore", category=UserWarning, module="(trl|peft|torch).*")
@@ -17,6 +21,8 @@ __all__ = [
     "REWARDS",
     "SECOND_MOMENTS",
     "RewardLog",
+    "RowKeeper",
+    "Sampler",
     "TrainerSettings",
     "generated_tokens",
     "last_checkpoint",
@@ -27,6 +33,7 @@ __all__ = [
     "reward_curves",
     "second_moments",
     "train_grpo",
+    "train_lean",
     "trainer_fields",
     "training_order",
 ]

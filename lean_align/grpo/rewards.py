@@ -1,7 +1,9 @@
 """Rewards of a training by step and prompt: `rewards.jsonl`, the same however often the training was killed.
 
 One line per step, `{"step", "prompt_ids", "rewards", "n_tokens"}`: an entry for each prompt of the step, in the order
-of training, with a list over its completions.  A prompt that is met twice in a step has two entries.
+of training, with a list over its completions.  A prompt that is met twice in a step has two entries.  A step on the
+completions of the one before has none.  Where a step refills, `counted` says which prompts its loss is over; where rows
+are kept, `rows` has the number of each prompt's, or null.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from lean_align.advice import made_anew
 from lean_align.artifacts import read_jsonl
 from lean_align.errors import StageError
 from lean_align.files import cut_file, whole_rows
+from lean_align.types import Group
 
 REWARDS = "rewards.jsonl"
 
@@ -43,11 +46,13 @@ class RewardLog:
     def __init__(self, path: Path, num_generations: int, steps_done: int) -> None:
         self.path, self.num_generations = path, num_generations
         self._pieces: list[tuple[str, list[float], list[int]]] = []
+        self._notes: dict[str, dict[int, Any]] = {}
         _keep_steps(path, steps_done)
 
     def begin_step(self) -> None:
         """Drop what an unfinished step has left."""
         self._pieces.clear()
+        self._notes.clear()
 
     def add(self, prompt_ids: Sequence[str], rewards: Sequence[float], n_tokens: Sequence[int]) -> None:
         """Take completions in the order of the trainer: each prompt's `num_generations` stand together.
@@ -67,15 +72,27 @@ class RewardLog:
                 )
             self._pieces.append((prompt_ids[start], list(map(float, rewards[group])), list(map(int, n_tokens[group]))))
 
+    def add_group(self, group: Group, counted: bool | None = None) -> None:
+        """Take a prompt's completions, and whether the step's loss counts them; None where it counts all."""
+        if counted is not None:
+            self._notes.setdefault("counted", {})[len(self._pieces)] = counted
+        tokens = [completion.n_tokens for completion in group.completions]
+        self._pieces.append((group.prompt.prompt_id, list(map(float, group.rewards)), tokens))
+
+    def note_row(self, place: int, row: int) -> None:
+        """The step's prompt at `place` has its gradient in this row."""
+        self._notes.setdefault("rows", {})[place] = row
+
     def end_step(self, step: int) -> None:
         """Write the line of a step, counted from 1, and force it to the disk: a checkpoint may follow."""
         ids, rewards, n_tokens = ([piece[i] for piece in self._pieces] for i in range(3))
-        row = {"step": step, "prompt_ids": ids, "rewards": rewards, "n_tokens": n_tokens}
+        row: dict[str, Any] = {"step": step, "prompt_ids": ids, "rewards": rewards, "n_tokens": n_tokens}
+        row |= {key: [found.get(place) for place in range(len(ids))] for key, found in self._notes.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._pieces.clear()
+        self.begin_step()
 
 
 def recorded(

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lean_align.gradients import GradientSettings
+from lean_align.grpo.optimiser import BETAS, EPSILON, scheduler_name
 from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.rng import seed_for
+from lean_align.rollouts import Sampling
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class TrainerSettings:
     temperature : float
     seed, stage : int, str
         What the training's random streams are drawn from.
+    batch_size : int
+        Completions that lean decodes at the same time where `trainer.sampling_batch` says nothing.
+    logprob_chunk : int
+        Of lean's passes, and `share_prompt`: see `GradientSettings`.
+    share_prompt : bool
     """
 
     trainer: TrainerRecipe
@@ -33,6 +41,9 @@ class TrainerSettings:
     temperature: float
     seed: int
     stage: str
+    batch_size: int = 64
+    logprob_chunk: int = 1024
+    share_prompt: bool = True
 
     @classmethod
     def of(cls, recipe: Recipe, section: str, stage: str | None = None) -> TrainerSettings:
@@ -40,11 +51,24 @@ class TrainerSettings:
         trainer = {"warmup": recipe.warmup, "training": recipe.training}[section]
         sampled = recipe.rollouts
         drawn = sampled.num_generations, sampled.max_new_tokens, sampled.temperature
-        return cls(trainer, *drawn, recipe.seed, stage or section)
+        how = sampled.batch_size, recipe.gradients.logprob_chunk, recipe.gradients.share_prompt
+        return cls(trainer, *drawn, recipe.seed, stage or section, *how)
 
     def with_trainer(self, **changes: Any) -> TrainerSettings:
         """The same with other keys of the trainer."""
         return replace(self, trainer=replace(self.trainer, **changes))
+
+    @property
+    def passes(self) -> GradientSettings:
+        """How lean takes gradients, and log-probabilities of other policies."""
+        budget, chunk, shared = self.trainer.token_budget, self.logprob_chunk, self.share_prompt
+        return GradientSettings(self.temperature, budget, chunk, share_prompt=shared)
+
+    def sampling(self, step: int) -> Sampling:
+        """How lean draws the completions of a step, counted from 0: the noise is the step's own."""
+        most = min(self.completions_per_step, self.trainer.sampling_batch or self.batch_size)
+        drawn = self.num_generations, self.temperature, self.max_new_tokens
+        return Sampling(*drawn, most, self.seed, f"{self.stage}/{step}")
 
     @property
     def completions_per_step(self) -> int:
@@ -78,7 +102,7 @@ def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: b
         "gradient_accumulation_steps": settings.completions_per_step // trainer.micro_batch,
         "generation_batch_size": None,
         "steps_per_generation": settings.sampled_at_once // trainer.micro_batch,
-        "num_iterations": 1,
+        "num_iterations": trainer.num_iterations,
         "num_generations": settings.num_generations,
         "max_completion_length": settings.max_new_tokens,
         "temperature": settings.temperature,
@@ -87,14 +111,14 @@ def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: b
         "min_p": None,
         "repetition_penalty": 1.0,
         "generation_kwargs": None,
-        "loss_type": "grpo",
-        "scale_rewards": "group",
+        "loss_type": trainer.loss,
+        "scale_rewards": "none" if trainer.loss == "dr_grpo" else "group",
         "importance_sampling_level": "token",
         "beta": trainer.beta,
         "epsilon": trainer.epsilon,
         "epsilon_high": trainer.epsilon,
         "delta": None,
-        "mask_truncated_completions": False,
+        "mask_truncated_completions": trainer.mask_truncated,
         "sync_ref_model": False,
         "top_entropy_quantile": 1.0,
         "entropy_coef": 0.0,
@@ -144,15 +168,15 @@ def _optimiser_fields(trainer: TrainerRecipe) -> dict[str, Any]:
         "max_steps": trainer.steps,
         "num_train_epochs": 1,
         "learning_rate": trainer.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup" if trainer.lr_scheduler == "constant" else trainer.lr_scheduler,
+        "lr_scheduler_type": scheduler_name(trainer),
         "lr_scheduler_kwargs": None,
         "warmup_steps": trainer.lr_warmup_steps,
         "optim": trainer.optimizer,
         "optim_args": None,
         "weight_decay": trainer.weight_decay,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "adam_epsilon": 1e-8,
+        "adam_beta1": BETAS[0],
+        "adam_beta2": BETAS[1],
+        "adam_epsilon": EPSILON,
         "max_grad_norm": trainer.max_grad_norm,
         "label_smoothing_factor": 0.0,
         "neftune_noise_alpha": None,

@@ -22,17 +22,18 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.errors import StageError
+from lean_align.grpo.checkpoints import COMPLETE, last_checkpoint, steps_of
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
+from lean_align.grpo.order import training_order
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
 from lean_align.grpo.settings import TrainerSettings, trainer_fields
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
 from lean_align.policy.saving import like_other_files, writing_tensors
 from lean_align.progress import Progress
-from lean_align.rng import rng_for, seed_for
+from lean_align.rng import seed_for
 from lean_align.types import Prompt
 
-COMPLETE = "complete"
 REFERENCE = "ref"
 LOGGED = {
     "reward": "reward",
@@ -46,16 +47,6 @@ LOGGED = {
     "kl": "kl",
     "learning_rate": "learning_rate",
 }
-
-
-def training_order(prompts: Sequence[Prompt], n: int, seed: int, stage: str) -> list[Prompt]:
-    """The first n prompts of an endless series of passes over `prompts`, each in a seeded order of its own."""
-    order: list[Prompt] = []
-    epoch = 0
-    while len(order) < n:
-        order += [prompts[i] for i in rng_for(seed, f"{stage}.order", epoch).permutation(len(prompts))]
-        epoch += 1
-    return order[:n]
 
 
 def train_grpo(
@@ -98,7 +89,7 @@ def train_grpo(
     checkpoints = folder / "checkpoints"
     fields = trainer_fields(settings, checkpoints, device, bf16)
     resume = last_checkpoint(checkpoints)
-    steps_done = int(resume.name.split("-")[1]) if resume else 0
+    steps_done = steps_of(resume) if resume else 0
     rewards = RewardLog(folder / REWARDS, settings.num_generations, steps_done)
     callback = _StepCallback(seed, stage, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
     judge = recorded(reward, policy.encoder.decode, rewards)
@@ -148,34 +139,24 @@ def give_token_ids(trainer: Any, ids: Mapping[str, Sequence[int]]) -> None:
     trainer._tokenize_prompts = lambda texts: ([list(ids[text]) for text in texts], None, {})
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written whole; later, torn ones are deleted."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True)
-    for path in found:
-        if (path / COMPLETE).exists():
-            return path
-        shutil.rmtree(path)
-    return None
-
-
 def log_rows(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """The trainer's log without its timings: one row a step, under the names of `LOGGED`."""
-    return [
-        {"step": int(row["step"]), **{ours: row[theirs] for theirs, ours in LOGGED.items() if theirs in row}}
-        for row in history
-        if "reward" in row
-    ]
+    return [{"step": int(row["step"]), **_named(row)} for row in history if "loss" in row or "reward" in row]
 
 
-def what_moves(logs: Mapping[str, float]) -> str:
+def _named(logs: Mapping[str, float]) -> dict[str, float]:
+    return {ours: logs[theirs] for theirs, ours in LOGGED.items() if theirs in logs}
+
+
+def what_moves(row: Mapping[str, float]) -> str:
     """What a step's line shows: its loss is 0 but for rounding where each prompt is sampled and used once."""
-    parts = [f"reward {float(logs['reward']):.2f}"]
-    if "frac_reward_zero_std" in logs:
-        parts.append(f"with signal {1 - float(logs['frac_reward_zero_std']):.0%}")
-    if "completions/mean_length" in logs:
-        parts.append(f"tokens {float(logs['completions/mean_length']):.0f}")
-    if "kl" in logs:
-        parts.append(f"KL {float(logs['kl']):.4f}")
+    parts = [f"reward {float(row['reward']):.2f}"]
+    if "share_zero_spread" in row:
+        parts.append(f"with signal {1 - float(row['share_zero_spread']):.0%}")
+    if "mean_tokens" in row:
+        parts.append(f"tokens {float(row['mean_tokens']):.0f}")
+    if "kl" in row:
+        parts.append(f"KL {float(row['kl']):.4f}")
     return ", ".join(parts)
 
 
@@ -206,7 +187,7 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Show one line a step."""
         if logs and "reward" in logs:
-            self.progress.advance(1, what_moves(logs))
+            self.progress.advance(1, what_moves(_named(logs)))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Mark the checkpoint: everything of it is on disk."""

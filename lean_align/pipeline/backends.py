@@ -1,4 +1,4 @@
-"""The trainer behind a training: trl's, or Unsloth's, which must be imported before trl, transformers and peft."""
+"""The trainer behind a training: our own, trl's, or Unsloth's, which must be imported before trl and transformers."""
 
 from __future__ import annotations
 
@@ -47,21 +47,22 @@ def training_backend(
     """
     path = folder.path / BACKEND
     begun = read_json(path) if path.exists() else None
-    name = choose_backend(begun["backend"] if begun else trainer.backend, folder.final.name)
-    chosen: dict[str, Any] = {"backend": name, "version": version(name)}
+    wanted = begun["backend"] if begun else trainer.backend
+    name = choose_backend(wanted, folder.final.name, trainer.only_lean() is not None)
+    chosen: dict[str, Any] = {"backend": name, "version": version("lean-align" if name == "lean" else name)}
     if name == "unsloth":
         chosen["fast_inference"] = _fast_inference(recipe)
     chosen = begun or chosen
     write_json(path, chosen)
     folder.counts["backend"] = chosen
-    if name == "trl":
+    if name != "unsloth":
         yield chosen
         return
     early = [module for module in _PATCHED if module in sys.modules]
     if early and "unsloth" not in sys.modules:
         raise StageError(
             f"{', '.join(early)} had already been imported, but Unsloth must be imported first. Run the stage in a "
-            "process of its own, as lean-align run does, or set its backend to trl."
+            "process of its own, as lean-align run does, or set its backend to lean or trl."
         )
     with redirect_stdout(sys.stderr):
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str((run_dir / CACHE).resolve()))
@@ -91,7 +92,7 @@ def policy_to_train(
     chosen: dict[str, Any],
 ) -> Policy:
     """The policy that a training begins with, as the backend loads it: a finished stage's adapter or a fresh one."""
-    if chosen["backend"] == "trl":
+    if chosen["backend"] != "unsloth":
         return policy_at(recipe, run_dir, start, fresh=start is None)
     from lean_align.policy import load_encoder
     from lean_align.policy.unsloth import load_unsloth_policy

@@ -129,3 +129,19 @@ def sampling_engine(
             yield engine
     finally:
         shutil.rmtree(dense, ignore_errors=True)
+
+
+@contextmanager
+def live_engine(
+    recipe: Recipe,
+    policy: Policy,
+    folder: StageFolder,
+    longest: Callable[[PromptEncoder], int],
+    batch_size: int,
+    on_halving: Callable[[Halving], None] = lambda halving: None,
+) -> Iterator[tuple[Engine, Callable[[int], None]]]:
+    """An engine for a policy that is being trained."""
+    from lean_align.rollouts import TransformersEngine
+
+    begin_engine(recipe, folder)
+    yield TransformersEngine(policy), lambda step: None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -165,8 +166,13 @@ def refuse_comparison(run_dir: Path) -> None:
 
 
 def picked(recipe: Recipe, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The values of dotted keys of a recipe."""
+    """The values of dotted keys of a recipe, those that came later only where they are not the default."""
     tree, found = recipe_tree(recipe), dict[str, Any]()
+    for section, values in tree.items():
+        if dataclasses.is_dataclass(part := getattr(recipe, section)):
+            for field in dataclasses.fields(part):
+                if "later" in field.metadata and values[field.name] == field.default:
+                    del values[field.name]
     for key in keys:
         value: Any = tree
         for part in key.split("."):

@@ -6,15 +6,24 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+LATER = {"later": True}
+"""Metadata of a field that recipes had not always: its default is what was done before, so that a stage which was made
+then is one that has the default."""
 
-def choice(default: str, *others: str) -> Any:
-    """A field that takes one of a few words."""
-    return field(default=default, metadata={"choices": (default, *others)})
+
+def choice(default: str, *others: str, **more: Any) -> Any:
+    """A field that takes one of a few words; `more` is further metadata."""
+    return field(default=default, metadata={"choices": (default, *others), **more})
 
 
-def number(default: float, low: float, high: float = float("inf")) -> Any:
-    """A field that takes a number in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
+def number(default: float | None, low: float, high: float = float("inf"), **more: Any) -> Any:
+    """A field that takes a number in [low, high]; `more` is further metadata."""
+    return field(default=default, metadata={"low": low, "high": high, **more})
+
+
+def switch(default: bool, **more: Any) -> Any:
+    """A field that is true or false; `more` is further metadata."""
+    return field(default=default, metadata=more)
 
 
 @dataclass(frozen=True)
@@ -47,21 +56,44 @@ class RolloutRecipe:
 
 @dataclass(frozen=True)
 class TrainerRecipe:
-    """GRPO by trl or Unsloth, for the warm-up and for the final training."""
+    """GRPO by the engine that takes the gradients (lean), by trl or by Unsloth, for the warm-up and for the final
+    training."""
 
-    backend: str = choice("auto", "trl", "unsloth")
-    """What trains. `auto`: unsloth where there is a card and it is installed. On a card Unsloth samples with vllm,
-    unless rollouts.engine is transformers."""
+    backend: str = choice("auto", "lean", "trl", "unsloth")
+    """What trains. `lean`: completions come from rollouts.engine, and gradients are taken as in the gradient stage:
+    prompts once for their completions, without padding, logits some positions at a time. `auto`: unsloth where there is
+    a card and it is installed, else lean. On a card Unsloth samples with vllm, unless rollouts.engine is
+    transformers."""
+    loss: str = choice("grpo", "dr_grpo", "dapo", "bnpo", **LATER)
+    """`grpo`: each completion's mean over its tokens; `dr_grpo`: sum over tokens, divided by rollouts.max_new_tokens,
+    advantages only centred; `dapo`: mean over all tokens of the step; `bnpo`: mean over the tokens of each
+    micro_batch."""
+    num_iterations: int = number(1, 1, **LATER)
+    """Optimiser steps on the same completions; from the second on the probability ratio is clipped to epsilon."""
+    mask_truncated: bool = switch(False, **LATER)
+    """Leave completions that the token limit cut out of the loss; their rewards still count in the advantages."""
     steps: int = number(100, 1)
     """Optimiser steps; of the final training 20 where a recipe names none and the model is `demo`."""
     prompts_per_step: int = number(48, 1)
     """Prompts per step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in
     the warm-up and 12 in the final training."""
     micro_batch: int = number(8, 1)
-    """Completions per forward and backward pass; must divide prompts_per_step x num_generations."""
-    sampling_batch: int | None = number(None, 1)  # type: ignore[arg-type]
-    """Most completions sampled at once, in whole groups and micro-batches that divide a step. `null`: all of a step,
-    which is fastest and takes the most memory."""
+    """Completions per forward and backward pass of trl and Unsloth; must divide prompts_per_step x num_generations. Of
+    lean see token_budget."""
+    token_budget: int = number(4096, 1, **LATER)
+    """Completion tokens per forward and backward pass of lean; a single completion always fits. Logits exist for
+    gradients.logprob_chunk positions at a time."""
+    sampling_batch: int | None = number(None, 1)
+    """Most completions sampled at once. trl and Unsloth: in whole groups and micro-batches that divide a step; `null`:
+    all of a step, which is fastest and takes the most memory. lean: `null` is rollouts.batch_size."""
+    refill: bool = switch(False, **LATER)
+    """Of lean: sample further prompts in place of those whose rewards are all equal, until the step has
+    prompts_per_step that teach or refill_tokens is spent."""
+    refill_tokens: int | None = number(None, 1, **LATER)
+    """Most completion tokens of a step's further prompts; `null`: twice those of its first ones."""
+    keep_rows: bool = switch(False, **LATER)
+    """Of lean: keep each group's projected gradient as it passes, in the training's folder rows/, as the gradient stage
+    would (gradients.projection, proj_dim)."""
     learning_rate: float = number(1e-5, 0.0)
     """Peak learning rate of AdamW."""
     lr_scheduler: str = choice("constant", "linear", "cosine")
@@ -70,6 +102,9 @@ class TrainerRecipe:
     """Steps of linear increase."""
     beta: float = number(0.0, 0.0)
     """Weight of the KL term towards the initial policy."""
+    kl_groups: str = choice("all", "spread", **LATER)
+    """Groups that the KL term counts: `all`, as in trl, or those whose rewards differ, which saves lean the passes over
+    the others."""
     epsilon: float = number(0.2, 0.0)
     """Clip range of the probability ratio."""
     weight_decay: float = number(0.0, 0.0)
@@ -82,6 +117,11 @@ class TrainerRecipe:
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: int = number(10, 1)
     """Steps between checkpoints; a killed run loses at most this many."""
+
+    def only_lean(self) -> str | None:
+        """The first key that asks for what only lean can do; None where there is none."""
+        asked = {"refill": self.refill, "keep_rows": self.keep_rows, "kl_groups": self.kl_groups != "all"}
+        return next((key for key, value in asked.items() if value), None)
 
     def sampled_at_once(self, num_generations: int) -> int:
         """Completions that are sampled in one batch: the largest size that `sampling_batch` allows."""
@@ -158,9 +198,9 @@ class DataRecipe:
     """Split of a hub data set to select from; of a folder whose files are named after splits likewise."""
     test_split: str = "test"
     """Split of a hub data set to evaluate on, likewise."""
-    limit: int | None = number(None, 1)  # type: ignore[arg-type]
+    limit: int | None = number(None, 1)
     """Use a seeded random subset of this many training prompts; all when null."""
-    test_limit: int | None = number(None, 1)  # type: ignore[arg-type]
+    test_limit: int | None = number(None, 1)
     """Likewise for the held-out set; the same problems for every seed."""
     prompt_format: str = choice("chat", "plain")
     """`chat` puts the prompt through the tokenizer's chat template; `plain` takes it as it is."""
@@ -170,7 +210,7 @@ class DataRecipe:
     """Text put to the model; `{prompt}` stands for the question."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables for the chat template by name, such as `enable_thinking: false`; chat format only."""
-    max_prompt_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
+    max_prompt_tokens: int | None = number(None, 1)
     """Longest training prompt, with template and system prompt; one that leaves no room for a completion in the model's
     context is left out in any case."""
     chinese: str = choice("keep", "drop")
@@ -253,7 +293,7 @@ class SelectionRecipe:
     """`learnalign`, `random`, `full` (the whole pool), or another from docs/selection.md, or one of your own."""
     n: int = number(1000, 1)
     """How many prompts to keep; `full` keeps all. 64 where a recipe names none and the model is `demo`."""
-    num_generations: int | None = number(None, 2)  # type: ignore[arg-type]
+    num_generations: int | None = number(None, 2)
     """Completions per prompt that success rates and gradients are taken from; rollouts.num_generations when null, which
     the trainings draw in any case."""
     rounds: int = number(1, 1)
@@ -271,7 +311,7 @@ class EvaluationRecipe:
     """Names of benchmarks: gsm8k, math500, amc2023, aime2024, crux, crux-input, or one of your own."""
     data_dir: str | None = None
     """Folder with the benchmarks' files, gsm8k/test.jsonl and so on; from the hub when null."""
-    limit: int | None = number(None, 1)  # type: ignore[arg-type]
+    limit: int | None = number(None, 1)
     """Use a seeded random subset of this many problems of each benchmark; all when null. Of the run's own held-out set
     data.test_limit says how many."""
     num_samples: int = number(8, 1)
@@ -284,7 +324,7 @@ class EvaluationRecipe:
     """Problems decoded at the same time."""
     window: int = number(512, 1)
     """Problems that share a continuous batch and are written together."""
-    max_new_tokens: int | None = number(None, 1)  # type: ignore[arg-type]
+    max_new_tokens: int | None = number(None, 1)
     """Longest completion; when null as in rollouts, and a benchmark's own."""
 
 
@@ -311,7 +351,7 @@ class Recipe:
     """What it is for, and how it departs from the paper."""
     seed: int = number(0, 0)
     """Everything random follows from it."""
-    threads: int | None = number(None, 1)  # type: ignore[arg-type]
+    threads: int | None = number(None, 1)
     """CPU threads of each stage; torch's own choice when null."""
     model: ModelRecipe = ModelRecipe()
     """Base model."""

@@ -16,7 +16,7 @@ import yaml
 
 from lean_align.demo.problems import FAMILIES, GRADES
 from lean_align.errors import RecipeError
-from lean_align.recipe.fields import PoolRecipe, Recipe
+from lean_align.recipe.fields import PoolRecipe, Recipe, TrainerRecipe
 from lean_align.recipe.scalars import Plain, converted, read_setting, read_tree, shown
 
 LONGEST_NAME = 200
@@ -211,6 +211,7 @@ def _check(recipe: Recipe) -> None:
                 f"{name}.micro_batch is {trainer.micro_batch}, which does not divide the {completions} completions of "
                 f"a step ({name}.prompts_per_step {trainer.prompts_per_step} x rollouts.num_generations {generations})."
             )
+        _check_backend(name, trainer)
     if "{prompt}" not in recipe.data.prompt_template:
         raise RecipeError(
             f"data.prompt_template is {recipe.data.prompt_template!r}; expected a text with {{prompt}} in it."
@@ -233,6 +234,18 @@ def _check(recipe: Recipe) -> None:
     _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
+
+
+def _check_backend(name: str, trainer: TrainerRecipe) -> None:
+    if trainer.backend in ("trl", "unsloth") and (wanted := trainer.only_lean()):
+        raise RecipeError(
+            f"{name}.backend is {trainer.backend} and {name}.{wanted} {getattr(trainer, wanted)!r}, which only lean "
+            f"can do. Set {name}.backend=lean, or leave {name}.{wanted} out."
+        )
+    if trainer.refill_tokens is not None and not trainer.refill:
+        raise RecipeError(
+            f"{name}.refill_tokens is {trainer.refill_tokens}, but {name}.refill is false. Set it to true."
+        )
 
 
 def _check_not_empty(recipe: Recipe) -> None:

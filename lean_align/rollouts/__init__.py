@@ -38,6 +38,7 @@ from lean_align.rollouts.completions import (
     complete,
     complete_sequentially,
     generate_batch,
+    generate_within_memory,
     group_completions,
     read_completions,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "complete_sequentially",
     "decode",
     "generate_batch",
+    "generate_within_memory",
     "group_completions",
     "make_windows",
     "read_completions",

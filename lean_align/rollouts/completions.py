@@ -106,25 +106,39 @@ def complete(
     finished = sum(len(window) for window in windows[:done]) * sampling.num_generations
     with guard(path), path.open("a", encoding="utf-8") as file, Progress(sampling.stage, total, finished) as progress:
         for window in windows[done:]:
-            while isinstance(found := _try(engine, window, sampling, reward, progress), Shortage):
-                release_memory()
-                sampling = _halved(sampling, found)
-                on_halving(Halving(sampling.stage, "batch_size", sampling.batch_size, found))
-            completions = found
+            completions, sampling = generate_within_memory(engine, window, sampling, reward, on_halving, progress)
             file.writelines(json.dumps(asdict(c), ensure_ascii=False) + "\n" for c in completions)
             file.flush()
             os.fsync(file.fileno())
 
 
-def _try(
-    engine: Engine, window: Sequence[Prompt], sampling: Sampling, reward: Reward, progress: Progress
-) -> list[Completion] | Shortage:
-    """The window's completions, or what was lacking; progress is then where it was before."""
-    before = progress.done
-    found = within_memory(lambda: generate_batch(engine, window, sampling, reward, progress.advance))
-    if isinstance(found, Shortage):
-        progress.advance(before - progress.done)
-    return found
+def generate_within_memory(
+    engine: Engine,
+    batch: Sequence[Prompt],
+    sampling: Sampling,
+    reward: Reward,
+    on_halving: Callable[[Halving], None],
+    progress: Progress | None = None,
+) -> tuple[list[Completion], Sampling]:
+    """What `generate_batch` gives, with half the `batch_size` where memory runs out, and the sampling that fitted.
+
+    Raises
+    ------
+    OutOfMemoryError
+        When the completions of a single prompt do not fit into memory.
+    """
+    before = 0 if progress is None else progress.done
+    advance = (lambda n: None) if progress is None else progress.advance
+    while isinstance(
+        found := within_memory(lambda drawn=sampling: generate_batch(engine, batch, drawn, reward, advance)),  # type: ignore[misc]
+        Shortage,
+    ):
+        if progress is not None:
+            progress.advance(before - progress.done)
+        release_memory()
+        sampling = _halved(sampling, found)
+        on_halving(Halving(sampling.stage, "batch_size", sampling.batch_size, found))
+    return found, sampling
 
 
 def _halved(sampling: Sampling, shortage: Shortage) -> Sampling:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lean_align.artifacts import StageFolder, write_jsonl
 from lean_align.memory import Shortage, release_memory
-from lean_align.pipeline.backends import policy_to_train, training_backend
-from lean_align.pipeline.engines import keep_share
+from lean_align.pipeline.backends import policy_at, policy_to_train, training_backend
+from lean_align.pipeline.engines import keep_share, live_engine, longest_of
 from lean_align.pipeline.halving import recorder, smaller_trainer
 from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
 from lean_align.stages.inputs import reward
 from lean_align.types import Prompt
+
+if TYPE_CHECKING:
+    from lean_align.grpo import TrainerSettings
 
 
 def train_policy(
@@ -51,6 +55,8 @@ def train_policy(
         from lean_align.grpo import TrainerSettings, train_grpo
 
         settings = TrainerSettings.of(replace(recipe, **{section: trainer}), section, stage)  # type: ignore[arg-type]
+        if backend["backend"] == "lean":
+            return _train_lean(recipe, settings, section, run_dir, start, prompts, folder)
         while True:
             policy = policy_to_train(recipe, settings.trainer, run_dir, start, prompts, backend)
             keep_share(policy, folder)
@@ -62,6 +68,29 @@ def train_policy(
             settings, halvings = smaller_trainer(settings, section, found)
             for halving in halvings:
                 recorder(folder, section)(halving)
+
+
+def _train_lean(
+    recipe: Recipe,
+    settings: TrainerSettings,
+    section: str,
+    run_dir: Path,
+    start: str | None,
+    prompts: Sequence[Prompt],
+    folder: StageFolder,
+) -> list[dict[str, float]]:
+    from lean_align.grpo import Sampler, train_lean
+    from lean_align.stages.training_rows import training_rows
+
+    record = recorder(folder, section)
+    policy = policy_at(recipe, run_dir, start, fresh=start is None)
+    keep_share(policy, folder)
+    longest, slots = longest_of(prompts, settings.max_new_tokens), settings.sampling(0).slots
+    with (
+        training_rows(recipe, settings, policy, folder) as rows,
+        live_engine(recipe, policy, folder, longest, slots, record) as (engine, follow),
+    ):
+        return train_lean(policy, prompts, settings, reward, folder.path, Sampler(engine, follow), record, rows)
 
 
 def keep_log(folder: StageFolder, log: Sequence[Mapping[str, float]], prompts: Sequence[Prompt], steps: int) -> None:

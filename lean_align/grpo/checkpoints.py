@@ -1,0 +1,79 @@
+"""Checkpoints of a training: written beside, renamed when whole, two of them kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lean_align.advice import made_anew
+from lean_align.errors import StageError
+from lean_align.policy.saving import writing_tensors
+
+COMPLETE = "complete"
+STATE = "state.pt"
+KEPT = 2
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written whole; later, torn ones are deleted."""
+    found = sorted(folder.glob("checkpoint-*"), key=steps_of, reverse=True)
+    for path in found:
+        if (path / COMPLETE).exists():
+            return path
+        shutil.rmtree(path)
+    return None
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Optimiser steps that had been taken."""
+    return int(checkpoint.name.split("-")[1])
+
+
+def save_checkpoint(folder: Path, steps: int, state: dict[str, Any]) -> None:
+    """Write a checkpoint, and let go of all but the last two.
+
+    Parameters
+    ----------
+    folder : Path
+        Of all checkpoints.
+    steps : int
+        Optimiser steps taken.
+    state : dict
+        Tensors and plain values.
+
+    Raises
+    ------
+    DiskFullError
+    """
+    partial, whole = folder / f"partial-{steps}", folder / f"checkpoint-{steps}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    with writing_tensors(folder):
+        with (partial / STATE).open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        (partial / COMPLETE).touch()
+    shutil.rmtree(whole, ignore_errors=True)
+    partial.rename(whole)
+    for old in sorted(folder.glob("checkpoint-*"), key=steps_of)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def read_checkpoint(checkpoint: Path) -> dict[str, Any]:
+    """The state of a checkpoint, on the CPU.
+
+    Raises
+    ------
+    StageError
+        When it is damaged, or another backend wrote it.
+    """
+    path = checkpoint / STATE
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise StageError(f"{path} cannot be read ({error}). {made_anew(checkpoint.parent.parent)}") from error

@@ -1,0 +1,327 @@
+"""GRPO by the project's own engine: the pass that scores a prompt is the pass that trains on it.
+
+A step samples its groups with the run's engine, verifies them, and takes each group's gradient as the gradient stage
+does: the prompt once for its completions, which lie packed behind it, logits of some positions at a time.  The sum is
+clipped and given to AdamW.  Groups whose gradient is 0 are not run.
+
+Differs from trl's GRPOTrainer in: 1. completions come from the decode loop (or vLLM), each with noise of its own, in
+place of `generate`, so that they are others of the same distribution; 2. no padding, and no logits of whole rows;
+3. adapter weights and their gradients in float32, without autocast; 4. a step may refill (`training.refill`);
+5. a training that is killed and resumed is an uninterrupted one, byte for byte; 6. entropy and KL are means over the
+tokens that are run.  Losses, advantages, clipping, weight decay and schedules are trl's (`losses`, `optimiser`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from lean_align.errors import StageError
+from lean_align.gradients import (
+    Budget,
+    GradientSettings,
+    backward_completions,
+    check_model,
+    checkpoint_layers,
+    completion_log_probs,
+)
+from lean_align.grpo.checkpoints import last_checkpoint, read_checkpoint, save_checkpoint, steps_of
+from lean_align.grpo.drawing import StepGroups, StepSampler
+from lean_align.grpo.losses import GroupLoss, group_loss, token_shares
+from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
+from lean_align.grpo.optimiser import make_optimizer
+from lean_align.grpo.order import PromptSeries
+from lean_align.grpo.reference import InitialPolicy
+from lean_align.grpo.rewards import REWARDS, RewardLog
+from lean_align.grpo.settings import TrainerSettings
+from lean_align.grpo.training import what_moves
+from lean_align.memory import Halving
+from lean_align.policy import Policy, save_adapter
+from lean_align.policy.saving import like_other_files, writing_tensors
+from lean_align.progress import Progress, say
+from lean_align.rollouts import Engine, Reward, TransformersEngine
+from lean_align.types import Group, Prompt
+
+LogRow = dict[str, float]
+
+
+class RowKeeper(Protocol):
+    """Takes each group's gradient as it passes."""
+
+    def keep(self, step: int, place: int, gradients: dict[str, torch.Tensor]) -> int:
+        """Keep the gradient of the group at `place` of a step, counted from 0; returns the number of its row."""
+        ...
+
+    def end_step(self, step: int) -> None:
+        """The step has no further groups."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What completions are drawn with.
+
+    Attributes
+    ----------
+    engine : Engine
+    follow : callable
+        Told the step, counted from 0, before its completions are drawn: the engine then has the policy's weights.
+    """
+
+    engine: Engine
+    follow: Callable[[int], None] = lambda step: None
+
+
+def train_lean(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    settings: TrainerSettings,
+    reward: Reward,
+    folder: Path,
+    sampler: Sampler | None = None,
+    on_halving: Callable[[Halving], None] = lambda halving: None,
+    rows: RowKeeper | None = None,
+) -> list[LogRow]:
+    """Train the policy's adapter, continuing from the last whole checkpoint, and save it.
+
+    Parameters
+    ----------
+    policy : Policy
+        With trainable LoRA parameters; changed in place.
+    prompts : sequence of Prompt
+        Cycled through until the steps are done.
+    settings : TrainerSettings
+    reward : callable
+        (gold, completion) -> 0.0 or 1.0.
+    folder : Path
+        Gets `adapter/`, `rewards.jsonl`, and `second_moments.safetensors` from an Adam in full precision; holds
+        `checkpoints/` meanwhile.
+    sampler : Sampler, optional
+        The decode loop on the policy itself when not given.
+    on_halving : callable
+        Told when memory ran out and `token_budget` or `sampling_batch` was halved, from there on.
+    rows : RowKeeper, optional
+        Given each group's gradient, as of a mean over its completions alone.
+
+    Returns
+    -------
+    list of dict
+        One row a step: step, reward, reward_std, share_zero_spread, share_truncated, mean_tokens, loss, grad_norm,
+        ...
+
+    Raises
+    ------
+    StageError
+        When a gradient is NaN or infinite.
+    ModelError
+        When the model's completions cannot be decoded, or its gradients not be taken.
+    OutOfMemoryError
+        When a single completion does not fit.  Checkpoints are kept.
+    """
+    training = _Training(policy, prompts, settings, reward, folder, sampler, on_halving, rows)
+    with training.progress:
+        while training.steps_done < settings.trainer.steps:
+            training.take_step()
+    training.finish()
+    return training.log
+
+
+class _Training:
+    """State of a training between its steps."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        settings: TrainerSettings,
+        reward: Reward,
+        folder: Path,
+        sampler: Sampler | None,
+        on_halving: Callable[[Halving], None],
+        rows: RowKeeper | None,
+    ) -> None:
+        trainer = settings.trainer
+        self.policy, self.settings, self.trainer, self.folder, self.rows = policy, settings, trainer, folder, rows
+        self.sampler = sampler or Sampler(TransformersEngine(policy))
+        series = PromptSeries(prompts, settings.seed, settings.stage)
+        self.draws = StepSampler(self.sampler.engine, series, settings, reward, on_halving)
+        self.parameters = policy.lora_parameters
+        self.optimizer, self.scheduler = make_optimizer(policy, trainer)
+        self.checkpoints = folder / "checkpoints"
+        self.steps_done, self.drawn, self.log = 0, 0, list[LogRow]()
+        initial = self._restore()
+        self.initial = InitialPolicy(policy, initial) if trainer.beta > 0 else None
+        self.rewards = RewardLog(folder / REWARDS, settings.num_generations, self.steps_done)
+        path = check_model(policy, settings.share_prompt)
+        if settings.share_prompt and not path.shares_prompt:
+            say(f"{settings.stage}: the prompt is computed again for each completion; {path.reason}")
+        passes = replace(settings.passes, share_prompt=path.shares_prompt)
+        self.budget = Budget(passes, on_halving, settings.stage)
+        self.progress = Progress(settings.stage, trainer.steps, self.steps_done, 0.0)
+        self.step_groups = StepGroups((), (), 0)
+        self.losses: dict[int, GroupLoss] = {}
+
+    def take_step(self) -> None:
+        """One step of the optimiser, on new completions or on those of the step before."""
+        step, fresh = self.steps_done, self.steps_done % self.trainer.num_iterations == 0
+        self.rewards.begin_step()
+        if fresh:
+            self._draw(step)
+        gradient = self._gradient(step if fresh and self.rows is not None else None)
+        row = self._metrics() | self._apply(gradient)
+        self.steps_done += 1
+        self.log.append({"step": self.steps_done, **row})
+        self.rewards.end_step(self.steps_done)
+        if self._checkpoint_is_due():
+            self._save()
+        self.progress.advance(1, what_moves(self.log[-1]))
+
+    def finish(self) -> None:
+        """Write what a training leaves, and drop its checkpoints."""
+        save_adapter(self.policy.model, self.folder / "adapter")
+        moments = second_moments(self.policy, self.optimizer)
+        if moments:
+            with writing_tensors(self.folder):
+                save_file(moments, self.folder / SECOND_MOMENTS)
+            like_other_files(self.folder / SECOND_MOMENTS)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def _draw(self, step: int) -> None:
+        self.sampler.follow(step)
+        found = self.draws.draw(step, self.drawn)
+        self.drawn += len(found.groups)
+        self.step_groups = found
+        groups = [found.groups[i] for i in found.counted]
+        for place, group in enumerate(found.groups):
+            kept = place in found.counted if self.trainer.refill else None
+            self.rewards.add_group(group, kept)
+        self.losses = {}
+        for place, (group, shares) in enumerate(zip(groups, token_shares(groups, self.settings))):
+            loss = group_loss(group, shares, self.settings, self.policy.device)
+            if loss is not None:
+                self.losses[place] = loss
+                if self.initial is not None:
+                    loss.reference = self._reference(group, loss)
+
+    def _reference(self, group: Group, loss: GroupLoss) -> torch.Tensor:
+        ids = self.policy.encoder.encode(group.prompt)
+        assert self.initial is not None  # where there is a KL term
+
+        def work(settings: GradientSettings) -> torch.Tensor:
+            budget, shared = settings.token_budget, settings.share_prompt
+            return completion_log_probs(
+                self.policy, ids, loss.completions, settings.temperature, shared, settings.logprob_chunk, budget
+            )[0]
+
+        with self.initial.in_place():
+            return self.budget.within(work, group.prompt.prompt_id, ids, loss.completions)
+
+    def _gradient(self, step_of_rows: int | None) -> dict[str, torch.Tensor]:
+        """The step's gradient by parameter: the sum over its groups, one after the other."""
+        total: dict[str, torch.Tensor] = {}
+        if self.trainer.gradient_checkpointing:
+            checkpoint_layers(self.policy)
+        for place, loss in self.losses.items():
+            gradient = self._group_gradient(self.step_groups.groups[self.step_groups.counted[place]], loss)
+            if step_of_rows is not None and self.rows is not None:
+                n = len(self.step_groups.counted)
+                row = self.rows.keep(step_of_rows, place, {name: n * part for name, part in gradient.items()})
+                self.rewards.note_row(self.step_groups.counted[place], row)
+            for name, part in gradient.items():
+                total[name] = part if name not in total else total[name].add_(part)
+            loss.keep_as_old()
+        if step_of_rows is not None and self.rows is not None:
+            self.rows.end_step(step_of_rows)
+        return total
+
+    def _group_gradient(self, group: Group, loss: GroupLoss) -> dict[str, torch.Tensor]:
+        ids = self.policy.encoder.encode(group.prompt)
+
+        def work(settings: GradientSettings) -> None:
+            loss.begin()
+            self.optimizer.zero_grad()
+            backward_completions(self.policy, ids, loss.completions, loss, settings, loss.add_entropies)
+
+        self.budget.within(work, group.prompt.prompt_id, ids, loss.completions)
+        found = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        self.optimizer.zero_grad()
+        return found
+
+    def _apply(self, gradient: dict[str, torch.Tensor]) -> LogRow:
+        for name, parameter in self.parameters.items():
+            found = gradient.get(name)
+            parameter.grad = torch.zeros_like(parameter) if found is None else found
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise StageError(
+                f"{self.settings.stage}: the gradient of step {self.steps_done + 1} holds NaN or infinite numbers. "
+                f"Checkpoints are kept. Lower {self.settings.stage}.learning_rate, or set model.dtype=float32."
+            )
+        if self.trainer.max_grad_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.trainer.max_grad_norm, norm)
+        rate = self.scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return {"grad_norm": float(norm), "learning_rate": float(rate)}
+
+    def _metrics(self) -> LogRow:
+        found, losses = self.step_groups, list(self.losses.values())
+        rewards = np.array([group.rewards for group in found.groups])
+        tokens = max(1, sum(len(loss.share) for loss in losses))
+        row = {
+            "reward": float(rewards.mean()),
+            "reward_std": float(rewards.std(axis=1, ddof=1).mean()),
+            "share_zero_spread": float(np.mean([len(set(group.rewards)) == 1 for group in found.groups])),
+            "share_truncated": float(np.mean([not c.finished for c in found.completions])),
+            "mean_tokens": float(np.mean([c.n_tokens for c in found.completions])),
+            "loss": sum(loss.loss for loss in losses),
+        }
+        if losses:
+            row["entropy"] = sum(loss.entropy for loss in losses) / tokens
+        if self.trainer.beta > 0:
+            row["kl"] = sum(loss.kl for loss in losses) / tokens
+        if self.trainer.num_iterations > 1:
+            row["share_clipped"] = sum(loss.clipped for loss in losses) / tokens
+        if self.trainer.refill:
+            row["refilled"] = found.refilled
+        return row
+
+    def _checkpoint_is_due(self) -> bool:
+        """At each multiple of save_steps, or where the completions of that step are used up."""
+        every, reuse, done = self.trainer.save_steps, self.trainer.num_iterations, self.steps_done
+        return done % reuse == 0 and done < self.trainer.steps and done // every > (done - reuse) // every
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "drawn": self.drawn,
+            "log": self.log,
+            "adapter": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+        }
+        if self.initial is not None:
+            state["initial"] = self.initial.weights
+        save_checkpoint(self.checkpoints, self.steps_done, state)
+
+    def _restore(self) -> dict[str, torch.Tensor] | None:
+        """Go on from the last whole checkpoint; the adapter's weights at the start, where they are needed."""
+        checkpoint = last_checkpoint(self.checkpoints)
+        if checkpoint is None:
+            return None
+        state = read_checkpoint(checkpoint)
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["adapter"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.steps_done, self.drawn, self.log = steps_of(checkpoint), state["drawn"], state["log"]
+        found: dict[str, torch.Tensor] | None = state.get("initial")
+        return found

@@ -1,0 +1,79 @@
+"""The projected gradient of each group that a training passes over, in the form of the gradient store.
+
+Row s * prompts_per_step + i is the i-th group of step s, both counted from 0, that the step's loss counts; `rows` in
+`rewards.jsonl` says which prompt's it is.  Groups that were not run have a row of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from lean_align.artifacts import StageFolder
+from lean_align.projection import StreamingProjector, recipe_projector
+from lean_align.recipe import Recipe
+from lean_align.store import StoreWriter
+
+if TYPE_CHECKING:
+    from lean_align.grpo import TrainerSettings
+    from lean_align.policy import Policy
+    from lean_align.projection import Projector
+
+ROWS = "rows"
+
+
+@contextmanager
+def training_rows(
+    recipe: Recipe, settings: TrainerSettings, policy: Policy, folder: StageFolder
+) -> Iterator[TrainingRows | None]:
+    """The store that a training fills, where `keep_rows` asks for one."""
+    trainer = settings.trainer
+    if not trainer.keep_rows:
+        yield None
+        return
+    one = replace(recipe.gradients, second_seed=False)
+    projector, fingerprints = recipe_projector(one, policy.lora_sizes, recipe.seed, policy.device)
+    folder.counts |= fingerprints
+    ids = [f"{step}/{place}" for step in range(trainer.steps) for place in range(trainer.prompts_per_step)]
+    with StoreWriter.open(folder.path / ROWS, ids, projector.proj_dim) as writer:
+        yield TrainingRows(writer, projector, trainer.prompts_per_step)
+
+
+class TrainingRows:
+    """Projects gradients into the store, a step's at a time."""
+
+    def __init__(self, writer: StoreWriter, projector: Projector, per_step: int) -> None:
+        self.writer, self.projector, self.per_step = writer, projector, per_step
+        self._kept: set[int] = set()
+
+    def keep(self, step: int, place: int, gradients: Mapping[str, torch.Tensor]) -> int:
+        """Write the row of a group; returns its number."""
+        row = step * self.per_step + place
+        self.writer.write(row, self._projected(row, gradients).float().cpu().numpy())
+        self._kept.add(row)
+        return row
+
+    def _projected(self, row: int, gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        slots = self.projector.batch_rows
+        if slots == 1 and isinstance(self.projector, StreamingProjector):
+            found = next(iter(gradients.values())).new_zeros(self.projector.proj_dim)
+            for name, part in gradients.items():
+                self.projector.add_to(found, name, part)
+            return found
+        whole = torch.cat([part.reshape(-1) for part in gradients.values()])
+        waiting = whole.new_zeros(slots, len(whole))
+        waiting[row % slots] = whole
+        return self.projector.project(waiting)[row % slots]
+
+    def end_step(self, step: int) -> None:
+        """Write zeros for the groups of a step that were not run."""
+        nothing = torch.zeros(self.projector.proj_dim).numpy()
+        for row in range(step * self.per_step, (step + 1) * self.per_step):
+            if row not in self._kept:
+                self.writer.write(row, nothing)
+        self._kept.clear()
+        self.writer.flush()
