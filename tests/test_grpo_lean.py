@@ -32,13 +32,15 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.gradients import GradientSettings, group, prompt_gradients
-from lean_align.grpo import REWARDS, drawing, last_checkpoint, lean, read_rewards, train_lean
-from lean_align.grpo.checkpoints import COMPLETE, STATE
+from lean_align.grpo import REWARDS, drawing, last_checkpoint, lean, optimiser, read_rewards, train_lean
+from lean_align.grpo.checkpoints import COMPLETE, STATE, read_checkpoint
 from lean_align.grpo.drawing import StepSampler
 from lean_align.grpo.order import PromptSeries
 from lean_align.projection import recipe_projector
+from lean_align.recipe import load_recipe
 from lean_align.rng import rng_for
 from lean_align.rollouts import TransformersEngine
+from lean_align.stages import reward_curves
 from lean_align.stages.training_rows import ROWS, training_rows
 from lean_align.store import open_store
 from lean_align.types import Prompt
@@ -194,6 +196,28 @@ def test_the_comparison_of_resumed_trainings_sees_lost_moments(model, tmp_path, 
     train_as_a_stage(model, tmp_path / "cut", settings)
     name = "adapter/adapter_model.safetensors"
     assert files(tmp_path / "cut")[name] != files(tmp_path / "whole")[name]
+
+
+def dtypes_of(state: object) -> set[torch.dtype]:
+    if isinstance(state, dict):
+        return set().union(*map(dtypes_of, state.values()))
+    return {state.dtype} if isinstance(state, torch.Tensor) else set()
+
+
+def test_moments_in_8_bits_are_resumed_too(model, tmp_path, monkeypatch):
+    """Those of small parameters are kept in 32 bits unless asked for."""
+    made = optimiser.adamw_8bit
+    small = lambda groups, paged, **options: made(groups, paged, min_8bit_size=1, **options)  # noqa: E731
+    monkeypatch.setattr(optimiser, "adamw_8bit", small)
+    monkeypatch.setattr(lean, "drop_checkpoints", lambda folder: None)
+    settings = settings_of(steps=4, save_steps=2, optimizer="adamw_8bit")
+    train_as_a_stage(model, tmp_path, settings)
+    whole = files(tmp_path)
+    assert torch.uint8 in dtypes_of(read_checkpoint(last_checkpoint(tmp_path / "checkpoints"))["optimizer"])
+    (tmp_path / "adapter" / "adapter_model.safetensors").unlink()
+    train_as_a_stage(model, tmp_path, settings)
+    assert files(tmp_path) == whole
+    assert "second_moments.safetensors" not in whole
 
 
 class Scripted:
@@ -444,3 +468,21 @@ def test_a_gradient_that_is_not_finite_ends_the_training_with_what_to_lower(mode
     settings = settings_of(steps=2, num_iterations=2, learning_rate=1e30)
     with pytest.raises(StageError, match=r"step 2 holds NaN.*training\.learning_rate"):
         train_as_a_stage(model, tmp_path, settings)
+
+
+def test_reward_curves_of_a_training_that_uses_completions_twice(model, tmp_path, monkeypatch):
+    """It takes twice the steps to meet every prompt as often, and keeps no rows of its own."""
+
+    def train(recipe, trainer, run_dir, start, prompts, stage, folder):
+        assert not trainer.keep_rows
+        own = {"num_iterations": trainer.num_iterations, "steps": trainer.steps}
+        return train_lean(policy_of(model), prompts, settings_of(**own), reward, folder.path)
+
+    monkeypatch.setattr(reward_curves, "train_policy", train)
+    monkeypatch.setattr(reward_curves, "read_prompts", lambda run_dir, name: PROMPTS)
+    asked = {"num_iterations": 2, "prompts_per_step": 3, "micro_batch": 6, "keep_rows": True}
+    changes = {f"training.{key}": value for key, value in asked.items()} | {"selection.curve_epochs": 2}
+    stage = SimpleNamespace(path=tmp_path, counts={})
+    reward_curves.run(SimpleNamespace(recipe=load_recipe("demo", changes), run_dir=tmp_path, folder=stage))
+    assert stage.counts["steps"] == 6  # 8 meetings, 3 at a time, each for 2 steps
+    assert np.load(tmp_path / reward_curves.CURVES).shape == (4, 2)

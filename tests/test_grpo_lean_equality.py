@@ -140,6 +140,7 @@ EQUAL: dict[str, dict[str, Any]] = {
     "cosine": {"lr_scheduler": "cosine", "lr_warmup_steps": 2, "steps": 4},
     "constant after a warm-up": {"lr_scheduler": "constant", "lr_warmup_steps": 2},
     "weight decay": {"weight_decay": 1.0},
+    "optimiser of 8 bits": {"optimizer": "adamw_8bit"},
     "clipped gradients": {"max_grad_norm": 0.1},
     "gradients not clipped": {"max_grad_norm": 0.0},
 }

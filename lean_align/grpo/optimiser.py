@@ -8,6 +8,7 @@ import torch
 from transformers.optimization import get_scheduler
 
 from lean_align.policy import Policy
+from lean_align.policy.eight_bits import adamw_8bit
 from lean_align.recipe import TrainerRecipe
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
@@ -47,8 +48,6 @@ def make_optimizer(policy: Policy, trainer: TrainerRecipe) -> tuple[torch.optim.
     if trainer.optimizer == "adamw_torch":
         optimizer = torch.optim.AdamW(groups, **options)  # type: ignore[arg-type]
     else:
-        from bitsandbytes.optim.adamw import AdamW
-
-        optimizer = AdamW(groups, optim_bits=8, is_paged=trainer.optimizer.startswith("paged"), **options)  # type: ignore[no-untyped-call]
+        optimizer = adamw_8bit(groups, trainer.optimizer.startswith("paged"), **options)
     scheduler = get_scheduler(scheduler_name(trainer), optimizer, trainer.lr_warmup_steps, trainer.steps)
     return optimizer, scheduler
