@@ -62,9 +62,7 @@ def rehearse_group(
         project_parts(project, {name: n_completions * part for name, part in gradients.items()})
 
 
-def rehearse_reference(
-    policy: Policy, n_completions: int, completion_tokens: int, settings: GradientSettings
-) -> None:
+def rehearse_reference(policy: Policy, n_completions: int, completion_tokens: int, settings: GradientSettings) -> None:
     """The initial policy's log-probabilities of the same group."""
     completions, ids = _completions(n_completions, completion_tokens), policy.encoder.encode(_PROMPT)
     how = settings.temperature, settings.share_prompt, settings.logprob_chunk, settings.token_budget

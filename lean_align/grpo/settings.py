@@ -12,7 +12,6 @@ from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.rng import seed_for
 from lean_align.rollouts import Sampling
 
-
 REFILL_SHARE = 2
 """Tokens of further prompts at most, as a multiple of the step's first ones, where the recipe names none."""
 

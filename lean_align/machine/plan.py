@@ -112,13 +112,18 @@ def check_model_serves(recipe: Recipe, longest: int | None = None) -> tuple[str,
         path = rollout_path(family, longest).or_refuse()
         notes += [path.reason] if path.name != PLAIN else []
     shaped = _shapes(recipe.model, recipe.lora)
-    training = recipe.training
-    lean = training.backend in ("auto", "lean") and choose_backend(training.backend, only_lean=bool(training.only_lean()))
-    if "gradients" in find_method(recipe.selection.method).needs or lean == "lean":
+    if "gradients" in find_method(recipe.selection.method).needs or _by_lean(recipe.training):
         backbone_of(shaped.causal_lm)
         if gradient_path(family) != SHARED and recipe.gradients.share_prompt:
             notes.append(f"{why_plain(family)}: gradients recompute the prompt for each completion, which is slower")
     return tuple(notes)
+
+
+def _by_lean(trainer: TrainerRecipe) -> bool:
+    """Whether this machine trains with the passes of the gradient stage."""
+    if trainer.backend == "auto":
+        return choose_backend("auto", only_lean=trainer.only_lean() is not None) == "lean"
+    return trainer.backend == "lean"
 
 
 @lru_cache(maxsize=1)

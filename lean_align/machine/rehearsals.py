@@ -95,9 +95,7 @@ def _projectors(policy: Policy, recipe: GradientRecipe, seeds: int) -> list[Proj
     kind, proj_dim, nonzeros = recipe.projection, recipe.proj_dim, recipe.sjlt_nonzeros
     if kind == "trak":
         return []
-    return [
-        make_projector(kind, policy.lora_sizes, proj_dim, seed, policy.device, nonzeros) for seed in range(seeds)
-    ]
+    return [make_projector(kind, policy.lora_sizes, proj_dim, seed, policy.device, nonzeros) for seed in range(seeds)]
 
 
 def _with_path(policy: Policy, settings: GradientSettings) -> GradientSettings:
