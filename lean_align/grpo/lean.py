@@ -163,7 +163,7 @@ class _Training:
         if settings.share_prompt and not path.shares_prompt:
             say(f"{settings.stage}: the prompt is computed again for each completion; {path.reason}")
         passes = replace(settings.passes, share_prompt=path.shares_prompt)
-        self.budget = Budget(passes, on_halving, settings.stage)
+        self.budget = Budget(passes, on_halving, settings.section)
         self.progress = Progress(settings.stage, trainer.steps, self.steps_done, 0.0)
         self.step_groups = StepGroups((), (), 0)
         self.losses: dict[int, GroupLoss] = {}
@@ -227,7 +227,7 @@ class _Training:
         """The step's gradient by parameter: the sum over its groups, one after the other."""
         total: dict[str, torch.Tensor] = {}
         if self.trainer.gradient_checkpointing:
-            checkpoint_layers(self.policy)
+            checkpoint_layers(self.policy, self.settings.section)
         for place, loss in self.losses.items():
             gradient = self._group_gradient(self.step_groups.groups[self.step_groups.counted[place]], loss)
             if step_of_rows is not None and self.rows is not None:
@@ -261,7 +261,7 @@ class _Training:
         if not torch.isfinite(norm):
             raise StageError(
                 f"{self.settings.stage}: the gradient of step {self.steps_done + 1} holds NaN or infinite numbers. "
-                f"Checkpoints are kept. Lower {self.settings.stage}.learning_rate, or set model.dtype=float32."
+                f"Checkpoints are kept. Lower {self.settings.section}.learning_rate, or set model.dtype=float32."
             )
         if self.trainer.max_grad_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.trainer.max_grad_norm, norm)

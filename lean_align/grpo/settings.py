@@ -8,7 +8,7 @@ from typing import Any
 
 from lean_align.gradients import GradientSettings
 from lean_align.grpo.optimiser import BETAS, EPSILON, scheduler_name
-from lean_align.recipe import Recipe, TrainerRecipe
+from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
 from lean_align.rng import seed_for
 from lean_align.rollouts import Sampling
 
@@ -60,6 +60,11 @@ class TrainerSettings:
     def with_trainer(self, **changes: Any) -> TrainerSettings:
         """The same with other keys of the trainer."""
         return replace(self, trainer=replace(self.trainer, **changes))
+
+    @property
+    def section(self) -> str:
+        """Of the recipe, with the trainer's keys: `warmup` or `training`."""
+        return "warmup" if isinstance(self.trainer, WarmupRecipe) else "training"
 
     @property
     def passes(self) -> GradientSettings:

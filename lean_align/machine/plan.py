@@ -218,14 +218,16 @@ def _plan_stage(
     process, cost = place.process.of(work, backend), cost_of(work, stage.section)
 
     def fits_with(changed: Recipe) -> bool:
-        return place.fits(loaded + cost(changed, pool, place, loaded).peak_bytes, process)
+        plain = changed.rollouts.engine == "transformers"
+        there = dataclasses.replace(place, vllm=False) if plain else place
+        return place.fits(loaded + cost(changed, pool, there, loaded).peak_bytes, process)
 
     found: Cost = cost(recipe, pool, place, loaded)
     peak = loaded + found.peak_bytes
     fits = place.fits(peak, process)
     if not fits:
         say(f"plan: {name} takes {human_bytes(peak)}; looking for keys with which it fits")
-    changes = () if fits else changes_that_fit(stage, recipe, backend, fits_with)
+    changes = () if fits else changes_that_fit(stage, recipe, backend, place.vllm, fits_with)
     tokens, disk = _size(stage, recipe, pool)
     if place.vllm and (work in ("rollouts", "evaluation") or backend == "lean"):
         disk += vllm_weights(recipe, place)
@@ -258,11 +260,11 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
 
 
 def changes_that_fit(
-    stage: PlannedStage, recipe: Recipe, backend: str, fits: Callable[[Recipe], bool]
+    stage: PlannedStage, recipe: Recipe, backend: str, vllm: bool, fits: Callable[[Recipe], bool]
 ) -> tuple[str, ...]:
     """Keys and values with which a stage fits, the cheapest changes first; none when none helps."""
     changed: dict[str, Any] = {}
-    for key, value in _candidates(stage, recipe, backend):
+    for key, value in _candidates(stage, recipe, backend, vllm):
         changed[key] = value
         if fits(_with_keys(recipe, changed)):
             for other in list(changed):  # what turns out not to be needed stays as it was
@@ -278,7 +280,7 @@ def _with_keys(recipe: Recipe, changed: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def _candidates(stage: PlannedStage, recipe: Recipe, backend: str) -> Iterator[tuple[str, Any]]:
+def _candidates(stage: PlannedStage, recipe: Recipe, backend: str, vllm: bool) -> Iterator[tuple[str, Any]]:
     name, settings = stage.section, getattr(recipe, stage.section)
     if stage.work in ("rollouts", "evaluation"):
         least = recipe.selection_generations if stage.work == "rollouts" else 1
@@ -292,6 +294,8 @@ def _candidates(stage: PlannedStage, recipe: Recipe, backend: str) -> Iterator[t
     if backend == "lean":
         sampling = TrainerSettings.of(recipe, name).sampling(0)
         yield from _halves(f"{name}.sampling_batch", sampling.slots, sampling.num_generations)
+        if vllm:  # whose whole weights would lie beside the policy
+            yield "rollouts.engine", "transformers"
     elif stage.work == "training":
         yield from _smaller_batches(name, settings, recipe.rollouts.num_generations)
 

@@ -167,11 +167,11 @@ def refuse_gap(policy: Policy, gap: float, log_probs: str, unit: str, advice: st
         )
 
 
-def checkpoint_layers(policy: Policy) -> None:
+def checkpoint_layers(policy: Policy, section: str = "gradients") -> None:
     """Have a policy's layers run again in the backward pass, and nothing else change.
 
     Layers do so in training mode alone.  They are put into it themselves; what is inside them and above is not, so
-    that no dropout and no noise of a router comes with it.
+    that no dropout and no noise of a router comes with it.  `section` is the recipe's, for the error.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def checkpoint_layers(policy: Policy) -> None:
     if not layers or not policy.causal_lm.supports_gradient_checkpointing:
         raise ModelError(
             f"{type(policy.causal_lm).__name__} has no layers that can be run again in the backward pass. Set "
-            "gradients.gradient_checkpointing=false."
+            f"{section}.gradient_checkpointing=false."
         )
     policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in layers:

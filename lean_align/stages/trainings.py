@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lean_align.artifacts import StageFolder, write_jsonl
-from lean_align.memory import Shortage, release_memory
+from lean_align.memory import Halving, Shortage, release_memory
 from lean_align.pipeline.backends import policy_at, policy_to_train, training_backend
 from lean_align.pipeline.engines import keep_share, live_engine, longest_of
 from lean_align.pipeline.halving import recorder, smaller_trainer
@@ -63,7 +63,7 @@ def train_policy(
 
         settings = TrainerSettings.of(replace(recipe, **{section: trainer}), section, stage)  # type: ignore[arg-type]
         if backend["backend"] == "lean":
-            return _train_lean(recipe, settings, section, run_dir, start, prompts, folder, judge, on_loaded)
+            return _train_lean(recipe, settings, run_dir, start, prompts, folder, judge, on_loaded)
         while True:
             policy = policy_to_train(recipe, settings.trainer, run_dir, start, prompts, backend)
             keep_share(policy, folder)
@@ -81,7 +81,6 @@ def train_policy(
 def _train_lean(
     recipe: Recipe,
     settings: TrainerSettings,
-    section: str,
     run_dir: Path,
     start: str | None,
     prompts: Sequence[Prompt],
@@ -92,13 +91,17 @@ def _train_lean(
     from lean_align.grpo import Sampler, train_lean
     from lean_align.stages.training_rows import training_rows
 
-    record = recorder(folder, section)
+    record = recorder(folder, settings.section)
+
+    def fewer_slots(halving: Halving) -> None:
+        record(replace(halving, key="sampling_batch"))
+
     policy = policy_at(recipe, run_dir, start, fresh=start is None)
     keep_share(policy, folder)
     longest, slots = longest_of(prompts, settings.max_new_tokens), settings.sampling(0).slots
     with (
         training_rows(recipe, settings, policy, folder) as rows,
-        live_engine(recipe, policy, folder, longest, slots, record) as (engine, follow),
+        live_engine(recipe, policy, folder, longest, slots, fewer_slots) as (engine, follow),
     ):
         on_loaded()
         return train_lean(policy, prompts, settings, judge, folder.path, Sampler(engine, follow), record, rows)
