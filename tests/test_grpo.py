@@ -304,7 +304,7 @@ def test_completions_that_do_not_stand_in_groups_are_refused(tmp_path, ids):
     ("logs", "line"),
     [
         (
-            {"reward": 0.304, "loss": -1e-9, "frac_reward_zero_std": 0.25, "completions/mean_length": 41.6},
+            {"reward": 0.304, "loss": -1e-9, "share_zero_spread": 0.25, "mean_tokens": 41.6},
             "reward 0.30, with signal 75%, tokens 42",
         ),
         ({"reward": 0.5, "loss": 0.0, "kl": 0.00123}, "reward 0.50, KL 0.0012"),
