@@ -119,10 +119,10 @@ def sampling_engine(
         keep_share(policy, folder)
         save_dense(policy, dense, _dtype(chosen))
         settings = _settings(recipe, chosen, policy, longest, batch_size, None if merged else adapter)
-        talk = policy.encoder, policy.eos_token_ids
+        common = policy.encoder, policy.eos_token_ids
         del policy
         release_memory()
-        with vllm_engine(dense, *talk, settings, on_halving) as engine:
+        with vllm_engine(dense, *common, settings, on_halving) as engine:
             yield engine
 
 
@@ -164,6 +164,11 @@ def live_engine(
         When the adapter is of a kind that vLLM's requests do not take, or that cannot be merged.
     StageError
         From `follow`, while completions are still sampled.
+
+    Notes
+    -----
+    Loading vLLM seeds Python's, NumPy's and torch's global generators, and on a CPU makes `torch.set_num_threads` do
+    nothing for the rest of the process.  The policy's gradients stay the same bit for bit (tests/test_stack_vllm.py).
     """
     from lean_align.rollouts import TransformersEngine
 
@@ -178,13 +183,9 @@ def live_engine(
     merged, dtype = chosen["adapter"] == "merged", _dtype(chosen)
     _say_which(folder, chosen, True)
     with _below(folder, DENSE) as dense, _below(folder, FOLLOWED) as followed:
-
-        def write(name: str) -> Path:
-            save_adapter(policy.model, followed / name)
-            return followed / name
-
-        adapter = None if merged else write("start")
+        adapter = None if merged else followed / "start"
         if adapter is not None:
+            save_adapter(policy.model, adapter)
             check_request(adapter)
         with nullcontext() if merged else policy.model.disable_adapter():
             save_dense(policy, dense, dtype)
@@ -192,17 +193,17 @@ def live_engine(
         settings = _settings(recipe, chosen, policy, longest, batch_size, adapter)
         with vllm_engine(dense, policy.encoder, policy.eos_token_ids, settings, on_halving) as engine:
 
-            def follow(step: int) -> None:
-                nonlocal adapter
-                if merged:
-                    engine.loaded.take_weights(changed_weights(policy, dtype))
-                    return
-                before, adapter = adapter, write(f"step-{step}")
-                engine.loaded.take_adapter(adapter)
-                if before is not None and before != adapter:
-                    shutil.rmtree(before)
+            def merge(step: int) -> None:
+                engine.loaded.take_weights(changed_weights(policy, dtype))
 
-            yield engine, follow
+            def request(step: int) -> None:
+                adapter = followed / f"step-{step}"
+                save_adapter(policy.model, adapter)
+                engine.loaded.take_adapter(adapter)
+                for earlier in set(followed.iterdir()) - {adapter}:
+                    shutil.rmtree(earlier)
+
+            yield engine, merge if merged else request
 
 
 def _say_which(folder: StageFolder, chosen: Mapping[str, Any], with_adapter: bool) -> None:

@@ -222,15 +222,14 @@ def vllm_engine(
         release_memory()
         settings = replace(settings, batch_size=settings.batch_size // 2)
         on_halving(Halving("loading vLLM", "batch_size", settings.batch_size, loaded))
-    held_by = LoadedVllm(loaded)
-    del loaded
+    engine = VllmEngine(LoadedVllm(loaded), encoder, eos_token_ids)
     try:
         if settings.adapter is not None:
-            held_by.take_adapter(settings.adapter)
-        yield VllmEngine(held_by, encoder, eos_token_ids)
+            engine.loaded.take_adapter(settings.adapter)
+        yield engine
     finally:
-        held_by.llm.llm_engine.engine_core.shutdown()
-        held_by.llm = None
+        loaded.llm_engine.engine_core.shutdown()
+        engine.loaded.llm = loaded = None  # whoever still has the engine
         gc.collect()
         release_memory()
 
