@@ -47,20 +47,22 @@ def pretend(monkeypatch, installed: bool, card: bool) -> None:
 def test_auto_takes_what_is_faster_where_there_is_a_card_and_it_is_installed(monkeypatch, installed, card):
     pretend(monkeypatch, installed, card)
     assert choose_engine("auto") == ("vllm" if installed and card else "transformers")
-    assert choose_backend("auto") == ("unsloth" if installed and card else "trl")
+    assert choose_backend("auto") == ("unsloth" if installed and card else "lean")
+    assert choose_backend("auto", only_lean=True) == "lean"
 
 
 def test_what_is_asked_for_is_taken_whatever_the_machine(monkeypatch):
     pretend(monkeypatch, installed=True, card=False)
     assert (choose_engine("vllm"), choose_backend("unsloth")) == ("vllm", "unsloth")
     assert (choose_engine("transformers"), choose_backend("trl")) == ("transformers", "trl")
+    assert choose_backend("lean") == "lean"
 
 
 def test_what_is_asked_for_and_not_installed_is_refused_with_the_key_to_set(monkeypatch):
     pretend(monkeypatch, installed=False, card=True)
     with pytest.raises(MissingPackageError, match=r"rollouts\.engine=transformers"):
         choose_engine("vllm")
-    with pytest.raises(MissingPackageError, match=r"\.\[gpu\].*set training\.backend=trl"):
+    with pytest.raises(MissingPackageError, match=r"\.\[gpu\].*set training\.backend=lean"):
         choose_backend("unsloth")
 
 
@@ -81,7 +83,7 @@ def test_a_stage_begun_with_vllm_is_not_continued_without_it(monkeypatch, folder
 
 def test_a_training_holds_to_its_backend_too(monkeypatch, tmp_path, folder):
     with training_backend(DEMO, DEMO.training, tmp_path, folder) as first:
-        assert first["backend"] == "trl"
+        assert first["backend"] == "lean"
     pretend(monkeypatch, installed=True, card=True)
     with training_backend(DEMO, DEMO.training, tmp_path, folder) as again:
         assert again == first == folder.counts["backend"]

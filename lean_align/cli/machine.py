@@ -106,7 +106,7 @@ def bench(
 ) -> None:
     """Measure this machine on RECIPE: rollouts, gradients and training steps, with peak memory.
 
-    transformers and vllm, trl and unsloth side by side, each in a process of its own; loading is not counted.
+    transformers and vllm, and lean, trl and unsloth side by side, each in a process of its own; loading is not counted.
 
     Example:
 

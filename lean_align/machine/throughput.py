@@ -24,6 +24,7 @@ from lean_align.recipe import Recipe, load_recipe
 from lean_align.stages import run
 
 WAYS = (
+    ("training", "lean"),
     ("training", "trl"),
     ("training", "unsloth"),
     ("rollouts", "transformers"),
@@ -74,11 +75,13 @@ class Throughput:
         return {**vars(self), "rows": [dict(row) for row in self.rows], "ratios": self.ratios()}
 
     def ratios(self) -> dict[str, float]:
-        """vllm over transformers, and unsloth over trl, where both ran: of the medians."""
+        """vllm over transformers, and the backends over one another, where both ran: of the medians."""
         rates = {(r["work"], r["way"]): r.get(RATES[r["work"]][0]) for r in self.rows}
         pairs = {
             "vllm / transformers": ("rollouts", "vllm", "transformers"),
+            "lean / trl": ("training", "lean", "trl"),
             "unsloth / trl": ("training", "unsloth", "trl"),
+            "unsloth / lean": ("training", "unsloth", "lean"),
         }
         found = {name: (rates.get((work, a)), rates.get((work, b))) for name, (work, a, b) in pairs.items()}
         return {name: a / b for name, (a, b) in found.items() if a and b}
