@@ -87,8 +87,8 @@ def backward_tokens(
         if on_entropies is not None:
             on_entropies(_entropies(every))
         log_probs = every.gather(1, targets[:, None])[:, 0].requires_grad_()
-        token_loss(log_probs, slice(first, first + len(targets))).backward()  # type: ignore[no-untyped-call]
-        gradient = _gradient_in_place(every, targets, log_probs.grad / temperature)  # type: ignore[operator]
+        (weights,) = torch.autograd.grad(token_loss(log_probs, slice(first, first + len(targets))), log_probs)
+        gradient = _gradient_in_place(every, targets, weights / temperature)
         torch.autograd.backward(logits, gradient.to(logits.dtype))
         del logits, every, gradient
         first += len(targets)
