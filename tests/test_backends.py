@@ -89,6 +89,21 @@ def test_a_training_holds_to_its_backend_too(monkeypatch, tmp_path, folder):
         assert again == first == folder.counts["backend"]
 
 
+def test_a_training_begun_with_trl_goes_on_with_it(tmp_path, folder):
+    """As before lean was there, when `auto` was trl on a CPU."""
+    (folder.path / "backend.json").write_text(json.dumps({"backend": "trl", "version": "1.14.2"}))
+    with training_backend(DEMO, DEMO.training, tmp_path, folder) as chosen:
+        assert chosen["backend"] == "trl"
+
+
+@pytest.mark.parametrize("key", ["refill", "keep_rows"])
+def test_auto_is_lean_where_only_lean_can_do_what_is_asked(monkeypatch, tmp_path, folder, key):
+    pretend(monkeypatch, installed=True, card=True)
+    recipe = load_recipe("demo", {f"training.{key}": True})
+    with training_backend(recipe, recipe.training, tmp_path, folder) as chosen:
+        assert chosen["backend"] == "lean"
+
+
 def test_unsloth_is_refused_in_a_process_that_imported_what_it_patches(monkeypatch, tmp_path, folder):
     import transformers  # noqa: F401
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lean_align.gradients import GradientSettings
 from lean_align.grpo.optimiser import BETAS, EPSILON, scheduler_name
-from lean_align.recipe import Recipe, TrainerRecipe
+from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
 from lean_align.rng import seed_for
 from lean_align.rollouts import Sampling
 
@@ -60,6 +60,11 @@ class TrainerSettings:
     def with_trainer(self, **changes: Any) -> TrainerSettings:
         """The same with other keys of the trainer."""
         return replace(self, trainer=replace(self.trainer, **changes))
+
+    @property
+    def section(self) -> str:
+        """The recipe's section that the keys of the trainer are in."""
+        return "warmup" if isinstance(self.trainer, WarmupRecipe) else "training"
 
     @property
     def passes(self) -> GradientSettings:
@@ -132,6 +137,7 @@ def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: b
         "scale_rewards": "none" if trainer.loss == "dr_grpo" else "group",
         "importance_sampling_level": "token",
         "beta": trainer.beta,
+        "use_bias_correction_kl": True,
         "epsilon": trainer.epsilon,
         "epsilon_high": trainer.epsilon,
         "delta": None,
@@ -163,7 +169,8 @@ def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: b
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "steps",
-        "save_steps": trainer.save_steps,
+        # trl samples anew where it goes on from a checkpoint
+        "save_steps": -(-trainer.save_steps // trainer.num_iterations) * trainer.num_iterations,
         "save_total_limit": 2,
         "save_only_model": False,
         "load_best_model_at_end": False,
