@@ -13,7 +13,7 @@ import pytest
 from lean_align import files
 from lean_align.artifacts import stage_folder, write_text
 from lean_align.errors import RecipeError, StageError, StaleStageError
-from lean_align.pipeline.graph import stored_recipe
+from lean_align.pipeline.graph import picked, stored_recipe
 from lean_align.recipe import Recipe, all_keys, dump_recipe, load_recipe
 from lean_align.stages import GRAPH
 
@@ -307,3 +307,22 @@ def test_a_change_that_keeps_size_and_time_is_seen(aged: bool, tmp_path: Path) -
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(StaleStageError, match=r"result\.txt was changed"):
         GRAPH.check_run(recipe, run_dir)
+
+
+def test_a_key_that_came_later_counts_only_where_it_is_not_the_default():
+    """A stage that was finished before the key was there is one that has its default."""
+    plain, changed = load_recipe("demo"), load_recipe("demo", {"training.loss": "dapo", "warmup.token_budget": 9})
+    later = {f.name for f in dataclasses.fields(plain.training) if "later" in f.metadata}
+    assert {"loss", "refill", "keep_rows", "token_budget"} <= later
+    before = picked(plain, ("training", "warmup"))
+    assert not later & {*before["training"], *before["warmup"]}
+    after = picked(changed, ("training", "warmup"))
+    assert after["training"] == before["training"] | {"loss": "dapo"}
+    assert after["warmup"] == before["warmup"] | {"token_budget": 9}
+
+
+def test_a_training_depends_on_the_projection_where_it_keeps_rows():
+    for name in ("warmup", "training"):
+        stage, key = GRAPH.by_folder[name], "gradients.proj_dim"
+        assert key not in stage.all_keys(load_recipe("demo"))
+        assert key in stage.all_keys(load_recipe("demo", {f"{name}.keep_rows": True}))

@@ -79,7 +79,6 @@ REVIEWED = {
     "torch_empty_cache_steps",
     "train_sampling_strategy",
     "trust_remote_code",
-    "use_bias_correction_kl",
     "use_cache",
     "use_transformers_paged",
 }
@@ -130,14 +129,27 @@ def test_log_rows_hold_no_timings():
     assert log_rows(history) == [{"step": 1, "reward": 0.5, "loss": 0.1}]
 
 
+def test_a_step_on_the_completions_of_the_one_before_is_logged_with_their_rewards():
+    history = [{"step": 1, "reward": 0.5, "loss": 0.1, "kl": 0.2}, {"step": 2, "loss": 0.3}, {"step": 3, "reward": 0.7}]
+    assert log_rows(history) == [
+        {"step": 1, "reward": 0.5, "loss": 0.1, "kl": 0.2},
+        {"step": 2, "reward": 0.5, "loss": 0.3},
+        {"step": 3, "reward": 0.7},
+    ]
+
+
 class _Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(("quantization", "beta"), [("none", 0.0), ("nf4", 0.0), ("nf4", 0.04)])
-def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp_path, quantization, beta):
+@pytest.mark.parametrize(
+    ("quantization", "beta", "num_iterations"), [("none", 0.0, 1), ("nf4", 0.0, 1), ("nf4", 0.04, 1), ("none", 0.04, 2)]
+)
+def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(
+    make_policy, tmp_path, quantization, beta, num_iterations
+):
     """With beta > 0 too, where a checkpoint holds the reference adapter beside the trained one."""
-    trainer = dataclasses.replace(TRAINER, beta=beta)
+    trainer = dataclasses.replace(TRAINER, beta=beta, num_iterations=num_iterations)
 
     def train(folder, stop_at=None):
         policy, calls = make_policy(quantization), [0]
@@ -152,7 +164,7 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(make_policy, tmp
 
     log = train(tmp_path / "whole")
     with pytest.raises(_Killed):
-        train(tmp_path / "cut", stop_at=2 * 8 + 3)  # in the third step
+        train(tmp_path / "cut", stop_at=2 * 8 // num_iterations + 3)  # in the third step
     assert last_checkpoint(tmp_path / "cut" / "checkpoints").name == "checkpoint-2"
     assert train(tmp_path / "cut") == log
     for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", SECOND_MOMENTS, REWARDS):
@@ -301,14 +313,14 @@ def test_completions_that_do_not_stand_in_groups_are_refused(tmp_path, ids):
 
 
 @pytest.mark.parametrize(
-    ("logs", "line"),
+    ("row", "line"),
     [
         (
-            {"reward": 0.304, "loss": -1e-9, "frac_reward_zero_std": 0.25, "completions/mean_length": 41.6},
+            {"reward": 0.304, "loss": -1e-9, "share_zero_spread": 0.25, "mean_tokens": 41.6},
             "reward 0.30, with signal 75%, tokens 42",
         ),
         ({"reward": 0.5, "loss": 0.0, "kl": 0.00123}, "reward 0.50, KL 0.0012"),
     ],
 )
-def test_a_training_line_shows_what_moves(logs, line):
-    assert what_moves(logs) == line
+def test_a_training_line_shows_what_moves(row, line):
+    assert what_moves(row) == line

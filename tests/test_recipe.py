@@ -178,11 +178,27 @@ def test_warmup_of_no_steps_is_allowed() -> None:
         ({"gradients.sjlt_nonzeros": 3}, "gradients.sjlt_nonzeros is 3"),
         ({"gradients.sjlt_nonzeros": 4, "gradients.projection": "trak"}, "with gradients.projection trak"),
         ({"training.init": "warmup", "warmup.steps": 0}, "training.init is 'warmup' but warmup.steps is 0"),
+        (
+            {"training.backend": "trl", "training.refill": True},
+            "training.backend is trl and training.refill True.*lean",
+        ),
+        ({"warmup.backend": "unsloth", "warmup.keep_rows": True}, r"warmup.keep_rows True.*Set warmup\.backend=lean"),
+        ({"training.backend": "trl", "training.kl_groups": "spread"}, "training.kl_groups 'spread', which only lean"),
+        ({"training.refill_tokens": 9}, r"training.refill_tokens is 9, but training\.refill is false"),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("demo", overrides)
+
+
+@pytest.mark.parametrize("backend", ["auto", "lean"])
+def test_what_only_lean_can_do_may_be_asked_of_it(backend: str) -> None:
+    asked = {"refill": True, "refill_tokens": 9, "keep_rows": True, "kl_groups": "spread", "backend": backend}
+    recipe = load_recipe("demo", {f"training.{key}": value for key, value in asked.items()})
+    assert {key: getattr(recipe.training, key) for key in asked} == asked
+    assert recipe.training.only_lean() is not None
+    assert recipe.warmup.only_lean() is None
 
 
 @pytest.mark.parametrize("weight", [-1, float("nan"), float("inf")])

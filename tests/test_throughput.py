@@ -65,6 +65,14 @@ def children(monkeypatch):
     monkeypatch.setattr(measuring, "read_json", lambda path: MACHINE)
 
 
+def test_trainings_can_be_timed_alone(children, tmp_path):
+    output = tmp_path / "figures.json"
+    done = CliRunner().invoke(main, ["bench", "demo", "--training-only", "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    ways = [(row["work"], row["way"]) for row in json.loads(output.read_text())["rows"]]
+    assert ways == [("training", way) for way in ("lean", "trl", "unsloth")]
+
+
 def test_the_command_prints_and_writes_every_way_and_a_way_that_fails_is_a_row(children, tmp_path):
     output = tmp_path / "figures.json"
     done = CliRunner().invoke(main, ["bench", "demo", "--prompts", "4", "-o", str(output)])

@@ -61,7 +61,20 @@ def save_checkpoint(folder: Path, steps: int, state: dict[str, Any]) -> None:
     shutil.rmtree(whole, ignore_errors=True)
     partial.rename(whole)
     for old in sorted(folder.glob("checkpoint-*"), key=steps_of)[:-KEPT]:
-        shutil.rmtree(old)
+        _drop(old)
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Delete all of them: what a training leaves is written."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=steps_of):
+        _drop(checkpoint)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drop(checkpoint: Path) -> None:
+    """Delete one, which is not whole from the first moment on."""
+    (checkpoint / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
 def read_checkpoint(checkpoint: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ tokens that are run.  Losses, advantages, clipping, weight decay and schedules a
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from lean_align.gradients import (
     checkpoint_layers,
     completion_log_probs,
 )
-from lean_align.grpo.checkpoints import last_checkpoint, read_checkpoint, save_checkpoint, steps_of
+from lean_align.grpo.checkpoints import drop_checkpoints, last_checkpoint, read_checkpoint, save_checkpoint, steps_of
 from lean_align.grpo.drawing import StepGroups, StepSampler
 from lean_align.grpo.losses import GroupLoss, group_loss, token_shares
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
@@ -191,7 +191,7 @@ class _Training:
             with writing_tensors(self.folder):
                 save_file(moments, self.folder / SECOND_MOMENTS)
             like_other_files(self.folder / SECOND_MOMENTS)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        drop_checkpoints(self.checkpoints)
 
     def _draw(self, step: int) -> None:
         self.sampler.follow(step)
@@ -277,11 +277,11 @@ class _Training:
         tokens = max(1, sum(len(loss.share) for loss in losses))
         row = {
             "reward": float(rewards.mean()),
-            "reward_std": float(rewards.std(axis=1, ddof=1).mean()),
+            "reward_std": float(rewards.std(ddof=1)),
             "share_zero_spread": float(np.mean([len(set(group.rewards)) == 1 for group in found.groups])),
             "share_truncated": float(np.mean([not c.finished for c in found.completions])),
             "mean_tokens": float(np.mean([c.n_tokens for c in found.completions])),
-            "loss": sum(loss.loss for loss in losses),
+            "loss": math.fsum(loss.loss for loss in losses),
         }
         if losses:
             row["entropy"] = sum(loss.entropy for loss in losses) / tokens

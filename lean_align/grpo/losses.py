@@ -4,7 +4,7 @@ For a step of N completions o_1 .. o_N with advantages A_i, log-probabilities lp
 the policy that sampled (old) and of the initial policy (ref):
 
     loss   = sum over i, t of  s_i l_i,t
-    l_i,t  = -min(r A_i, clip(r, 1 - epsilon, 1 + epsilon) A_i) + beta (exp(ref - lp) - (ref - lp) - 1)
+    l_i,t  = -min(r A_i, clip(r, 1 - epsilon, 1 + epsilon) A_i) + beta r (exp(ref - lp) - (ref - lp) - 1)
     r      = exp(lp - old)
 
     grpo      s_i = 1 / (N |o_i|)
@@ -13,9 +13,10 @@ the policy that sampled (old) and of the initial policy (ref):
     bnpo      s_i = 1 / (M tokens of i's micro-batch), M the number of micro-batches of consecutive completions
 
 These are trl 1.14.2's loss_type of the same names, with scale_rewards="none" for dr_grpo and "group" for the others,
-importance_sampling_level="token" and num_items_in_batch over the whole step.  trl shuffles a step's completions before
-it cuts micro-batches, which changes bnpo alone.  A masked completion has s_i = 0; where a mean is over tokens its
-tokens do not count, where it is over completions it still does, as in trl.
+importance_sampling_level="token", num_items_in_batch over the whole step and use_bias_correction_kl=True: the r before
+the KL term makes its gradient an unbiased one of the reverse KL (DeepSeek-V3.2, arXiv 2512.02556).  trl shuffles a
+step's completions before it cuts micro-batches, which changes bnpo alone.  A masked completion has s_i = 0; where a
+mean is over tokens its tokens do not count, where it is over completions it still does, as in trl.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class GroupLoss:
         if self.beta > 0:
             assert self.reference is not None  # taken before the first pass
             apart = self.reference[places] - log_probs
-            divergence = torch.exp(apart) - apart - 1
+            divergence = ratio * (torch.exp(apart) - apart - 1)
             loss = loss + self.beta * divergence
             self.kl += float(divergence.detach().sum())
         total = (loss * share).sum()

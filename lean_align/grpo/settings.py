@@ -63,7 +63,7 @@ class TrainerSettings:
 
     @property
     def section(self) -> str:
-        """Of the recipe, with the trainer's keys: `warmup` or `training`."""
+        """The recipe's section that the keys of the trainer are in."""
         return "warmup" if isinstance(self.trainer, WarmupRecipe) else "training"
 
     @property
@@ -137,6 +137,7 @@ def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: b
         "scale_rewards": "none" if trainer.loss == "dr_grpo" else "group",
         "importance_sampling_level": "token",
         "beta": trainer.beta,
+        "use_bias_correction_kl": True,
         "epsilon": trainer.epsilon,
         "epsilon_high": trainer.epsilon,
         "delta": None,
@@ -168,7 +169,8 @@ def trainer_fields(settings: TrainerSettings, folder: Path, device: str, bf16: b
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "steps",
-        "save_steps": trainer.save_steps,
+        # trl samples anew where it goes on from a checkpoint
+        "save_steps": -(-trainer.save_steps // trainer.num_iterations) * trainer.num_iterations,
         "save_total_limit": 2,
         "save_only_model": False,
         "load_best_model_at_end": False,

@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.errors import StageError
-from lean_align.grpo.checkpoints import COMPLETE, last_checkpoint, steps_of
+from lean_align.grpo.checkpoints import COMPLETE, drop_checkpoints, last_checkpoint, steps_of
 from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
 from lean_align.grpo.order import training_order
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
@@ -35,6 +35,8 @@ from lean_align.rng import seed_for
 from lean_align.types import Prompt
 
 REFERENCE = "ref"
+OF_SAMPLING = ("reward", "reward_std", "share_zero_spread", "share_truncated", "mean_tokens")
+"""What trl's log has of a step alone that samples; on further steps on the same completions it stays."""
 LOGGED = {
     "reward": "reward",
     "reward_std": "reward_std",
@@ -109,7 +111,7 @@ def train_grpo(
         with writing_tensors(folder):
             save_file(moments, folder / SECOND_MOMENTS)
         like_other_files(folder / SECOND_MOMENTS)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    drop_checkpoints(checkpoints)
     return log_rows(grpo.state.log_history)
 
 
@@ -141,7 +143,15 @@ def give_token_ids(trainer: Any, ids: Mapping[str, Sequence[int]]) -> None:
 
 def log_rows(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
     """The trainer's log without its timings: one row a step, under the names of `LOGGED`."""
-    return [{"step": int(row["step"]), **_named(row)} for row in history if "loss" in row or "reward" in row]
+    rows: list[dict[str, float]] = []
+    for row in history:
+        if "loss" in row or "reward" in row:
+            rows.append({"step": int(row["step"]), **_sampled(rows[-1] if rows else {}), **_named(row)})
+    return rows
+
+
+def _sampled(row: Mapping[str, float]) -> dict[str, float]:
+    return {name: row[name] for name in OF_SAMPLING if name in row}
 
 
 def _named(logs: Mapping[str, float]) -> dict[str, float]:
@@ -165,6 +175,7 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, seed: int, stage: str, rewards: RewardLog, progress: Progress) -> None:
         self.seed, self.stage, self.rewards, self.progress = seed, stage, rewards, progress
+        self._row: dict[str, float] = {}
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Draw all of the step's completions from (seed, stage, step)."""
@@ -186,8 +197,9 @@ class _StepCallback(TrainerCallback):  # type: ignore[misc]
         **kw: Any,
     ) -> None:
         """Show one line a step."""
-        if logs and "reward" in logs:
-            self.progress.advance(1, what_moves(_named(logs)))
+        if logs and "loss" in logs:
+            self._row = {**_sampled(self._row), **_named(logs)}
+            self.progress.advance(1, what_moves(self._row))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Mark the checkpoint: everything of it is on disk."""

@@ -116,6 +116,7 @@ def measure_throughput(
     n_prompts: int = 16,
     steps: int = 3,
     turns: int = 1,
+    training_only: bool = False,
 ) -> Throughput:
     """Time a recipe's rollouts, gradients and training steps on this machine.
 
@@ -129,6 +130,8 @@ def measure_throughput(
         Training steps, at least 2: the first is not timed.
     turns : int
         How often all of them are timed, one after the other.
+    training_only : bool
+        Time the trainings alone.
 
     Returns
     -------
@@ -144,7 +147,8 @@ def measure_throughput(
     loaded = load_recipe(recipe, {**settings, **own})
     with tempfile.TemporaryDirectory(prefix="lean_align_bench_") as folder:
         _prepare(loaded, Path(folder))
-        found = [[_row(work, way, Path(folder), steps) for work, way in WAYS] for _ in range(turns)]
+        ways = [(work, way) for work, way in WAYS if work == "training" or not training_only]
+        found = [[_row(work, way, Path(folder), steps) for work, way in ways] for _ in range(turns)]
         machine = read_json(Path(folder) / "run.json")
     return Throughput(
         machine,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lean_align.artifacts import file_hash
-from lean_align.recipe import Recipe
+from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.selection.registry import find_method
 
 PROMPT = ("data.prompt_format", "data.system_prompt", "data.prompt_template", "data.chat_template_kwargs")
@@ -18,6 +18,12 @@ SAMPLED = ("rollouts.num_generations", "rollouts.temperature", "rollouts.max_new
 def drawn(recipe: Recipe) -> tuple[str, ...]:
     """The key of the completions that are drawn to choose; without a value nothing names it, as before it was there."""
     return () if recipe.selection.num_generations is None else ("selection.num_generations",)
+
+
+def kept_rows(trainer: TrainerRecipe) -> tuple[str, ...]:
+    """Keys of the projection, where a training keeps rows."""
+    keys = ("projection", "sjlt_nonzeros", "proj_dim")
+    return tuple(f"gradients.{key}" for key in keys) if trainer.keep_rows else ()
 
 
 def asked_for(folder: str) -> Callable[[Recipe], bool]:

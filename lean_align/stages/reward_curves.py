@@ -29,9 +29,10 @@ def run(stage: StageRun) -> None:
     """
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     prompts, epochs = read_prompts(run_dir, "train"), recipe.selection.curve_epochs
-    steps = math.ceil(epochs * len(prompts) / recipe.training.prompts_per_step)
-    start = "warmup" if recipe.training.init == "warmup" else None
-    trainer = replace(recipe.training, steps=steps)
+    trainer = recipe.training
+    steps = math.ceil(epochs * len(prompts) / trainer.prompts_per_step) * trainer.num_iterations
+    start = "warmup" if trainer.init == "warmup" else None
+    trainer = replace(trainer, steps=steps, keep_rows=False)
     log = train_policy(recipe, trainer, run_dir, start, prompts, "reward_curves", folder)
     from lean_align.grpo import SECOND_MOMENTS, generated_tokens, read_rewards, reward_curves
 

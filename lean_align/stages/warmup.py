@@ -6,7 +6,7 @@ from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.selection.registry import find_method
-from lean_align.stages.dependencies import POLICY, SAMPLED
+from lean_align.stages.dependencies import POLICY, SAMPLED, kept_rows
 from lean_align.stages.inputs import read_prompts
 from lean_align.stages.trainings import keep_log, train_policy
 
@@ -32,6 +32,7 @@ STAGE = Stage(
     run,
     (*POLICY, "warmup", *SAMPLED),
     ("data",),
+    more_keys=lambda recipe: kept_rows(recipe.warmup),
     needed=_needed,
     trains="warmup",
     work="training",
