@@ -378,6 +378,14 @@ def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
     assert without == with_vllm
 
 
+def test_where_vllm_does_not_fit_beside_the_policy_the_plan_names_the_engine(few_layers):
+    """2.8 GiB of vLLM fit in 4.4 GiB alone, not with the 1.5 GiB of a training; fewer keys and values do not help."""
+    recipe = with_key(trained_by("lean"), "rollouts.engine", "vllm")
+    plan = plan_of(recipe, int(4.4 * GIB), Pool(100, 100, 128, "made up"), SPEED)
+    assert [stage.fits for stage in plan.stages] == [stage.stage not in TRAININGS for stage in plan.stages]
+    assert plan.changes == ("rollouts.engine=transformers",)
+
+
 def test_a_card_s_recipe_planned_for_a_cpu_says_how_to_plan_for_a_card(few_layers):
     plan = plan_of(load_recipe("gsm8k"), None, Pool(100, 100, 128, "made up"), SPEED)
     assert any("--vram 24GiB" in line for line in plan.assumptions)

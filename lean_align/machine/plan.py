@@ -246,7 +246,7 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
         settings = TrainerSettings.of(recipe, stage.section)
         trainer = settings.trainer
         tokens = settings.draws * settings.most_completions * rollouts.max_new_tokens
-        rows = 2 * recipe.gradients.proj_dim * trainer.steps * trainer.prompts_per_step if trainer.keep_rows else 0
+        rows = 2 * recipe.gradients.proj_dim * settings.draws * trainer.prompts_per_step if trainer.keep_rows else 0
         # adapter, second moments, two checkpoints with Adam's moments
         return tokens, (4 + 4 + 2 * 12) * _lora_size(_shapes(recipe.model, recipe.lora)) + rows
     if stage.work == "rollouts":
@@ -288,15 +288,21 @@ def _candidates(stage: PlannedStage, recipe: Recipe, backend: str, vllm: bool) -
         return
     if not settings.gradient_checkpointing:
         yield f"{name}.gradient_checkpointing", True
-    if stage.work == "gradients" or backend == "lean":
-        yield from _halves(f"{name}.token_budget", settings.token_budget, 256)
-        yield from _halves("gradients.logprob_chunk", recipe.gradients.logprob_chunk, 64)
-    if backend == "lean":
+    passes = (
+        *_halves(f"{name}.token_budget", settings.token_budget, 256),
+        *_halves("gradients.logprob_chunk", recipe.gradients.logprob_chunk, 64),
+    )
+    if stage.work == "gradients":
+        yield from passes
+    elif backend == "lean":
         sampling = TrainerSettings.of(recipe, name).sampling(0)
-        yield from _halves(f"{name}.sampling_batch", sampling.slots, sampling.num_generations)
-        if vllm:  # whose whole weights would lie beside the policy
+        batches = _halves(f"{name}.sampling_batch", sampling.slots, sampling.num_generations)
+        if vllm:  # its weights, keys and values lie beside the policy, and are the most of it
+            yield from batches
             yield "rollouts.engine", "transformers"
-    elif stage.work == "training":
+        yield from passes
+        yield from batches
+    else:
         yield from _smaller_batches(name, settings, recipe.rollouts.num_generations)
 
 
