@@ -60,8 +60,8 @@ def few_layers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from lean_align.machine import costs, plan, rehearsals
     from lean_align.policy.shapes import KNOWN_MODELS
 
-    works = rehearsals.gradient_work, rehearsals.decoding_work, rehearsals.sampling_work, rehearsals.loss_work
-    kept = (*works, costs.whole_weights, plan._shapes)
+    names = "gradient_work", "decoding_work", "sampling_work", "loss_work", "group_work", "adapter_bytes"
+    kept = (*(getattr(rehearsals, name) for name in names), costs.whole_weights, plan._shapes)
     small = {name: config | {"num_hidden_layers": 2} for name, config in KNOWN_MODELS.items()}
     monkeypatch.setattr("lean_align.policy.shapes.KNOWN_MODELS", small)
     for work in kept:

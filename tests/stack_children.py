@@ -84,6 +84,72 @@ def smollm2_with_an_adapter(model: str, folder: str) -> dict[str, Any]:
     return found
 
 
+def live(model: str, folder: str, way: str) -> dict[str, Any]:
+    """Greedy tokens of a live vLLM as its policy's adapter changes, of the decode loop, and of a vLLM loaded afresh.
+
+    Prompts are longer than a block of keys and values, which vLLM keeps: those of earlier weights would be seen.
+    """
+    import torch
+
+    from lean_align.artifacts import StageFolder
+    from lean_align.pipeline.engines import live_engine, longest_of, sampling_engine
+    from lean_align.policy import load_policy, save_adapter
+    from lean_align.recipe import load_recipe
+    from lean_align.rollouts import Sampling, TransformersEngine, generate_batch
+    from lean_align.types import Prompt
+
+    settings = {"model.name": model, "model.quantization": "nf4", "model.dtype": "float32"}
+    engine = {"rollouts.engine": "vllm", "rollouts.vllm_adapter": way}
+    recipe = load_recipe("gsm8k-cpu", settings | engine)
+    policy = load_policy(recipe.model, recipe.data, recipe.lora)
+    story = "Ann counts her apples, and Ben his pens. " * 16
+    prompts = [Prompt(f"p-{i}", f"{story}What is {i} plus {i + 3}? Explain.", "1") for i in range(8)]
+    assert min(len(policy.encoder.encode(prompt)) for prompt in prompts) > 128
+    sampling = Sampling(1, 0.0, 24, 8, 0, "stack")
+
+    def tokens(engine: Any) -> list[list[int]]:
+        return [list(c.token_ids) for c in generate_batch(engine, prompts, sampling, lambda gold, text: 0.0)]
+
+    def take(seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in policy.lora_parameters.items():
+            if "lora_B" in name:
+                parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator)
+
+    def gradient() -> torch.Tensor:
+        take(0)
+        ids = torch.tensor([policy.encoder.encode(prompts[0])])
+        loss = policy.model(input_ids=ids, labels=ids).loss
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(policy.lora_parameters.values()))])
+
+    def stage(name: str) -> StageFolder:
+        path = Path(folder) / name
+        path.mkdir()
+        return StageFolder(path, path, {}, 0.0)
+
+    found: dict[str, Any] = {}
+    before, own, arguments = gradient(), stage("live"), (longest_of(prompts, 24), 8)
+    with live_engine(recipe, policy, own, *arguments) as (engine, follow):
+        take(1)
+        follow(0)
+        found["live"], found["loop"] = tokens(engine), tokens(TransformersEngine(policy))
+        take(2)
+        found["changed, not followed"] = tokens(engine)
+        follow(1)
+        found["followed"], found["loop, changed"] = tokens(engine), tokens(TransformersEngine(policy))
+        save_adapter(policy.model, Path(folder) / "adapter")
+        take(1)
+        follow(2)
+        found["back"] = tokens(engine)
+        found["while"] = sorted(path.relative_to(own.path).as_posix() for path in own.path.glob("*/*step*"))
+        after = gradient()
+    found["after"] = sorted(path.name for path in own.path.iterdir())
+    found["same gradient"] = torch.equal(before, after) and bool(before.norm() > 0)
+    with sampling_engine(recipe, stage("fresh"), Path(folder) / "adapter", *arguments) as engine:
+        found["fresh, changed"] = tokens(engine)
+    return found
+
+
 def logits(run_dir: str, stage: str, backend: str) -> list[Any]:
     """Logits of a stage's adapter on its base, as stock peft or as Unsloth loads it."""
     if backend == "unsloth":
@@ -106,6 +172,7 @@ def logits(run_dir: str, stage: str, backend: str) -> list[Any]:
 
 
 if __name__ == "__main__":
-    function = {"smollm2_with_an_adapter": smollm2_with_an_adapter, "logits": logits}[sys.argv[1]]
+    functions = {"smollm2_with_an_adapter": smollm2_with_an_adapter, "live": live, "logits": logits}
+    function = functions[sys.argv[1]]
     result = json.dumps(function(**json.loads(sys.argv[2])))
     print(f"\n{result}", flush=True)

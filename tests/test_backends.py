@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections import namedtuple
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import load_file
 
 from lean_align import choices
 from lean_align.artifacts import StageFolder
 from lean_align.choices import choose_backend, choose_engine
-from lean_align.errors import MissingPackageError, StageError
+from lean_align.errors import MissingPackageError, ModelError, StageError
 from lean_align.pipeline import backends
 from lean_align.pipeline.backends import training_backend
-from lean_align.pipeline.engines import begin_engine
-from lean_align.policy import load_policy
+from lean_align.pipeline.engines import begin_engine, live_engine
+from lean_align.policy import load_policy, save_dense
 from lean_align.policy.unsloth import draw_adapter
 from lean_align.recipe import load_recipe
+from lean_align.rollouts import Sampling
 from lean_align.stages import run
+from lean_align.types import Prompt
 
 DEMO = load_recipe("demo")
 
@@ -129,10 +138,7 @@ def test_keys_and_values_by_hand():
 
 
 def test_vllm_that_does_not_fit_is_loaded_for_half_as_many_completions(monkeypatch, make_policy, tmp_path):
-    from types import SimpleNamespace
-
     from lean_align.errors import OutOfMemoryError
-    from lean_align.policy import save_dense
     from lean_align.rollouts import vllm
 
     policy, tried, halvings, ended = make_policy(), [], [], []
@@ -162,6 +168,150 @@ def test_vllm_that_does_not_fit_is_loaded_for_half_as_many_completions(monkeypat
         vllm.vllm_engine(*common),
     ):
         pass
+
+
+class FakeVllm:
+    """What a live engine asks of a loaded vLLM, noted."""
+
+    def __init__(self, options):
+        folder = Path(options["model"])
+        self.options, self.ended, self.removed, self.resets, self.asked = options, False, [], 0, []
+        self.weights = {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+        self.idle, self.llm_engine = True, SimpleNamespace(remove_lora=self.removed.append, engine_core=self)
+
+    def shutdown(self):
+        self.ended = True
+
+    def collective_rpc(self, method, kwargs):
+        assert method == "reload_weights"
+        self.weights |= {name: weight.clone() for name, weight in kwargs["weights_iterator"]}
+
+    def reset_prefix_cache(self):
+        self.resets += 1
+        return self.idle
+
+    def generate(self, requests, parameters, lora_request, use_tqdm):
+        self.asked.append(
+            lora_request and (lora_request, load_file(Path(lora_request.path, "adapter_model.safetensors")))
+        )
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=[2])]) for _ in requests]
+
+
+@pytest.fixture
+def live(monkeypatch, make_policy, folder):
+    """A live engine on the embedded model, with what it loaded in place of vLLM."""
+    from lean_align.rollouts import vllm
+
+    loaded = []
+    pretend(monkeypatch, installed=True, card=False)
+    monkeypatch.setattr(vllm, "_load", lambda options: loaded.append(FakeVllm(options)) or loaded[-1])
+    monkeypatch.setattr(vllm, "_set_environment", lambda threads: None)
+    monkeypatch.setattr(vllm, "vllm_version", lambda: "0.32.0")
+    request = namedtuple("LoRARequest", ("lora_name", "lora_int_id", "path"))
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=request))
+
+    @contextmanager
+    def begin(adapter: str, policy=None, **settings):
+        own = {"rollouts.engine": "vllm", "rollouts.vllm_adapter": adapter, "model.dtype": "float32"}
+        policy = policy or make_policy()
+        with live_engine(load_recipe("demo", own), policy, folder, lambda encoder: 64, 4) as (engine, follow):
+            yield policy, engine, follow, loaded[0]
+        assert loaded[0].ended
+        assert [path.name for path in folder.path.iterdir()] == ["engine.json"]
+
+    return begin
+
+
+def move(policy) -> None:
+    for parameter in policy.lora_parameters.values():
+        parameter.data = parameter.data + 0.1
+
+
+def sample_one(engine):
+    return engine.sample([Prompt("p", "What is 2 plus 2?", "4")], Sampling(1, 0.0, 8, 1, 0, "tests"))
+
+
+def whole(policy, folder):
+    save_dense(policy, folder, torch.float32)
+    return {k: v for path in folder.glob("*.safetensors") for k, v in load_file(path).items()}
+
+
+def assert_equal_weights(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_live_vllm_holds_the_merged_weights_of_the_step(live, folder, tmp_path):
+    with live("merged") as (policy, engine, follow, loaded):
+        first = whole(policy, tmp_path / "first")
+        assert_equal_weights(loaded.weights, first)
+        move(policy)
+        assert_equal_weights(loaded.weights, first)
+        follow(1)
+        assert_equal_weights(loaded.weights, whole(policy, tmp_path / "second"))
+        assert not torch.equal(
+            loaded.weights["model.layers.0.mlp.up_proj.weight"], first["model.layers.0.mlp.up_proj.weight"]
+        )
+        assert loaded.resets == 1  # keys and values of prompts are the earlier weights'
+        sample_one(engine)
+        assert loaded.asked == [None]
+        assert "enable_lora" not in loaded.options
+    assert folder.counts["engine"] == {"engine": "vllm", "version": "0.32.0", "adapter": "merged", "dtype": "float32"}
+
+
+def test_a_live_vllm_is_asked_for_the_adapter_of_the_step_over_the_base(live, folder, tmp_path):
+    with live("request") as (policy, engine, follow, loaded):
+        with policy.model.disable_adapter():
+            base = whole(policy, tmp_path / "base")
+        assert_equal_weights(loaded.weights, base)
+        assert (loaded.options["max_loras"], loaded.options["max_lora_rank"]) == (1, 16)
+        other, expected = engine.with_encoder(engine.encoder), []
+        for step in (0, 1, 1):
+            move(policy)
+            follow(step)
+            expected.append(get_peft_model_state_dict(policy.model))
+            expected[-1] = {name: weight.clone() for name, weight in expected[-1].items()}
+            sample_one(other)
+            assert [path.name for path in (folder.path / "followed").iterdir()] == [f"step-{step}"]
+        assert_equal_weights(loaded.weights, base)
+        requests, adapters = zip(*loaded.asked, strict=True)
+        for found, weights in zip(adapters, expected, strict=True):
+            assert_equal_weights(found, weights)
+        # vLLM keeps adapters by number: a step that is sampled again is a new one
+        assert (
+            len({request.lora_int_id for request in requests}) == len({request.lora_name for request in requests}) == 3
+        )
+        assert loaded.removed == [1, 2, 3]
+        assert loaded.resets >= 3
+
+
+@pytest.mark.parametrize("adapter", ["merged", "request"])
+def test_weights_that_change_while_requests_run_are_an_error(live, adapter):
+    with live(adapter) as (_, _, follow, loaded):
+        loaded.idle = False
+        with pytest.raises(StageError, match="Sample to the end first"):
+            follow(1)
+
+
+def test_a_live_engine_refuses_what_requests_leave_out_before_it_loads(live, make_policy):
+    policy = make_policy()
+    policy.model.peft_config["default"].use_dora = True
+    with pytest.raises(ModelError, match=r"has use_dora.*vllm_adapter=merged"), live("request", policy):
+        pass
+
+
+def test_the_decode_loop_follows_by_itself(make_policy, folder):
+    policy = make_policy()
+    with live_engine(DEMO, policy, folder, lambda encoder: 64, 4) as (engine, follow):
+        follow(0)
+        before = sample_one(engine)
+        for name, parameter in policy.lora_parameters.items():
+            parameter.data = parameter.data * -20 if "lora_B" in name else parameter.data
+        follow(1)
+        assert sample_one(engine) != before
+    assert folder.counts["engine"]["engine"] == "transformers"
+    assert [path.name for path in folder.path.iterdir()] == ["engine.json"]
 
 
 @pytest.mark.parametrize("key", ["rollouts.engine=vllm", "warmup.backend=unsloth", "training.backend=unsloth"])

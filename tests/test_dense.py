@@ -121,6 +121,50 @@ def test_every_kind_of_adapter_is_in_the_folder(models, tmp_path, name, quantiza
     assert tied == (name in ("tied-tokens", "transposed"))  # as before; the others set the two matrices apart
 
 
+@pytest.mark.parametrize(("name", "quantization"), CASES)
+def test_changed_weights_make_an_older_folder_the_policy(models, tmp_path, name, quantization):
+    kind, how = KINDS_OF_ADAPTER[name]
+    save_peft(models(kind), tmp_path / "adapter", **how)
+    policy = load(models(kind), tmp_path / "adapter", quantization)
+    save_dense(policy, tmp_path / "dense", torch.float32)
+    fill(policy.model, 0.2)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.float32)
+    assert (log_probs(plain, IDS) - log_probs(policy.model, IDS)).abs().max() > 0.1
+    put_in(plain, dense.changed_weights(policy, torch.float32))
+    assert (log_probs(plain, IDS) - log_probs(policy.model, IDS)).abs().max() < 2e-3
+
+
+def put_in(plain, changed):
+    own = plain.state_dict()
+    for name, weight in changed:
+        own[name if name in own else f"{plain.base_model_prefix}.{name}"].copy_(weight)
+
+
+def test_of_a_layer_that_changes_all_weights_are_given_and_of_others_none(models, tmp_path):
+    """An engine that joins queries, keys and values takes them together."""
+    one = {"target_modules": ["q_proj"], "layers_to_transform": [1], "modules_to_save": ["lm_head"]}
+    save_peft(models("llama"), tmp_path / "adapter", **one)
+    policy = load(models("llama"), tmp_path / "adapter")
+    given = dict(dense.changed_weights(policy, torch.bfloat16))
+    plain = AutoModelForCausalLM.from_pretrained(models("llama"))
+    layer = {name for name, _ in plain.named_parameters() if name.startswith("model.layers.1.")}
+    assert len(layer) == 9
+    assert given.keys() == layer | {"lm_head.weight"}
+    assert {weight.dtype for weight in given.values()} == {torch.bfloat16}
+    assert not any(weight.requires_grad for weight in given.values())
+
+
+def test_experts_of_a_layer_that_changes_have_the_names_of_their_family_s_files(models):
+    given = dict(dense.changed_weights(load(models("mixtral"), fresh=True), torch.float32))
+    with safe_open(models("mixtral") / "model.safetensors", "pt") as file:
+        layers = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys() if ".layers." in name}  # noqa: SIM118
+    assert {name: tuple(weight.shape) for name, weight in given.items() if ".layers." in name} == layers
+
+
+def test_without_an_adapter_nothing_changes(models):
+    assert not list(dense.changed_weights(load(models("llama")), torch.float32))
+
+
 @pytest.mark.parametrize(
     ("kind", "quantization"),
     [(kind, "none") for kind in ("mixtral", "qwen3_moe", "olmoe", "gpt_oss", "deepseek_v3")] + [("mixtral", "nf4")],

@@ -470,16 +470,16 @@ def test_doctor_and_plan_say_the_same(few_layers, monkeypatch) -> None:
     """Of every shipped recipe, with made-up peaks: some fit, some with other settings, some not at all."""
 
     def cost_of(work: str, section: str):
-        """A GiB for each row of a micro-batch, and 9 GiB that no key lowers for the largest models."""
+        """A GiB for each 512 tokens of a budget, and 9 GiB that no key lowers for the largest models."""
 
         def cost(recipe: Recipe, *_: object) -> Cost:
-            rows = getattr(getattr(recipe, section), "micro_batch", 1)
+            rows = getattr(getattr(recipe, section), "token_budget", 512) // 512
             return Cost((rows + (9 if recipe.name in ("gsm8k-7b", "dapo-math-17k") else 0)) * GIB, 3600.0)
 
         return cost
 
     monkeypatch.setattr("lean_align.machine.plan.cost_of", cost_of)
-    monkeypatch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(GIB, GIB, GIB))
+    monkeypatch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(GIB, GIB, GIB, GIB))
     monkeypatch.setattr(probes, "RECIPES", tuple(shipped_recipes()))
     shipped.cache_clear()
     held = {"cache": Report({"folder": "/cache", "missing": {name: [] for name in shipped()}})}

@@ -116,7 +116,7 @@ def check_greedy(recipe: Recipe, adapter: Path) -> None:
 @pytest.fixture
 def known_speed(monkeypatch) -> Speed:
     """Nothing is timed or measured: a plan is then a function of the recipe."""
-    monkeypatch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(0, 0, 0))
+    monkeypatch.setattr("lean_align.machine.place.process_bytes", lambda: ProcessBytes(0, 0, 0, 0))
     return Speed(1e9, 1e9, 1e-6, "made up")
 
 

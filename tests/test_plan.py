@@ -16,15 +16,18 @@ from lean_align.cli import main
 from lean_align.errors import RecipeError
 from lean_align.gradients import GradientSettings
 from lean_align.gradients.rehearsal import rehearse_gradient
+from lean_align.grpo import TrainerSettings
+from lean_align.grpo.rehearsal import rehearse_group
 from lean_align.live_bytes import LiveBytes
-from lean_align.machine.place import Speed
+from lean_align.machine.place import Place, ProcessBytes, Speed
 from lean_align.machine.plan import with_key
 from lean_align.machine.plan_records import Plan, StagePlan
 from lean_align.machine.pool_sizes import Pool, _known_benchmarks, pool_of
-from lean_align.machine.rehearsals import count, gradient_work
+from lean_align.machine.rehearsals import Work, adapter_bytes, count, gradient_work, group_work
 from lean_align.policy import load_policy
 from lean_align.policy.shapes import loading_bytes, shape_policy, weight_bytes, with_prompt_length
-from lean_align.recipe import load_recipe, shipped_recipes
+from lean_align.projection import make_projector
+from lean_align.recipe import Recipe, load_recipe, shipped_recipes
 
 SPEED = Speed(1e12, 1e11, 1e-6, "made up")
 GIB = 2**30
@@ -140,18 +143,116 @@ def test_every_shipped_recipe_can_be_planned(few_layers):
         assert all(s.tokens > 0 for s in plan.stages)
 
 
-def test_a_plan_for_a_small_card_says_what_to_change_and_with_it_the_recipe_fits(few_layers):
-    recipe = load_recipe("gsm8k", {"gradients.gradient_checkpointing": False})
-    limit = 4 * GIB
+TRAININGS = ("warmup", "training")
+
+
+def trained_by(backend: str, **settings: object) -> Recipe:
+    """The recipe gsm8k with both trainings by a backend, and some of their keys."""
+    keys = {"backend": backend, **settings}
+    return load_recipe("gsm8k", {f"{name}.{key}": value for name in TRAININGS for key, value in keys.items()})
+
+
+@pytest.mark.parametrize(("backend", "limit", "key"), [("trl", 4.0, "micro_batch"), ("lean", 2.0, "token_budget")])
+def test_a_plan_for_a_small_card_says_what_to_change_and_with_it_the_recipe_fits(few_layers, backend, limit, key):
+    recipe = with_key(trained_by(backend, gradient_checkpointing=False), "gradients.gradient_checkpointing", False)
+    limit = int(limit * GIB)
     plan = plan_of(recipe, limit, POOL, SPEED)
     assert not plan.fits
-    assert plan.changes
+    of_trainings = {change.partition("=")[0] for change in plan.changes if change.startswith(TRAININGS)}
+    assert f"training.{key}" in of_trainings
+    assert ("training.micro_batch" in of_trainings) == (backend == "trl")
     changed = recipe
     for change in plan.changes:
         key, value = change.split("=")
         changed = with_key(changed, key, True if value == "true" else int(value))
     assert plan_of(changed, limit, POOL, SPEED).fits
     assert f"--set {plan.changes[0]}" in "\n".join(plan.lines())
+
+
+def test_a_key_that_two_stages_lower_is_lowered_as_far_as_the_one_of_them_needs():
+    stages = [
+        StagePlan("training", 1, 1, 1, 1, 1.0, 1, ("gradients.logprob_chunk=64", "training.beta=0.5"), False),
+        StagePlan("gradients", 1, 1, 1, 1, 1.0, 1, ("gradients.logprob_chunk=128",), False),
+    ]
+    for order in (stages, stages[::-1]):
+        plan = Plan("r", "m", "cuda", GIB, 1, 1, 1, tuple(order), ())
+        assert sorted(plan.changes) == ["gradients.logprob_chunk=64", "training.beta=0.5"]
+
+
+def trainings_of(plan: Plan) -> list[StagePlan]:
+    return [stage for stage in plan.stages if stage.stage in TRAININGS]
+
+
+def test_auto_plans_what_would_train_there(few_layers):
+    """lean, or for a card of this machine on which Unsloth is installed that, as trl's."""
+    auto, lean, trl = (
+        trainings_of(plan_of(trained_by(name), 24 * GIB, POOL, SPEED)) for name in ("auto", "lean", "trl")
+    )
+    assert auto == lean
+    assert all(a.peak_bytes < b.peak_bytes / 2 for a, b in zip(lean, trl))
+    assert trainings_of(plan_of(trained_by("unsloth"), 24 * GIB, POOL, SPEED)) == trl
+    card, trainer = Place("cuda", 24 * GIB, ProcessBytes(0, 0, 0, 0), SPEED, unsloth=True), trained_by("auto").training
+    assert card.backend(trainer) == "unsloth"
+    assert card.backend(dataclasses.replace(trainer, refill=True)) == "lean"
+    assert card.backend(dataclasses.replace(trainer, backend="trl")) == "trl"
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_group_of_a_training_by_lean_counts_what_a_real_one_takes(checkpointing, beta):
+    recipe = load_recipe("demo", {"model.quantization": "none"})
+    settings = GradientSettings(token_budget=100, logprob_chunk=16)
+    peaks = []
+    for policy in (
+        shape_policy(recipe.model, recipe.lora, 20),
+        with_prompt_length(load_policy(recipe.model, recipe.data, recipe.lora), 20),
+    ):
+        project = make_projector("sjlt", policy.lora_sizes, 64, 0, policy.device)
+        named = {"beta": beta, "checkpointing": checkpointing, "project": project}
+        work = functools.partial(rehearse_group, n_completions=4, completion_tokens=30, settings=settings, **named)
+        peaks.append(count(policy, work).peak_bytes)
+    assert peaks[0] == pytest.approx(peaks[1], rel=0.15)
+    assert peaks[0] > 1_000_000
+
+
+def test_lean_holds_moments_sum_and_initial_weights(few_layers):
+    """P weights of 4 bytes: Adam's moments and the step's gradient always, the initial weights with a KL term."""
+    plain, kl = (trained_by("lean", beta=beta) for beta in (0.0, 0.04))
+    (_, group), (reference, group_with_kl) = (group_of(recipe) for recipe in (plain, kl))
+    adapter = adapter_bytes(plain.model, plain.lora)
+    for recipe, copies, passes in ((plain, 3, group), (kl, 4, group_with_kl)):
+        for stage in trainings_of(plan_of(recipe, 24 * GIB, POOL, SPEED)):
+            assert stage.work_bytes == copies * adapter + passes.peak_bytes
+    assert 0 < reference.peak_bytes < group_with_kl.peak_bytes
+
+
+def group_of(recipe: Recipe) -> tuple[Work, Work]:
+    settings = TrainerSettings.of(recipe, "training")
+    shape = settings.num_generations, POOL.longest_prompt, settings.max_new_tokens
+    how = settings.trainer.beta, settings.trainer.gradient_checkpointing, None
+    return group_work(recipe.model, recipe.lora, settings.passes, *shape, *how)
+
+
+def test_completions_that_serve_two_steps_are_counted_once_and_refilled_ones_to_their_budget(few_layers):
+    """100 steps of 48 x 8 completions of up to 512 tokens; refill may draw twice as many again."""
+    once = 100 * 48 * 8 * 512
+    for settings, tokens in (
+        ({}, once),
+        ({"num_iterations": 2}, once // 2),
+        ({"num_iterations": 3}, 34 * once // 100),
+        ({"refill": True}, 3 * once),
+        ({"refill": True, "refill_tokens": 512 * 48}, once + 100 * 512 * 48),
+    ):
+        plan = trainings_of(plan_of(trained_by("lean", **settings), 24 * GIB, POOL, SPEED))
+        assert plan[1].tokens == tokens
+
+
+def test_kept_rows_are_counted_on_the_disk_and_in_memory(few_layers):
+    plain, kept = (
+        trainings_of(plan_of(trained_by("lean", keep_rows=k), 24 * GIB, POOL, SPEED))[1] for k in (False, True)
+    )
+    assert kept.disk_bytes - plain.disk_bytes == 2 * 8192 * 100 * 48
+    assert kept.peak_bytes >= plain.peak_bytes
 
 
 def test_where_no_key_helps_the_plan_says_so():
@@ -267,8 +368,22 @@ def test_vllm_is_planned_with_whole_weights_and_its_keys_and_values(few_layers):
     assert any("vLLM" in line for line in plan.assumptions)
     assert not any("vLLM" in line for line in other.assumptions)
     assert stage.peak_bytes != next(stage for stage in other.stages if stage.stage == "rollouts").peak_bytes
-    kept = ("warmup", "gradients", "training")
-    assert [s for s in plan.stages if s.stage in kept] == [s for s in other.stages if s.stage in kept]
+    assert plan.stages[2] == other.stages[2]  # the gradients
+    for here, there in zip(trainings_of(plan), trainings_of(other)):  # by lean, with vLLM beside the policy
+        assert here.peak_bytes - there.peak_bytes == stage.peak_bytes
+        assert here.disk_bytes - there.disk_bytes == weights
+        assert here.hours == there.hours
+    by_trl = (trained_by("trl"), with_key(trained_by("trl"), "rollouts.engine", "vllm"))
+    without, with_vllm = (trainings_of(plan_of(r, 24 * GIB, pool, SPEED)) for r in by_trl)
+    assert without == with_vllm
+
+
+def test_where_vllm_does_not_fit_beside_the_policy_the_plan_names_the_engine(few_layers):
+    """2.8 GiB of vLLM fit in 4.4 GiB alone, not with the 1.5 GiB of a training; fewer keys and values do not help."""
+    recipe = with_key(trained_by("lean"), "rollouts.engine", "vllm")
+    plan = plan_of(recipe, int(4.4 * GIB), Pool(100, 100, 128, "made up"), SPEED)
+    assert [stage.fits for stage in plan.stages] == [stage.stage not in TRAININGS for stage in plan.stages]
+    assert plan.changes == ("rollouts.engine=transformers",)
 
 
 def test_a_card_s_recipe_planned_for_a_cpu_says_how_to_plan_for_a_card(few_layers):

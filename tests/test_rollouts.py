@@ -21,7 +21,7 @@ from lean_align.rollouts import (
     make_windows,
     read_completions,
 )
-from lean_align.rollouts.vllm import VllmEngine
+from lean_align.rollouts.vllm import LoadedVllm, VllmEngine
 from lean_align.types import Completion, Prompt
 from tests.conftest import QUESTIONS
 
@@ -262,7 +262,7 @@ def test_vllm_seeds_a_later_pass_by_its_indices(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
     encoder = SimpleNamespace(encode=lambda prompt: [1])
-    engine = VllmEngine(SimpleNamespace(generate=generate), None, encoder, (2,))
+    engine = VllmEngine(LoadedVllm(SimpleNamespace(generate=generate)), encoder, (2,))
     later = dataclasses.replace(SEQUENTIAL, num_generations=2, first_index=4)
     assert engine.sample(PROMPTS[:2], later) == [[(0,), (1,)], [(2,), (3,)]]
     assert asked == [seed_for(4, "tests", f"p-{p}/{g}") for p in (0, 1) for g in (4, 5)]

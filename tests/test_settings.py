@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import dataclasses
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +42,7 @@ RECIPE = load_recipe(  # nothing of it is what a record has by itself
         "training.gradient_checkpointing": True,
     },
 )
-PLACE = Place("cpu", 2**40, ProcessBytes(0, 0, 0), Speed(1e9, 1e9, 1e-6, ""))
+PLACE = Place("cpu", 2**40, ProcessBytes(0, 0, 0, 0), Speed(1e9, 1e9, 1e-6, ""))
 POOL = Pool(8, 8, 40, "made up")
 WORK = rehearsals.Work(1, 1, 1, 1)
 
@@ -76,9 +77,7 @@ def bench(monkeypatch: pytest.MonkeyPatch, make_policy: Any, tmp_path: Any) -> A
         "stored_recipe": lambda run_dir: RECIPE,
         "read_prompts": lambda run_dir, split: [],
         "policy_at": lambda *given: policy,
-        "policy_to_train": lambda *given: policy,
         "sampling_engine": nothing,
-        "training_backend": nothing,
     }.items():
         monkeypatch.setattr(pieces, name, found)
     sampled = tmp_path / pieces.SAMPLED
@@ -121,24 +120,61 @@ def test_rollouts(bench, monkeypatch):
     assert handed(cost_of("rollouts", "rollouts"), RECIPE, POOL, PLACE, 0) == expected
 
 
-def test_trainings(bench, monkeypatch):
-    expected = TrainerSettings(RECIPE.training, 4, 33, 0.7, 5, "training")
+@pytest.fixture
+def train(bench, monkeypatch):
+    """The stage and the bench's piece, as functions of a backend, with nothing that a training loads."""
+
+    @contextmanager
+    def backend(recipe: Any, trainer: Any, *given: Any) -> Any:
+        yield {"backend": trainer.backend}
+
+    monkeypatch.setattr(trainings, "training_backend", backend)
+    for name in ("policy_to_train", "policy_at", "keep_share"):
+        monkeypatch.setattr(trainings, name, lambda *given, **named: None)
+    monkeypatch.setattr(trainings, "live_engine", lambda *given: nullcontext((None, print)))
+    monkeypatch.setattr("lean_align.stages.training_rows.training_rows", lambda *given: nullcontext())
+    folder = SimpleNamespace(path=bench, counts={})
+
+    def stage(name: str) -> Any:
+        trainer = dataclasses.replace(RECIPE.training, backend=name)
+        return handed(trainings.train_policy, RECIPE, trainer, bench, None, [], "training", folder)
+
+    return stage, lambda name: handed(pieces.training, bench, name, 3)
+
+
+def test_trainings(train, monkeypatch):
+    stage, timed = train
+    expected = TrainerSettings(RECIPE.training, 4, 33, 0.7, 5, "training", 21, 55, False)
     assert TrainerSettings.of(RECIPE, "training") == expected
-    assert TrainerSettings.of(RECIPE, "warmup") == TrainerSettings(RECIPE.warmup, 4, 33, 0.7, 5, "warmup")
+    assert TrainerSettings.of(RECIPE, "warmup") == dataclasses.replace(expected, trainer=RECIPE.warmup, stage="warmup")
     monkeypatch.setattr("lean_align.grpo.train_grpo", raising(2))
-    monkeypatch.setattr(trainings, "training_backend", nothing)
-    for name in ("policy_to_train", "keep_share"):
-        monkeypatch.setattr(trainings, name, lambda *given: None)
-    stage = (RECIPE, RECIPE.training, bench, None, [], "training", SimpleNamespace(path=bench))
-    assert handed(trainings.train_policy, *stage) == expected
-    timed = expected.with_trainer(backend="trl", steps=3, save_steps=3)
-    assert handed(pieces.training, bench, "trl", 3) == timed
-    planned = []
-    monkeypatch.setattr(costs, "sampling_work", lambda *given: planned.append(given) or (WORK, WORK))
-    monkeypatch.setattr(costs, "loss_work", lambda *given: planned.append(given) or WORK)
-    cost_of("training", "training")(RECIPE, POOL, PLACE, 0)
-    lengths = (POOL.longest_prompt, expected.max_new_tokens)
-    assert planned == [
-        (RECIPE.model, RECIPE.lora, expected.sampled_at_once, *lengths),
-        (RECIPE.model, RECIPE.lora, 4, *lengths, True, RECIPE.training.epsilon, False),
-    ]
+    monkeypatch.setattr("lean_align.grpo.train_lean", raising(2))
+    for name in ("lean", "trl", "unsloth"):
+        assert stage(name) == expected.with_trainer(backend=name)
+        assert timed(name) == expected.with_trainer(backend=name, steps=3, save_steps=3)
+
+
+@pytest.mark.parametrize("backend", ["lean", "trl"])
+def test_a_planned_training(backend, monkeypatch):
+    recipe = dataclasses.replace(RECIPE, training=dataclasses.replace(RECIPE.training, backend=backend))
+    settings, planned = TrainerSettings.of(recipe, "training"), []
+    for name, found in {
+        "sampling_work": (WORK, WORK),
+        "decoding_work": (WORK, WORK),
+        "loss_work": WORK,
+        "group_work": (WORK, WORK),
+    }.items():
+        monkeypatch.setattr(costs, name, lambda *given, found=found: planned.append(given) or found)
+    cost_of("training", "training")(recipe, POOL, PLACE, 0)
+    longest, model = POOL.longest_prompt, (recipe.model, recipe.lora)
+    if backend == "lean":
+        passes = GradientSettings(0.7, recipe.training.token_budget, 55, share_prompt=False)
+        assert planned == [
+            (*model, passes, 4, longest, 33, 0.1, True, None),
+            (*model, recipe.training.prompts_per_step, longest, Sampling(4, 0.7, 33, 21, 5, "training/0")),
+        ]
+    else:
+        assert planned == [
+            (*model, settings.sampled_at_once, longest, 33),
+            (*model, 4, longest, 33, True, recipe.training.epsilon, False),
+        ]

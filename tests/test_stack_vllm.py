@@ -118,6 +118,24 @@ def test_smollm2_with_an_adapter_gives_the_decode_loop_s_greedy_tokens(smollm2, 
         print("\n" + next(line for line in log.splitlines() if "Initializing a V1 LLM engine" in line)[:160])
 
 
+@pytest.mark.parametrize("way", ["merged", "request"])
+def test_a_live_vllm_follows_the_policy_that_is_trained(smollm2, tmp_path, way):
+    found, _ = in_child("live", model=str(smollm2), folder=str(tmp_path), way=way)
+
+    def same(a: str, b: str) -> int:
+        return sum(x == y for x, y in zip(found[a], found[b], strict=True))
+
+    assert same("live", "loop") >= 7  # of 8: rounding may turn one
+    assert same("changed, not followed", "live") == 8
+    assert same("followed", "loop, changed") >= 7
+    assert same("followed", "fresh, changed") >= 7
+    assert same("followed", "live") <= 1  # so that the others show that it followed
+    assert same("back", "live") == 8
+    assert found["same gradient"]  # vLLM in its process leaves the policy as it was
+    assert found["while"] == ([] if way == "merged" else ["followed/step-2"])
+    assert found["after"] == ["engine.json"]
+
+
 def test_benchmarks_are_solved_alike_by_vllm_and_by_the_decode_loop(smollm2, tmp_path):
     """The same greedy answers but for rounding; samples within top_p that differ, and come again with the seed."""
     made = {"gsm8k/test.jsonl": "#### {}", "amc23/aimo-validation-amc.jsonl": "{}"}

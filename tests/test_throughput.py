@@ -18,6 +18,7 @@ SIZES = {"n_prompts": 4, "steps": 3, "max_new_tokens": 64, "num_generations": 8}
 ABOUT = {"machine": MACHINE, "recipe": "demo", "model": "demo", "settings": {}, "date": "", "command": "", **SIZES}
 PEAKS = {"load_seconds": 1.0, "peak_rss_bytes": 2**30, "peak_vram_bytes": None}
 ROWS = (
+    {"work": "training", "way": "lean", "steps_per_hour": 250.0, **PEAKS},
     {"work": "training", "way": "trl", "steps_per_hour": 100.0, **PEAKS},
     {"work": "training", "way": "unsloth", "note": "not installed"},
     {"work": "rollouts", "way": "transformers", "completion_tokens_per_second": 150.0, **PEAKS},
@@ -28,8 +29,15 @@ ROWS = (
 
 def test_ratios_are_of_ways_that_both_ran():
     found = Throughput(**ABOUT, turns=1, rows=ROWS)
-    assert found.ratios() == {"vllm / transformers": 2.0}
+    assert found.ratios() == {"vllm / transformers": 2.0, "lean / trl": 2.5}
     assert found.as_json()["ratios"] == found.ratios()
+
+
+def test_backends_are_compared_two_by_two():
+    rows = (*ROWS[:2], {"work": "training", "way": "unsloth", "steps_per_hour": 125.0, **PEAKS})
+    found = Throughput(**ABOUT, turns=1, rows=rows)
+    assert found.ratios() == {"lean / trl": 2.5, "unsloth / trl": 1.25, "unsloth / lean": 0.5}
+    assert "lean / trl: 2.50 x as fast" in found.lines()
 
 
 def test_the_table_names_rates_units_peaks_and_what_did_not_run():
@@ -57,6 +65,14 @@ def children(monkeypatch):
     monkeypatch.setattr(measuring, "read_json", lambda path: MACHINE)
 
 
+def test_trainings_can_be_timed_alone(children, tmp_path):
+    output = tmp_path / "figures.json"
+    done = CliRunner().invoke(main, ["bench", "demo", "--training-only", "-o", str(output)])
+    assert done.exit_code == 0, done.output
+    ways = [(row["work"], row["way"]) for row in json.loads(output.read_text())["rows"]]
+    assert ways == [("training", way) for way in ("lean", "trl", "unsloth")]
+
+
 def test_the_command_prints_and_writes_every_way_and_a_way_that_fails_is_a_row(children, tmp_path):
     output = tmp_path / "figures.json"
     done = CliRunner().invoke(main, ["bench", "demo", "--prompts", "4", "-o", str(output)])
@@ -64,6 +80,7 @@ def test_the_command_prints_and_writes_every_way_and_a_way_that_fails_is_a_row(c
     written = json.loads(output.read_text())
     notes = {(row["work"], row["way"]): row.get("note") for row in written["rows"]}
     assert notes == {
+        ("training", "lean"): None,
         ("training", "trl"): None,
         ("training", "unsloth"): "not installed",
         ("rollouts", "transformers"): "failed: MemoryError: too much",
@@ -89,7 +106,7 @@ def test_turns_are_timed_one_after_the_other_and_the_table_shows_their_spread(ch
     output = tmp_path / "figures.json"
     done = CliRunner().invoke(main, ["bench", "demo", "--turns", "3", "--set", "seed=4", "-o", str(output)])
     assert done.exit_code == 0, done.output
-    assert calls == ["training", "rollouts", "gradients"] * 3
+    assert calls == ["training", "training", "rollouts", "gradients"] * 3
     written = json.loads(output.read_text())
     gradients = next(row for row in written["rows"] if row["work"] == "gradients")
     assert (gradients["tokens_per_second"], gradients["rates"]) == (2.0, [1.0, 2.0, 6.0])

@@ -100,13 +100,21 @@ def doctor(as_json: bool) -> None:
     show_default=True,
     help="Where to write the figures, to paste into an issue.",
 )
+@click.option("--training-only", is_flag=True, help="Time the training steps alone.")
 @JSON
 def bench(
-    recipe: str, n_prompts: int, steps: int, turns: int, settings: tuple[str, ...], output: Path, as_json: bool
+    recipe: str,
+    n_prompts: int,
+    steps: int,
+    turns: int,
+    settings: tuple[str, ...],
+    output: Path,
+    training_only: bool,
+    as_json: bool,
 ) -> None:
     """Measure this machine on RECIPE: rollouts, gradients and training steps, with peak memory.
 
-    transformers and vllm, trl and unsloth side by side, each in a process of its own; loading is not counted.
+    transformers and vllm, and lean, trl and unsloth side by side, each in a process of its own; loading is not counted.
 
     Example:
 
@@ -117,7 +125,7 @@ def bench(
     from lean_align.shortcut.row_files import check_place
 
     check_place(output)
-    found = measure_throughput(recipe, overrides(settings), n_prompts, steps, turns)
+    found = measure_throughput(recipe, overrides(settings), n_prompts, steps, turns, training_only)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, found.as_json())
     if as_json:

@@ -4,6 +4,11 @@ The backbone gives hidden states; the output layer turns `logprob_chunk` of them
 whose loss is differentiated at once down to those hidden states, and the logits are dropped before the
 next chunk.  So logits of at most one chunk exist, each is computed once, and one backward pass through
 the backbone follows from the collected gradients.
+
+What lies between logits and loss is differentiated by hand, in the place of the logits themselves: with
+p = softmax(logits / T) and c the derivative of the loss by a token's log-probability,
+
+    d loss / d logits = c (onehot(token) - p) / T.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import torch
 from lean_align.gradients.shared_prompt import SharedPrompt
 from lean_align.memory import return_freed_blocks
 from lean_align.policy import Policy
-from lean_align.policy.forward import last_states, token_log_probs
+from lean_align.policy.forward import last_states
 from lean_align.policy.output_layer import OutputLayer, backbone_of
 from lean_align.types import Completion
 
@@ -67,8 +72,8 @@ def backward_tokens(
         Place of the first of these tokens among all that the loss knows.
     temperature : float
     logprob_chunk : int
-        Tokens whose logits exist at the same time: about 16 * logprob_chunk * vocabulary bytes for a
-        bfloat16 model, and up to twice that where the model scales or caps them.
+        Tokens whose logits exist at the same time: about 8 * logprob_chunk * vocabulary bytes, and up to twice that
+        where the model scales or caps them.
     on_entropies : callable, optional
         Given each chunk's entropies, (n,) in nats.
     """
@@ -77,11 +82,48 @@ def backward_tokens(
     gradients = []
     for states, targets in zip(torch.split(tokens.states, logprob_chunk), torch.split(tokens.targets, logprob_chunk)):
         leaf = states.detach().requires_grad_()
-        log_probs = token_log_probs(head, leaf, targets, temperature, on_entropies)
-        torch.autograd.backward(token_loss(log_probs, slice(first, first + len(targets))))
+        logits = head(leaf)
+        every = _log_probs_in_place(_own_copy(head, logits), temperature)
+        if on_entropies is not None:
+            on_entropies(_entropies(every))
+        log_probs = every.gather(1, targets[:, None])[:, 0].requires_grad_()
+        (weights,) = torch.autograd.grad(token_loss(log_probs, slice(first, first + len(targets))), log_probs)
+        gradient = _gradient_in_place(every, targets, weights / temperature)
+        torch.autograd.backward(logits, gradient.to(logits.dtype))
+        del logits, every, gradient
         first += len(targets)
         gradients.append(leaf.grad)
     torch.autograd.backward(tokens.states, torch.cat(gradients))  # type: ignore[arg-type]
+
+
+_ROWS = 64
+"""Rows of logits that are worked on at a time: what is needed beside them stays small, and in a processor's cache."""
+
+
+def _own_copy(head: OutputLayer, logits: torch.Tensor) -> torch.Tensor:
+    """Logits in at least float32 that may be written over: a matrix product's own are not read again."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return logits.detach().to(wide, copy=not head.is_linear)
+
+
+def _log_probs_in_place(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    for part in torch.split(logits, _ROWS):
+        if temperature != 1:
+            part.div_(temperature)
+        part.sub_(part.logsumexp(-1, keepdim=True))
+    return logits
+
+
+def _entropies(log_probs: torch.Tensor) -> torch.Tensor:
+    """Entropy of each row, in nats; a token of probability 0 counts nothing."""
+    return torch.cat([-(part.exp() * part).nansum(-1) for part in torch.split(log_probs, _ROWS)])
+
+
+def _gradient_in_place(log_probs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """weights * (onehot(targets) - exp(log_probs)), (tokens, vocabulary)."""
+    for part, w in zip(torch.split(log_probs, _ROWS), torch.split(weights, _ROWS)):
+        part.exp_().mul_(-w[:, None])
+    return log_probs.scatter_add_(1, targets[:, None], weights[:, None])
 
 
 def plain_states(policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion]) -> TokenStates:

@@ -10,13 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from lean_align.grpo.order import PromptSeries
-from lean_align.grpo.settings import TrainerSettings
+from lean_align.grpo.settings import REFILL_SHARE, TrainerSettings
 from lean_align.memory import Halving
 from lean_align.rollouts import Engine, Reward, generate_within_memory
 from lean_align.types import Completion, Group, Prompt
-
-REFILL_SHARE = 2
-"""Tokens of further prompts at most, as a multiple of the step's first ones, where the recipe names none."""
 
 
 @dataclass(frozen=True)

@@ -227,15 +227,14 @@ class _Training:
         """The step's gradient by parameter: the sum over its groups, one after the other."""
         total: dict[str, torch.Tensor] = {}
         if self.trainer.gradient_checkpointing:
-            checkpoint_layers(self.policy)
+            checkpoint_layers(self.policy, self.settings.section)
         for place, loss in self.losses.items():
             gradient = self._group_gradient(self.step_groups.groups[self.step_groups.counted[place]], loss)
             if step_of_rows is not None and self.rows is not None:
                 n = len(self.step_groups.counted)
                 row = self.rows.keep(step_of_rows, place, {name: n * part for name, part in gradient.items()})
                 self.rewards.note_row(self.step_groups.counted[place], row)
-            for name, part in gradient.items():
-                total[name] = part if name not in total else total[name].add_(part)
+            _add(total, gradient)
             loss.keep_as_old()
         if step_of_rows is not None and self.rows is not None:
             self.rows.end_step(step_of_rows)
@@ -325,3 +324,10 @@ class _Training:
         self.steps_done, self.drawn, self.log = steps_of(checkpoint), state["drawn"], state["log"]
         found: dict[str, torch.Tensor] | None = state.get("initial")
         return found
+
+
+def _add(total: dict[str, torch.Tensor], gradient: dict[str, torch.Tensor]) -> None:
+    """Move a gradient into a sum.  It is left empty, so that it does not lie beside the sum in the next pass."""
+    while gradient:
+        name, part = gradient.popitem()
+        total[name] = part if name not in total else total[name].add_(part)

@@ -1,4 +1,6 @@
-"""A step of trl's GRPOTrainer on a policy without numbers: what a plan counts the bytes of.
+"""A step of a training on a policy without numbers: what a plan counts the bytes of.
+
+lean takes the gradient of one group after another, by the very code that runs here.
 
 trl samples all completions of a step in one batch, then takes the loss in micro-batches with the logits of every
 completion token.  Its own function computes the log-probabilities here; sampling and the loss are written out, since
@@ -14,9 +16,64 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache
 
+from lean_align.gradients import GradientSettings, backward_completions, checkpoint_layers, completion_log_probs
+from lean_align.grpo.losses import GroupLoss
 from lean_align.policy import Policy
 from lean_align.policy.families import family_of
+from lean_align.projection import Projector, project_parts
 from lean_align.rollouts.equal_lengths import cache_arguments, new_cache, skip_to
+from lean_align.types import Completion, Prompt
+
+
+def rehearse_group(
+    policy: Policy,
+    n_completions: int,
+    completion_tokens: int,
+    settings: GradientSettings,
+    beta: float = 0.0,
+    checkpointing: bool = False,
+    project: Projector | None = None,
+) -> None:
+    """One group's gradient as lean takes it, every completion at its longest and with an advantage.
+
+    Parameters
+    ----------
+    policy : Policy
+        On torch's `meta` device; its encoder gives the prompt's length.
+    n_completions, completion_tokens : int
+    settings : GradientSettings
+    beta : float
+        Above 0 the log-probabilities of the initial policy are at hand.
+    checkpointing : bool
+    project : Projector, optional
+        On the same device; the gradient is also projected, as `keep_rows` asks for.
+    """
+    if checkpointing:
+        checkpoint_layers(policy)
+    completions = _completions(n_completions, completion_tokens)
+    n_tokens = n_completions * completion_tokens
+    weights = torch.empty(2, n_tokens, dtype=torch.float64, device=policy.device)
+    reference = torch.empty(n_tokens, device=policy.device) if beta > 0 else None
+    loss = GroupLoss(completions, weights[0], weights[1], 0.2, beta, reference)
+    prompt_ids = policy.encoder.encode(_PROMPT)
+    backward_completions(policy, prompt_ids, completions, loss, settings, loss.add_entropies)
+    if project is not None:
+        gradients = {name: p.grad for name, p in policy.lora_parameters.items() if p.grad is not None}
+        project_parts(project, {name: n_completions * part for name, part in gradients.items()})
+
+
+def rehearse_reference(policy: Policy, n_completions: int, completion_tokens: int, settings: GradientSettings) -> None:
+    """The initial policy's log-probabilities of the same group."""
+    completions, ids = _completions(n_completions, completion_tokens), policy.encoder.encode(_PROMPT)
+    how = settings.temperature, settings.share_prompt, settings.logprob_chunk, settings.token_budget
+    completion_log_probs(policy, ids, completions, *how)
+
+
+_PROMPT = Prompt("planned", "", "")
+
+
+def _completions(n: int, tokens: int) -> tuple[Completion, ...]:
+    return tuple(Completion("planned", i, "", (0,) * tokens, tokens, float(i % 2), True) for i in range(n))
 
 
 def rehearse_sampling(

@@ -12,6 +12,9 @@ from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
 from lean_align.rng import seed_for
 from lean_align.rollouts import Sampling
 
+REFILL_SHARE = 2
+"""Tokens of further prompts at most, as a multiple of the step's first ones, where the recipe names none."""
+
 
 @dataclass(frozen=True)
 class TrainerSettings:
@@ -79,6 +82,20 @@ class TrainerSettings:
     def completions_per_step(self) -> int:
         """Those of all prompts of a step."""
         return self.trainer.prompts_per_step * self.num_generations
+
+    @property
+    def most_completions(self) -> int:
+        """Those that lean may sample in a step: with refill, to the budget of further ones at their longest."""
+        first = self.completions_per_step
+        if not self.trainer.refill:
+            return first
+        tokens = self.trainer.refill_tokens
+        return first + (REFILL_SHARE * first if tokens is None else -(-tokens // self.max_new_tokens))
+
+    @property
+    def draws(self) -> int:
+        """How often completions are sampled: each time's serve num_iterations steps."""
+        return -(-self.trainer.steps // self.trainer.num_iterations)
 
     @property
     def sampled_at_once(self) -> int:

@@ -12,7 +12,15 @@ from lean_align.gradients import GradientSettings
 from lean_align.grpo import TrainerSettings
 from lean_align.machine.place import Place
 from lean_align.machine.pool_sizes import Pool
-from lean_align.machine.rehearsals import Work, decoding_work, gradient_work, loss_work, sampling_work
+from lean_align.machine.rehearsals import (
+    Work,
+    adapter_bytes,
+    decoding_work,
+    gradient_work,
+    group_work,
+    loss_work,
+    sampling_work,
+)
 from lean_align.policy.shapes import model_config, shape_policy, weight_bytes
 from lean_align.recipe import ModelRecipe, Recipe
 from lean_align.rollouts import Sampling
@@ -71,9 +79,13 @@ def _with_engine(cost: Cost, recipe: Recipe, place: Place, loaded: int, batch_si
     """The same, with vLLM's peak where vLLM samples: whole weights in place of the loaded ones."""
     if not place.vllm:
         return cost
+    return replace(cost, peak_bytes=_engine_bytes(recipe, place, batch_size, longest) - loaded)
+
+
+def _engine_bytes(recipe: Recipe, place: Place, batch_size: int, longest: int) -> int:
+    """vLLM's whole weights, its keys and values, and its workspace."""
     held = kv_cache_bytes(model_config(recipe.model), batch_size, longest, _vllm_dtype(recipe, place))
-    workspace = WORKSPACE_BYTES if place.device == "cuda" else 0
-    return replace(cost, peak_bytes=vllm_weights(recipe, place) + held + workspace - loaded)
+    return vllm_weights(recipe, place) + held + (WORKSPACE_BYTES if place.device == "cuda" else 0)
 
 
 def _vllm_dtype(recipe: Recipe, place: Place) -> torch.dtype:
@@ -110,19 +122,50 @@ def _decoding_cost(work: tuple[Work, Work], fills: float, longest: int, place: P
 def _trainer_cost(name: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
     def cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
         settings = TrainerSettings.of(recipe, name)
-        trainer, longest = settings.trainer, settings.max_new_tokens
-        rows, at_once = settings.completions_per_step, settings.sampled_at_once
-        lengths = pool.longest_prompt, longest
-        how = trainer.gradient_checkpointing, trainer.epsilon, place.device == "cuda"
-        sampling = sampling_work(recipe.model, recipe.lora, at_once, *lengths)
-        loss = loss_work(recipe.model, recipe.lora, trainer.micro_batch, *lengths, *how)
-        sampled = _decoding_cost(sampling, rows / at_once, longest, place, loaded)
-        each = place.speed.seconds(loss.flops, loss.moved_bytes + 3 * loaded, loss.operations)
-        reference = each / 3 if trainer.beta else 0.0  # one more forward pass, of the base
-        seconds = trainer.steps * (sampled.seconds + rows / trainer.micro_batch * (each + reference))
-        return Cost(max(sampled.peak_bytes, loss.peak_bytes), seconds)
+        by = _lean_cost if place.backend(settings.trainer) == "lean" else _trl_cost
+        return by(settings, recipe, pool, place, loaded)
 
     return cost
+
+
+def _lean_cost(settings: TrainerSettings, recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
+    """Completions of a step are decoded, then its groups pass one by one; Adam's moments lie there throughout."""
+    trainer, sampling = settings.trainer, settings.sampling(0)
+    shape = settings.num_generations, pool.longest_prompt, settings.max_new_tokens
+    kept = recipe.gradients if trainer.keep_rows else None
+    how = trainer.beta, trainer.gradient_checkpointing, kept
+    reference, group = group_work(recipe.model, recipe.lora, settings.passes, *shape, *how)
+    decoding = _decoding(recipe, trainer.prompts_per_step, pool, sampling)
+    fills = settings.most_completions / sampling.slots
+    sampled = _decoding_cost(decoding, fills, settings.max_new_tokens, place, loaded)
+    adapter = adapter_bytes(recipe.model, recipe.lora)
+    held, total = (3 if trainer.beta > 0 else 2) * adapter, adapter  # moments and initial weights; the step's gradient
+    passes = max(reference.peak_bytes, total + group.peak_bytes)
+    longest = pool.longest_prompt + settings.max_new_tokens
+    if place.vllm:  # beside the policy, as long as the training lasts
+        peak = _engine_bytes(recipe, place, sampling.slots, longest) + passes
+    else:
+        peak = max(sampled.peak_bytes, passes)
+    forward, both = (
+        place.speed.seconds(work.flops, work.moved_bytes + times * loaded, work.operations)
+        for work, times in ((reference, 1 if trainer.beta > 0 else 0), (group, 3))
+    )
+    n = trainer.prompts_per_step
+    return Cost(held + peak, settings.draws * (sampled.seconds + n * forward) + trainer.steps * n * both)
+
+
+def _trl_cost(settings: TrainerSettings, recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
+    trainer, longest = settings.trainer, settings.max_new_tokens
+    rows, at_once = settings.completions_per_step, settings.sampled_at_once
+    lengths = pool.longest_prompt, longest
+    how = trainer.gradient_checkpointing, trainer.epsilon, place.device == "cuda"
+    sampling = sampling_work(recipe.model, recipe.lora, at_once, *lengths)
+    loss = loss_work(recipe.model, recipe.lora, trainer.micro_batch, *lengths, *how)
+    sampled = _decoding_cost(sampling, rows / at_once, longest, place, loaded)
+    each = place.speed.seconds(loss.flops, loss.moved_bytes + 3 * loaded, loss.operations)
+    reference = each / 3 if trainer.beta else 0.0  # one more forward pass, of the base
+    seconds = settings.draws * sampled.seconds + trainer.steps * rows / trainer.micro_batch * (each + reference)
+    return Cost(max(sampled.peak_bytes, loss.peak_bytes), seconds)
 
 
 COSTS: dict[str, Callable[[Recipe, Pool, Place, int], Cost]] = {

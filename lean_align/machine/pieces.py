@@ -19,47 +19,58 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.artifacts import StageFolder
+from lean_align.errors import RecipeError
 from lean_align.memory import peak_rss_bytes, peak_vram_bytes
-from lean_align.pipeline.backends import policy_at, policy_to_train, training_backend
+from lean_align.pipeline.backends import policy_at
 from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.environment import set_threads
 from lean_align.pipeline.graph import stored_recipe
+from lean_align.pipeline.halving import OUT_OF_MEMORY
 from lean_align.stages.inputs import read_prompts
+from lean_align.stages.trainings import train_policy
 
-TRAINED = "training-trl"
+TRAINED = "training-lean"
 SAMPLED = "rollouts-transformers"
 COMPLETIONS = "completions.jsonl"
 
 
 def training(run_dir: Path, way: str, steps: int) -> dict[str, Any]:
-    """Training steps an hour: the median time from one step's rewards to the next one's."""
+    """Training steps an hour: the median time from the first reward of a step to that of the next one."""
     recipe = stored_recipe(run_dir)
-    recipe = replace(recipe, training=replace(recipe.training, backend=way, steps=steps, save_steps=steps))
-    prompts, trainer = read_prompts(run_dir, "train"), recipe.training
-    given: list[float] = []
+    count = steps * recipe.training.num_iterations  # so that completions are drawn `steps` times
+    trainer = replace(recipe.training, backend=way, steps=count, save_steps=count)
+    if way != "lean" and (asked := trainer.only_lean()) is not None:
+        raise RecipeError(f"training.{asked} is {getattr(trainer, asked)!r}, which only lean can do.")
+    prompts, given, began, loaded = read_prompts(run_dir, "train"), list[float](), time.perf_counter(), list[float]()
 
     def reward(gold: str, completion: str) -> float:
         given.append(time.perf_counter())
         return float(len(given) % 2)  # every group has something to learn
 
     folder = _folder(run_dir, f"training-{way}")
-    with training_backend(recipe, trainer, run_dir, folder) as chosen:
-        from lean_align.grpo import TrainerSettings, train_grpo
-
-        settings, began = TrainerSettings.of(recipe, "training"), time.perf_counter()
-        policy = policy_to_train(recipe, trainer, run_dir, None, prompts, chosen)
-        loaded = time.perf_counter() - began
-        log = train_grpo(policy, prompts, settings, reward, folder.path)
-    if not isinstance(log, list):
-        raise MemoryError(f"a training step does not fit: {log}")
-    rewards = settings.completions_per_step
-    seconds = statistics.median(later - earlier for earlier, later in pairwise(given[::rewards]))
-    tokens = statistics.mean(row["mean_tokens"] for row in log) * rewards
+    log = train_policy(
+        replace(recipe, training=trainer),
+        trainer,
+        run_dir,
+        None,
+        prompts,
+        "training",
+        folder,
+        reward,
+        lambda: loaded.append(time.perf_counter() - began),
+    )
+    if OUT_OF_MEMORY in folder.counts:
+        smaller = folder.counts[OUT_OF_MEMORY][-1]
+        raise MemoryError(f"a training step does not fit; it does with {smaller['key']}={smaller['value']}")
+    rewards = trainer.prompts_per_step * recipe.rollouts.num_generations
+    drawn = given[::rewards]  # num_iterations steps are taken on what is drawn once
+    seconds = statistics.median(later - earlier for earlier, later in pairwise(drawn)) / trainer.num_iterations
+    tokens = statistics.mean(row["mean_tokens"] for row in log) * rewards / trainer.num_iterations
     return {
-        "load_seconds": loaded,
+        "load_seconds": loaded[0],
         "steps_per_hour": 3600 / seconds,
         "completion_tokens_per_second": tokens / seconds,
-        "chosen": chosen,
+        "chosen": folder.counts["backend"],
     }
 
 

@@ -9,12 +9,15 @@ from functools import cache
 
 import torch
 
-from lean_align.choices import choose_engine
+from lean_align.choices import choose_backend, choose_engine
+from lean_align.gradients import GradientSettings
 from lean_align.gradients.rehearsal import rehearse_gradient
+from lean_align.grpo.optimiser import make_optimizer
+from lean_align.grpo.rehearsal import rehearse_group
 from lean_align.memory import peak_rss_bytes
 from lean_align.policy import load_policy
 from lean_align.policy.shapes import with_prompt_length
-from lean_align.recipe import Recipe, load_recipe
+from lean_align.recipe import Recipe, TrainerRecipe, load_recipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.rehearsal import rehearse_decoding
 
@@ -64,30 +67,52 @@ class ProcessBytes:
 
     decoding: int
     gradients: int
-    training: int
+    lean: int
+    trl: int
 
-    def of(self, work: str) -> int:
-        """Those of a kind of work."""
+    def of(self, work: str, backend: str = "") -> int:
+        """Those of a kind of work; of `training` by its backend."""
         if work in ("rollouts", "evaluation"):
             return self.decoding
-        return self.gradients if work == "gradients" else self.training
+        if work == "gradients":
+            return self.gradients
+        return self.lean if backend == "lean" else self.trl
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the run will take place."""
+    """Where the run will take place.
+
+    Attributes
+    ----------
+    device : str
+        `cuda` or `cpu`.
+    limit_bytes : int
+        Memory of the card, or of the machine.
+    process : ProcessBytes
+    speed : Speed
+    vllm, unsloth : bool
+        Whether vLLM samples; whether a training's backend `auto` means Unsloth.
+    """
 
     device: str
     limit_bytes: int
     process: ProcessBytes
     speed: Speed
     vllm: bool = False
+    unsloth: bool = False
 
-    def fits(self, work: str, tensor_bytes: int) -> bool:
-        """Whether a kind of work with so many bytes of tensors fits."""
+    def backend(self, trainer: TrainerRecipe) -> str:
+        """`lean`, `trl` or `unsloth`: what trains there."""
+        if trainer.backend != "auto":
+            return trainer.backend
+        return "unsloth" if self.unsloth and trainer.only_lean() is None else "lean"
+
+    def fits(self, tensor_bytes: int, process_bytes: int) -> bool:
+        """Whether so many bytes of tensors fit, on a CPU beside those of the process."""
         if self.device == "cuda":
             return tensor_bytes * (1 + ALLOCATOR_SHARE) + CONTEXT_BYTES <= self.limit_bytes
-        return tensor_bytes + self.process.of(work) <= self.limit_bytes
+        return tensor_bytes + process_bytes <= self.limit_bytes
 
 
 def place_of(recipe: Recipe, vram_bytes: int | None, speed: Speed | None) -> Place:
@@ -99,13 +124,17 @@ def place_of(recipe: Recipe, vram_bytes: int | None, speed: Speed | None) -> Pla
         return Place("cuda", vram_bytes, process, speed or CARD, vllm)
     found = speed or measured_speed(getattr(torch, recipe.model.dtype), torch.device("cuda" if here else "cpu"))
     if here:
-        return Place("cuda", torch.cuda.get_device_properties(0).total_memory, process, found, vllm)
+        unsloth = choose_backend("auto") == "unsloth"
+        return Place("cuda", torch.cuda.get_device_properties(0).total_memory, process, found, vllm, unsloth)
     return Place("cpu", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), process, found, vllm)
 
 
 @cache
 def process_bytes() -> ProcessBytes:
-    """Measured in this process on the embedded 4-bit model: after decoding, a backward pass, and with trl imported."""
+    """Measured in this process on the embedded 4-bit model.
+
+    After decoding, a backward pass, a step of the optimiser, and with trl imported.
+    """
     recipe = load_recipe("demo", {"model.device": "cpu"})
     policy = with_prompt_length(load_policy(recipe.model, recipe.data, recipe.lora), _TOKENS)
     sampling = Sampling(_COMPLETIONS, 1.0, _TOKENS, _COMPLETIONS, 0, "", 0)
@@ -113,9 +142,13 @@ def process_bytes() -> ProcessBytes:
     decoding = peak_rss_bytes()
     rehearse_gradient(policy, _COMPLETIONS, _TOKENS)
     gradients = peak_rss_bytes()
+    rehearse_group(policy, _COMPLETIONS, _TOKENS, GradientSettings())
+    optimizer, _ = make_optimizer(policy, recipe.training)
+    optimizer.step()
+    lean = peak_rss_bytes()
     from trl import GRPOTrainer  # noqa: F401
 
-    return ProcessBytes(decoding, gradients, peak_rss_bytes())
+    return ProcessBytes(decoding, gradients, lean, peak_rss_bytes())
 
 
 @cache

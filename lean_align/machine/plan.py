@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from lean_align.choices import choose_engine
+from lean_align.choices import choose_backend, choose_engine
 from lean_align.errors import LeanAlignError, ModelError
 from lean_align.gradients.prompt_sharing import SHARED, gradient_path, why_plain
+from lean_align.grpo import TrainerSettings
 from lean_align.machine.costs import Cost, cost_of, vllm_weights, whole_weights
 from lean_align.machine.place import ALLOCATOR_SHARE, CONTEXT_BYTES, Place, Speed, place_of
 from lean_align.machine.plan_records import Plan, PlannedStage, StagePlan
@@ -111,11 +112,18 @@ def check_model_serves(recipe: Recipe, longest: int | None = None) -> tuple[str,
         path = rollout_path(family, longest).or_refuse()
         notes += [path.reason] if path.name != PLAIN else []
     shaped = _shapes(recipe.model, recipe.lora)
-    if "gradients" in find_method(recipe.selection.method).needs:
+    if "gradients" in find_method(recipe.selection.method).needs or _by_lean(recipe.training):
         backbone_of(shaped.causal_lm)
         if gradient_path(family) != SHARED and recipe.gradients.share_prompt:
             notes.append(f"{why_plain(family)}: gradients recompute the prompt for each completion, which is slower")
     return tuple(notes)
+
+
+def _by_lean(trainer: TrainerRecipe) -> bool:
+    """Whether this machine trains with the passes of the gradient stage."""
+    if trainer.backend == "auto":
+        return choose_backend("auto", only_lean=trainer.only_lean() is not None) == "lean"
+    return trainer.backend == "lean"
 
 
 @lru_cache(maxsize=1)
@@ -143,7 +151,7 @@ def _plan(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, place: Pla
         _lora_size(policy),
         0 if is_local(recipe.model) else download,
         planned,
-        (*_assumptions(recipe, pool, place), *notes, *_not_in_4_bits(recipe, policy)),
+        (*_assumptions(recipe, stages, pool, place), *notes, *_not_in_4_bits(recipe, policy)),
     )
 
 
@@ -154,7 +162,9 @@ def _not_in_4_bits(recipe: Recipe, policy: Policy) -> tuple[str, ...]:
     return () if line is None else (line,)
 
 
-def _assumptions(recipe: Recipe, pool: Pool, place: Place) -> tuple[str, ...]:
+def _assumptions(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, place: Place) -> tuple[str, ...]:
+    trainers: list[TrainerRecipe] = [getattr(recipe, stage.section) for stage in stages if stage.work == "training"]
+    backends = {place.backend(trainer) for trainer in trainers}
     found = [
         f"every completion takes rollouts.max_new_tokens ({recipe.rollouts.max_new_tokens}) and every prompt "
         f"{pool.longest_prompt} tokens ({pool.source}), so tokens and hours are upper bounds",
@@ -165,7 +175,9 @@ def _assumptions(recipe: Recipe, pool: Pool, place: Place) -> tuple[str, ...]:
             "rollouts and evaluation are vLLM's: whole weights, keys and values, and on a card 2 GiB of workspace; "
             "while one of them runs, the whole weights also lie on the disk, and are counted there"
         )
-        found.append("their hours are those of our own decode loop: vLLM's are not planned")
+        if "lean" in backends:
+            found.append("trainings by lean sample with vLLM too, which lies beside the policy as long as they last")
+        found.append("hours of sampling are those of our own decode loop: vLLM's are not planned")
     elif place.device == "cuda" and recipe.rollouts.engine == "auto":
         found.append(
             "rollouts and evaluation are those of our own decode loop; where vLLM is installed, auto uses it: "
@@ -178,8 +190,14 @@ def _assumptions(recipe: Recipe, pool: Pool, place: Place) -> tuple[str, ...]:
         found.append(
             f"selection.rounds is {recipe.selection.rounds}: rollouts and gradients run that often, counted once"
         )
+    if "unsloth" in backends:
+        found.append("trainings by Unsloth are planned as trl's: they take less, how much less has not been measured")
+    elif place.device == "cuda" and any(trainer.backend == "auto" for trainer in trainers):
+        found.append(
+            "trainings are lean's; where Unsloth is installed, auto uses it: --set warmup.backend=unsloth --set "
+            "training.backend=unsloth plans that"
+        )
     if place.device == "cuda":
-        found.append("trainings are trl's; Unsloth's take less, but how much less has not been measured")
         found.append(
             f"a stage fits when its peak, {ALLOCATOR_SHARE:.0%} more for gaps and {CONTEXT_BYTES / 2**30:.1f} GiB for "
             "CUDA itself are within the card"
@@ -196,22 +214,25 @@ def _plan_stage(
     stage: PlannedStage, recipe: Recipe, pool: Pool, place: Place, loaded: int, loading: int, download: int
 ) -> StagePlan:
     name, work = stage.folder, stage.work
-    cost = cost_of(work, stage.section)
+    backend = place.backend(getattr(recipe, stage.section)) if work == "training" else ""
+    process, cost = place.process.of(work, backend), cost_of(work, stage.section)
 
     def fits_with(changed: Recipe) -> bool:
-        return place.fits(work, loaded + cost(changed, pool, place, loaded).peak_bytes)
+        plain = changed.rollouts.engine == "transformers"
+        there = dataclasses.replace(place, vllm=False) if plain else place
+        return place.fits(loaded + cost(changed, pool, there, loaded).peak_bytes, process)
 
     found: Cost = cost(recipe, pool, place, loaded)
     peak = loaded + found.peak_bytes
-    fits = place.fits(work, peak)
+    fits = place.fits(peak, process)
     if not fits:
         say(f"plan: {name} takes {human_bytes(peak)}; looking for keys with which it fits")
-    changes = () if fits else changes_that_fit(stage, recipe, fits_with)
+    changes = () if fits else changes_that_fit(stage, recipe, backend, place.vllm, fits_with)
     tokens, disk = _size(stage, recipe, pool)
-    if place.vllm and work in ("rollouts", "evaluation"):
+    if place.vllm and (work in ("rollouts", "evaluation") or backend == "lean"):
         disk += vllm_weights(recipe, place)
     on_card = place.device == "cuda"  # then the checkpoint is read through the machine's memory
-    ram = place.process.of(work) + (download if on_card else max(peak, loading))
+    ram = process + (download if on_card else max(peak, loading))
     return StagePlan(
         name, peak if on_card else ram, ram, found.peak_bytes, tokens, found.seconds / 3600, disk, changes, fits
     )
@@ -222,10 +243,12 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
     rollouts = recipe.rollouts
     sampled = pool.n_train * recipe.selection_generations * rollouts.max_new_tokens
     if stage.work == "training":
-        trainer: TrainerRecipe = getattr(recipe, stage.section)
-        tokens = trainer.steps * trainer.prompts_per_step * rollouts.num_generations * rollouts.max_new_tokens
+        settings = TrainerSettings.of(recipe, stage.section)
+        trainer = settings.trainer
+        tokens = settings.draws * settings.most_completions * rollouts.max_new_tokens
+        rows = 2 * recipe.gradients.proj_dim * settings.draws * trainer.prompts_per_step if trainer.keep_rows else 0
         # adapter, second moments, two checkpoints with Adam's moments
-        return tokens, (4 + 4 + 2 * 12) * _lora_size(_shapes(recipe.model, recipe.lora))
+        return tokens, (4 + 4 + 2 * 12) * _lora_size(_shapes(recipe.model, recipe.lora)) + rows
     if stage.work == "rollouts":
         return sampled, _TOKEN_CHARACTERS * sampled
     if stage.work == "gradients":
@@ -236,10 +259,12 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
     return tokens, _TOKEN_CHARACTERS * tokens
 
 
-def changes_that_fit(stage: PlannedStage, recipe: Recipe, fits: Callable[[Recipe], bool]) -> tuple[str, ...]:
+def changes_that_fit(
+    stage: PlannedStage, recipe: Recipe, backend: str, vllm: bool, fits: Callable[[Recipe], bool]
+) -> tuple[str, ...]:
     """Keys and values with which a stage fits, the cheapest changes first; none when none helps."""
     changed: dict[str, Any] = {}
-    for key, value in _candidates(stage, recipe):
+    for key, value in _candidates(stage, recipe, backend, vllm):
         changed[key] = value
         if fits(_with_keys(recipe, changed)):
             for other in list(changed):  # what turns out not to be needed stays as it was
@@ -255,7 +280,7 @@ def _with_keys(recipe: Recipe, changed: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def _candidates(stage: PlannedStage, recipe: Recipe) -> Iterator[tuple[str, Any]]:
+def _candidates(stage: PlannedStage, recipe: Recipe, backend: str, vllm: bool) -> Iterator[tuple[str, Any]]:
     name, settings = stage.section, getattr(recipe, stage.section)
     if stage.work in ("rollouts", "evaluation"):
         least = recipe.selection_generations if stage.work == "rollouts" else 1
@@ -263,11 +288,22 @@ def _candidates(stage: PlannedStage, recipe: Recipe) -> Iterator[tuple[str, Any]
         return
     if not settings.gradient_checkpointing:
         yield f"{name}.gradient_checkpointing", True
+    passes = (
+        *_halves(f"{name}.token_budget", settings.token_budget, 256),
+        *_halves("gradients.logprob_chunk", recipe.gradients.logprob_chunk, 64),
+    )
     if stage.work == "gradients":
-        yield from _halves(f"{name}.token_budget", settings.token_budget, 256)
-        yield from _halves(f"{name}.logprob_chunk", settings.logprob_chunk, 64)
-        return
-    yield from _smaller_batches(name, settings, recipe.rollouts.num_generations)
+        yield from passes
+    elif backend == "lean":
+        sampling = TrainerSettings.of(recipe, name).sampling(0)
+        batches = _halves(f"{name}.sampling_batch", sampling.slots, sampling.num_generations)
+        if vllm:  # its weights, keys and values lie beside the policy, and are the most of it
+            yield from batches
+            yield "rollouts.engine", "transformers"
+        yield from passes
+        yield from batches
+    else:
+        yield from _smaller_batches(name, settings, recipe.rollouts.num_generations)
 
 
 def _smaller_batches(name: str, trainer: TrainerRecipe, num_generations: int) -> Iterator[tuple[str, Any]]:

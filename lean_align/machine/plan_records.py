@@ -110,8 +110,12 @@ class Plan:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """All changes of all stages, each once."""
-        return tuple(dict.fromkeys(change for stage in self.stages for change in stage.changes))
+        """All changes of all stages, each key once: where stages differ, the smallest number."""
+        found: dict[str, str] = {}
+        for stage in self.stages:
+            for key, _, value in (change.partition("=") for change in stage.changes):
+                found[key] = min(found.get(key, value), value, key=int) if value.isdigit() else value
+        return tuple(f"{key}={value}" for key, value in found.items())
 
     @property
     def fit(self) -> str | None:

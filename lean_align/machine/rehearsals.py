@@ -8,11 +8,11 @@ from functools import cache
 
 from lean_align.gradients import GradientPath, GradientSettings, checkpoint_layers, path_of
 from lean_align.gradients.rehearsal import rehearse_gradient
-from lean_align.grpo.rehearsal import rehearse_loss, rehearse_sampling
+from lean_align.grpo.rehearsal import rehearse_group, rehearse_loss, rehearse_reference, rehearse_sampling
 from lean_align.live_bytes import LiveBytes, kernels_on_meta
 from lean_align.policy import Policy
 from lean_align.policy.shapes import shape_policy
-from lean_align.projection import make_projector
+from lean_align.projection import Projector, make_projector
 from lean_align.recipe import GradientRecipe, LoraRecipe, ModelRecipe
 from lean_align.rollouts import Sampling
 from lean_align.rollouts.rehearsal import rehearse_decoding
@@ -80,21 +80,64 @@ def gradient_work(
     policy = shape_policy(model, lora, prompt_tokens)
     if recipe.gradient_checkpointing:
         checkpoint_layers(policy)
-    paths: list[GradientPath] = []
-    count(policy, lambda policy: paths.append(path_of(policy, settings.share_prompt)))
+    taken = _with_path(policy, settings)
 
     def work(policy: Policy) -> None:
-        kind, proj_dim, nonzeros = recipe.projection, recipe.proj_dim, recipe.sjlt_nonzeros
-        held = [
-            make_projector(kind, policy.lora_sizes, proj_dim, seed, policy.device, nonzeros)
-            for seed in range(2 if recipe.second_seed else 1)
-            if kind != "trak"
-        ]
-        taken = replace(settings, share_prompt=paths[0].shares_prompt)
+        held = _projectors(policy, recipe, 2 if recipe.second_seed else 1)
         longest = settings.max_new_tokens or 0
         rehearse_gradient(policy, num_generations, longest, held[0] if held else None, taken)
 
     return count(policy, work)
+
+
+def _projectors(policy: Policy, recipe: GradientRecipe, seeds: int) -> list[Projector]:
+    """On shapes; none of trak's, which has no such."""
+    kind, proj_dim, nonzeros = recipe.projection, recipe.proj_dim, recipe.sjlt_nonzeros
+    if kind == "trak":
+        return []
+    return [make_projector(kind, policy.lora_sizes, proj_dim, seed, policy.device, nonzeros) for seed in range(seeds)]
+
+
+def _with_path(policy: Policy, settings: GradientSettings) -> GradientSettings:
+    """The settings with `share_prompt` as the model takes it."""
+    paths: list[GradientPath] = []
+    count(policy, lambda policy: paths.append(path_of(policy, settings.share_prompt)))
+    return replace(settings, share_prompt=paths[0].shares_prompt)
+
+
+@cache
+def group_work(
+    model: ModelRecipe,
+    lora: LoraRecipe,
+    passes: GradientSettings,
+    num_generations: int,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    beta: float,
+    checkpointing: bool,
+    kept: GradientRecipe | None,
+) -> tuple[Work, Work]:
+    """One group of a training by lean: the initial policy's log-probabilities, nothing with `beta` 0, and the gradient.
+
+    `kept` has the projection of the rows that the training keeps.
+    """
+    policy = shape_policy(model, lora, prompt_tokens)
+    taken, shape = _with_path(policy, passes), (num_generations, max_new_tokens)
+    reference = Work(0, 0, 0, 0)
+    if beta > 0:
+        reference = count(policy, lambda policy: rehearse_reference(policy, *shape, taken))
+
+    def work(policy: Policy) -> None:
+        held = _projectors(policy, kept, 1) if kept is not None else []
+        rehearse_group(policy, *shape, taken, beta, checkpointing, held[0] if held else None)
+
+    return reference, count(policy, work)
+
+
+@cache
+def adapter_bytes(model: ModelRecipe, lora: LoraRecipe) -> int:
+    """Bytes of the trainable weights: 4 P."""
+    return sum(p.nbytes for p in shape_policy(model, lora, 1).lora_parameters.values())
 
 
 @cache

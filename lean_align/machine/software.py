@@ -84,7 +84,8 @@ def check_optional(machine: Machine, name: str) -> Finding:
     fitting, report = OPTIONAL[name], machine.probes.get(name)
     if report is None:
         command = "pip install 'lean-align[gpu]'" if machine.has_nvidia else None
-        return Finding(name, "ok", "not installed; optional: on a card it makes a run faster", fitting, command)
+        used = "trainings" if name == "unsloth" else "rollouts and evaluation"
+        return Finding(name, "ok", f"not installed; optional: on a card {used} take it by themselves", fitting, command)
     if report.error is not None:
         return Finding(
             name,

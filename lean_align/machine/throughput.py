@@ -24,6 +24,7 @@ from lean_align.recipe import Recipe, load_recipe
 from lean_align.stages import run
 
 WAYS = (
+    ("training", "lean"),
     ("training", "trl"),
     ("training", "unsloth"),
     ("rollouts", "transformers"),
@@ -74,11 +75,13 @@ class Throughput:
         return {**vars(self), "rows": [dict(row) for row in self.rows], "ratios": self.ratios()}
 
     def ratios(self) -> dict[str, float]:
-        """vllm over transformers, and unsloth over trl, where both ran: of the medians."""
+        """vllm over transformers, and the backends over one another, where both ran: of the medians."""
         rates = {(r["work"], r["way"]): r.get(RATES[r["work"]][0]) for r in self.rows}
         pairs = {
             "vllm / transformers": ("rollouts", "vllm", "transformers"),
+            "lean / trl": ("training", "lean", "trl"),
             "unsloth / trl": ("training", "unsloth", "trl"),
+            "unsloth / lean": ("training", "unsloth", "lean"),
         }
         found = {name: (rates.get((work, a)), rates.get((work, b))) for name, (work, a, b) in pairs.items()}
         return {name: a / b for name, (a, b) in found.items() if a and b}
@@ -113,6 +116,7 @@ def measure_throughput(
     n_prompts: int = 16,
     steps: int = 3,
     turns: int = 1,
+    training_only: bool = False,
 ) -> Throughput:
     """Time a recipe's rollouts, gradients and training steps on this machine.
 
@@ -126,6 +130,8 @@ def measure_throughput(
         Training steps, at least 2: the first is not timed.
     turns : int
         How often all of them are timed, one after the other.
+    training_only : bool
+        Time the trainings alone.
 
     Returns
     -------
@@ -141,7 +147,8 @@ def measure_throughput(
     loaded = load_recipe(recipe, {**settings, **own})
     with tempfile.TemporaryDirectory(prefix="lean_align_bench_") as folder:
         _prepare(loaded, Path(folder))
-        found = [[_row(work, way, Path(folder), steps) for work, way in WAYS] for _ in range(turns)]
+        ways = [(work, way) for work, way in WAYS if work == "training" or not training_only]
+        found = [[_row(work, way, Path(folder), steps) for work, way in ways] for _ in range(turns)]
         machine = read_json(Path(folder) / "run.json")
     return Throughput(
         machine,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,14 @@ from lean_align.recipe import Recipe
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
+    import torch
+
     from lean_align.policy import Policy, PromptEncoder
     from lean_align.rollouts import Engine
+    from lean_align.rollouts.vllm import VllmSettings
 
 ENGINE = "engine.json"
-DENSE = "dense"
+DENSE, FOLLOWED = "dense", "followed"
 
 
 def begin_engine(recipe: Recipe, folder: StageFolder) -> dict[str, Any]:
@@ -102,33 +105,25 @@ def sampling_engine(
         keep_share(policy, folder)
         yield TransformersEngine(policy)
         return
-    import torch
-
     from lean_align.policy import save_dense
     from lean_align.policy.adapters import check_adapter, check_request
-    from lean_align.rollouts.vllm import VllmSettings, vllm_engine
+    from lean_align.rollouts.vllm import vllm_engine
 
-    merged, dtype = chosen["adapter"] == "merged", getattr(torch, chosen["dtype"])
+    merged = chosen["adapter"] == "merged"
     if adapter is not None and not merged:
         check_adapter(recipe.model, adapter)
         check_request(adapter)
-    how = "without an adapter" if adapter is None else f"adapter {'merged' if merged else 'as a LoRA request'}"
-    say(f"{folder.final.name}: vLLM {chosen['version']}, {chosen['dtype']}, {how}")
-    dense = folder.path / DENSE
-    shutil.rmtree(dense, ignore_errors=True)
-    policy = load_policy(recipe.model, recipe.data, None, adapter if merged else None, recipe.seed)
-    keep_share(policy, folder)
-    request = None if merged else adapter
-    try:
-        save_dense(policy, dense, dtype)
-        encoder, eos_token_ids, device = policy.encoder, policy.eos_token_ids, policy.device
+    _say_which(folder, chosen, adapter is not None)
+    with _below(folder, DENSE) as dense:
+        policy = load_policy(recipe.model, recipe.data, None, adapter if merged else None, recipe.seed)
+        keep_share(policy, folder)
+        save_dense(policy, dense, _dtype(chosen))
+        settings = _settings(recipe, chosen, policy, longest, batch_size, None if merged else adapter)
+        common = policy.encoder, policy.eos_token_ids
         del policy
         release_memory()
-        settings = VllmSettings(batch_size, longest(encoder), dtype, device, request, recipe.threads)
-        with vllm_engine(dense, encoder, eos_token_ids, settings, on_halving) as engine:
+        with vllm_engine(dense, *common, settings, on_halving) as engine:
             yield engine
-    finally:
-        shutil.rmtree(dense, ignore_errors=True)
 
 
 @contextmanager
@@ -140,8 +135,109 @@ def live_engine(
     batch_size: int,
     on_halving: Callable[[Halving], None] = lambda halving: None,
 ) -> Iterator[tuple[Engine, Callable[[int], None]]]:
-    """An engine for a policy that is being trained."""
+    """The stage's engine on a policy that is trained in this process, and what makes it follow the policy.
+
+    vLLM is loaded once.  `merged`: the weights that the adapter changes are put in the place of those that it holds;
+    `request`: it holds the base, and the adapter is written to the stage's folder for it to read.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    policy : Policy
+        With an adapter.  Its weights may change, and the engine is to be told then.
+    folder : StageFolder
+        For vllm it holds, while the block runs, a copy of the model in whole weights, `dense/`, and for requests the
+        adapter, `followed/`.
+    longest, batch_size, on_halving
+        As for `sampling_engine`.
+
+    Yields
+    ------
+    Engine
+        Samples with the policy as it was when it last followed, or, with transformers, as it is.
+    follow : callable
+        Given the number of the step that is about to sample, any; called before each step, the first one too.
+
+    Raises
+    ------
+    ModelError
+        When the adapter is of a kind that vLLM's requests do not take, or that cannot be merged.
+    StageError
+        From `follow`, while completions are still sampled.
+
+    Notes
+    -----
+    Loading vLLM seeds Python's, NumPy's and torch's global generators, and on a CPU makes `torch.set_num_threads` do
+    nothing for the rest of the process.  The policy's gradients stay the same bit for bit (tests/test_stack_vllm.py).
+    """
     from lean_align.rollouts import TransformersEngine
 
-    begin_engine(recipe, folder)
-    yield TransformersEngine(policy), lambda step: None
+    chosen = begin_engine(recipe, folder)
+    if chosen["engine"] == "transformers":
+        yield TransformersEngine(policy), lambda step: None
+        return
+    from lean_align.policy import changed_weights, save_adapter, save_dense
+    from lean_align.policy.adapters import check_request
+    from lean_align.rollouts.vllm import vllm_engine
+
+    merged, dtype = chosen["adapter"] == "merged", _dtype(chosen)
+    _say_which(folder, chosen, True)
+    with _below(folder, DENSE) as dense, _below(folder, FOLLOWED) as followed:
+        adapter = None if merged else followed / "start"
+        if adapter is not None:
+            save_adapter(policy.model, adapter)
+            check_request(adapter)
+        with nullcontext() if merged else policy.model.disable_adapter():
+            save_dense(policy, dense, dtype)
+        release_memory()
+        settings = _settings(recipe, chosen, policy, longest, batch_size, adapter)
+        with vllm_engine(dense, policy.encoder, policy.eos_token_ids, settings, on_halving) as engine:
+
+            def merge(step: int) -> None:
+                engine.loaded.take_weights(changed_weights(policy, dtype))
+
+            def request(step: int) -> None:
+                adapter = followed / f"step-{step}"
+                save_adapter(policy.model, adapter)
+                engine.loaded.take_adapter(adapter)
+                for earlier in set(followed.iterdir()) - {adapter}:
+                    shutil.rmtree(earlier)
+
+            yield engine, merge if merged else request
+
+
+def _say_which(folder: StageFolder, chosen: Mapping[str, Any], with_adapter: bool) -> None:
+    how = "merged" if chosen["adapter"] == "merged" else "as a LoRA request"
+    how = f"adapter {how}" if with_adapter else "without an adapter"
+    say(f"{folder.final.name}: vLLM {chosen['version']}, {chosen['dtype']}, {how}")
+
+
+@contextmanager
+def _below(folder: StageFolder, name: str) -> Iterator[Path]:
+    """A folder below the stage's that is not there before the block or after it."""
+    path = folder.path / name
+    shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _dtype(chosen: Mapping[str, Any]) -> torch.dtype:
+    import torch
+
+    found: torch.dtype = getattr(torch, chosen["dtype"])
+    return found
+
+
+def _settings(
+    recipe: Recipe,
+    chosen: Mapping[str, Any],
+    policy: Policy,
+    longest: Callable[[PromptEncoder], int],
+    batch_size: int,
+    request: Path | None,
+) -> VllmSettings:
+    from lean_align.rollouts.vllm import VllmSettings
+
+    return VllmSettings(batch_size, longest(policy.encoder), _dtype(chosen), policy.device, request, recipe.threads)

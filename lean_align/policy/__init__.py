@@ -14,7 +14,7 @@ import logging
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # when first imported it warns of a kernel not used here
 
 from lean_align.policy.adapters import adapter_kept, save_adapter, seeded  # noqa: E402
-from lean_align.policy.dense import save_dense  # noqa: E402
+from lean_align.policy.dense import changed_weights, save_dense  # noqa: E402
 from lean_align.policy.encoding import PromptEncoder, load_encoder  # noqa: E402
 from lean_align.policy.loading import Policy, load_policy, resolve_device  # noqa: E402
 from lean_align.policy.sources import DEMO_MODEL, context_length, model_path  # noqa: E402
@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "PromptEncoder",
     "adapter_kept",
+    "changed_weights",
     "context_length",
     "load_encoder",
     "load_policy",

@@ -66,7 +66,7 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
     weights, untied = _written(list(merged_weights(model)), set(model._keys_to_ignore_on_save or ()))
     names: dict[str, str] = {}
     total = 0
-    for count, shard in enumerate(_shards(_parts(model, weights, dtype), shard_bytes), start=1):
+    for count, shard in enumerate(_shards(_parts(model, weights, dtype, "cpu"), shard_bytes), start=1):
         file = f"model-{count:05}.safetensors"
         with writing_tensors(folder):
             save_file(shard, folder / file, metadata={"format": "pt"})
@@ -78,6 +78,43 @@ def save_dense(policy: Policy, folder: Path, dtype: torch.dtype, shard_bytes: in
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True, default=str))
     policy.encoder.tokenizer.save_pretrained(folder)
     check_export(policy, folder, dtype)
+
+
+def changed_weights(policy: Policy, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """Weights that training changes, with the adapter in them: for an engine that loaded a folder of `save_dense`.
+
+    Engines join maps of a decoder layer, such as those of queries, keys and values, and take what they have joined
+    only as a whole: of a layer in which anything changes all weights are given, and elsewhere those of the module.
+
+    Parameters
+    ----------
+    policy : Policy
+        Left as it is.
+    dtype : torch.dtype
+        Sums are taken in float32 before they are rounded to it.
+
+    Yields
+    ------
+    (str, tensor)
+        Name in checkpoints, and the weight on the policy's device.  A decoder layer is held at a time.
+
+    Raises
+    ------
+    ModelError
+        When the adapter is of a kind that cannot be merged.
+    """
+    model = policy.causal_lm
+    weights, _ = _written(list(merged_weights(model)), set(model._keys_to_ignore_on_save or ()))
+    changed = {_unit(weight.name) for weight in weights if weight.source != weight.base or weight.is_trained}
+    with torch.no_grad():
+        for part in _parts(model, [w for w in weights if _unit(w.name) in changed], dtype, policy.device):
+            yield from part.items()
+
+
+def _unit(name: str) -> str:
+    """The decoder layer that a weight belongs to, or its module outside of them."""
+    layer = _LAYER.match(name)
+    return layer[0] if layer else name.rpartition(".")[0]
 
 
 def _written(weights: list[Weight], ignored: set[str]) -> tuple[list[Weight], bool]:
@@ -103,8 +140,10 @@ def _config(model: Any, dtype: torch.dtype, untied: bool) -> dict[str, Any]:
     return found
 
 
-def _parts(model: Any, weights: list[Weight], dtype: torch.dtype) -> Iterator[dict[str, torch.Tensor]]:
-    """Weights on the CPU under their names in checkpoints, a decoder layer at a time."""
+def _parts(
+    model: Any, weights: list[Weight], dtype: torch.dtype, device: torch.device | str
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Weights under their names in checkpoints, a decoder layer at a time."""
     # what decodes blocks that lay in the checkpoint has no part in a folder of whole weights
     conversions = [
         conversion
@@ -123,7 +162,7 @@ def _parts(model: Any, weights: list[Weight], dtype: torch.dtype) -> Iterator[di
                     f"{weight.name} is stored as {str(value.dtype).removeprefix('torch.')}, in a quantisation other "
                     "than NF4; expected plain numbers or NF4. Sample with rollouts.engine=transformers."
                 )
-            part[weight.name] = value.to(device="cpu", dtype=None if weight.is_buffer else dtype)
+            part[weight.name] = value.to(device=device, dtype=None if weight.is_buffer else dtype)
         if conversions:
             part = revert_weight_conversion(names, part)
         yield {name: tensor.contiguous() for name, tensor in part.items()}

@@ -5,11 +5,11 @@ Rows are padded on the right, where a causal model cannot see it.  Logits exist 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import log_softmax, nll_loss
+from torch.nn.functional import cross_entropy
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lean_align.errors import ModelError
@@ -82,27 +82,12 @@ def last_states(policy: Policy, rows: Sequence[Sequence[int]]) -> tuple[torch.Te
 
 
 def token_log_probs(
-    head: OutputLayer,
-    states: torch.Tensor,
-    targets: torch.Tensor,
-    temperature: float = 1.0,
-    on_entropies: Callable[[torch.Tensor], None] | None = None,
+    head: OutputLayer, states: torch.Tensor, targets: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
-    """Log-probabilities of `targets`, (tokens,) float32 (float64 for a float64 model), at a temperature.
-
-    `on_entropies` is given the entropy of each token's distribution, (tokens,) in nats, outside the graph.
-    """
+    """Log-probabilities of `targets`, (tokens,) float32 (float64 for a float64 model), at a temperature."""
     logits = head(states)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    every = log_softmax(logits if temperature == 1 else logits / temperature, -1)
-    if on_entropies is not None:
-        on_entropies(_entropies(every.detach()))
-    return -nll_loss(every, targets, reduction="none")
-
-
-def _entropies(log_probs: torch.Tensor, rows: int = 64) -> torch.Tensor:
-    """Of (tokens, vocabulary) log-probabilities, some rows at a time; a token of probability 0 counts nothing."""
-    return torch.cat([-(part.exp() * part).nansum(-1) for part in torch.split(log_probs, rows)])
+    return -cross_entropy(logits if temperature == 1 else logits / temperature, targets, reduction="none")
 
 
 def chunked_log_probs(
@@ -167,11 +152,11 @@ def refuse_gap(policy: Policy, gap: float, log_probs: str, unit: str, advice: st
         )
 
 
-def checkpoint_layers(policy: Policy) -> None:
+def checkpoint_layers(policy: Policy, section: str = "gradients") -> None:
     """Have a policy's layers run again in the backward pass, and nothing else change.
 
     Layers do so in training mode alone.  They are put into it themselves; what is inside them and above is not, so
-    that no dropout and no noise of a router comes with it.
+    that no dropout and no noise of a router comes with it.  `section` is the recipe's, for the error.
 
     Raises
     ------
@@ -182,7 +167,7 @@ def checkpoint_layers(policy: Policy) -> None:
     if not layers or not policy.causal_lm.supports_gradient_checkpointing:
         raise ModelError(
             f"{type(policy.causal_lm).__name__} has no layers that can be run again in the backward pass. Set "
-            "gradients.gradient_checkpointing=false."
+            f"{section}.gradient_checkpointing=false."
         )
     policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in layers:

@@ -41,6 +41,8 @@ class Weight:
     value : callable
         Works it out, on the model's device: decoded, and in float32 where an adapter changes it.
     is_buffer : bool
+    is_trained : bool
+        It is trained itself, as biases that come with an adapter are.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Weight:
     source: int
     value: Callable[[], torch.Tensor]
     is_buffer: bool = False
+    is_trained: bool = False
 
 
 def merged_weights(model: torch.nn.Module, prefix: str = "") -> Iterator[Weight]:
@@ -77,7 +80,8 @@ def merged_weights(model: torch.nn.Module, prefix: str = "") -> Iterator[Weight]
     for key, tensor in inner.named_parameters(recurse=False):
         changing = [layer for layer in reversed(layers) if _changes(layer, key)]
         source = id(_owner(changing[-1])) if changing else id(tensor)
-        yield Weight(_joined(prefix, key), id(tensor), source, _value(inner, key, changing))
+        value = _value(inner, key, changing)
+        yield Weight(_joined(prefix, key), id(tensor), source, value, is_trained=tensor.requires_grad)
     for key, tensor in inner.named_buffers(recurse=False):
         if key not in inner._non_persistent_buffers_set:
             yield Weight(_joined(prefix, key), id(tensor), id(tensor), _held(tensor), is_buffer=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 import torch
 
 from lean_align.errors import RecipeError
-from lean_align.projection.projector import Projector, StreamingProjector
+from lean_align.projection.projector import Projector, StreamingProjector, project_parts
 from lean_align.projection.rademacher import RademacherProjector
 from lean_align.projection.sjlt import SjltProjector
 from lean_align.projection.stacked import StackedProjector
@@ -35,6 +35,7 @@ __all__ = [
     "StreamingProjector",
     "TrakProjector",
     "make_projector",
+    "project_parts",
     "recipe_projector",
     "splitmix64",
     "stream_key",

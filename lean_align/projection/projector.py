@@ -46,6 +46,37 @@ class StreamingProjector(Projector, Protocol):
         """Add R restricted to parameter `name`, times `gradient`, to `row` in place."""
 
 
+def project_parts(projector: Projector, parts: Mapping[str, torch.Tensor], slot: int = 0) -> torch.Tensor:
+    """Project one gradient that is given parameter by parameter.
+
+    Parameters
+    ----------
+    projector : Projector
+    parts : mapping of str to tensor
+        Of every parameter, in the order of a flat gradient.
+    slot : int
+        The row's place among those that a call works on at a time, in [0, batch_rows).
+
+    Returns
+    -------
+    (proj_dim,) in the parts' dtype
+
+    Notes
+    -----
+    Whole rows are made where the projector does not stream or works on several at a time: 4 (batch_rows + 1) P bytes.
+    """
+    slots = projector.batch_rows
+    if slots == 1 and isinstance(projector, StreamingProjector):
+        found = next(iter(parts.values())).new_zeros(projector.proj_dim)
+        for name, part in parts.items():
+            projector.add_to(found, name, part)
+        return found
+    whole = torch.cat([part.reshape(-1) for part in parts.values()])
+    waiting = whole.new_zeros(slots, len(whole))
+    waiting[slot] = whole
+    return projector.project(waiting)[slot]
+
+
 class ParameterProjector(ABC):
     """Base of the projectors: the parameters' sizes, and checks of what they are given.
 

@@ -47,7 +47,8 @@ class RolloutRecipe:
     """Completions that share a continuous batch and are written together: the most that a killed run loses. The batch
     runs empty at the end of each, so it should be several times batch_size."""
     engine: str = choice("auto", "transformers", "vllm")
-    """What samples rollouts and evaluation. `auto`: vllm where there is a card and it is installed."""
+    """What samples rollouts, evaluation and trainings by lean. `auto`: vllm where there is a card and it is
+    installed."""
     vllm_adapter: str = choice("auto", "merged", "request")
     """vllm reads whole weights in place of 4-bit ones. `merged`: the adapter is added to them, in float32;
     `request`: it stays separate from them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests
@@ -275,12 +276,13 @@ class GradientRecipe:
     """Also project with a second seed, into gradients/second_seed: scores then tell whether proj_dim is large
     enough."""
     share_prompt: bool = True
-    """Compute the prompt of a group once, with its completions packed after it; false repeats it for each, padded."""
+    """Compute the prompt of a group once, with its completions packed after it; false repeats it for each, padded. In
+    trainings by lean too."""
     token_budget: int = number(4096, 1)
     """Tokens per forward and backward pass: of completions, or with prompts and padding where share_prompt is false;
     one completion always fits."""
     logprob_chunk: int = number(1024, 1)
-    """Token positions whose logits exist at the same time."""
+    """Token positions whose logits exist at the same time, in trainings by lean too."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
 

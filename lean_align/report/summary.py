@@ -243,9 +243,13 @@ class StageCost:
 
     @property
     def ran(self) -> str:
-        """What trained or sampled, with its version: `trl 1.14.2`, or nothing."""
-        found = self.backend or self.engine or {}
-        return " ".join(str(found[key]) for key in ("backend", "engine", "version") if key in found)
+        """What trained and what sampled, with versions: `lean 0.1.0, vllm 0.32.0`, `trl 1.14.2`, or nothing."""
+        named = [
+            " ".join(str(found[key]) for key in ("backend", "engine", "version") if key in found)
+            for found in (self.backend, self.engine)
+            if found
+        ]
+        return ", ".join(named)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig
 
-from lean_align.errors import OutOfMemoryError
+from lean_align.errors import OutOfMemoryError, StageError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import PromptEncoder
 from lean_align.rng import seed_for
@@ -41,12 +41,62 @@ _BLOCK = 128  # tokens whose keys and values vLLM keeps together on a CPU; fewer
 WORKSPACE_BYTES = 2 * 2**30  # activations and captured graphs of vLLM on a card
 
 
+@dataclass
+class LoadedVllm:
+    """A vLLM in this process, whose weights can change while it stays loaded.
+
+    Attributes
+    ----------
+    llm : vllm.LLM
+    lora : LoRARequest or None
+        What every request names as its adapter.
+    """
+
+    llm: Any
+    lora: Any = None
+
+    def take_adapter(self, folder: Path) -> None:
+        """Sample with the adapter in a folder, which has to stay there as long; that of before is dropped.
+
+        Parameters
+        ----------
+        folder : Path
+            A peft adapter of plain LoRA, of the rank that vLLM was loaded for.  Its name and number are new to vLLM,
+            which keeps adapters by them and would not read the folder again.
+        """
+        from vllm.lora.request import LoRARequest
+
+        number = 1
+        if self.lora is not None:
+            number = self.lora.lora_int_id + 1
+            self.llm.llm_engine.remove_lora(self.lora.lora_int_id)
+        self.lora = LoRARequest(f"adapter-{number}", number, str(folder))
+        self.forget_prompts()
+
+    def take_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Put some of the model's weights in the place of those that it was loaded with.
+
+        Parameters
+        ----------
+        weights : iterable of (str, tensor)
+            Under their names in the checkpoint, each decoder layer's whole.
+        """
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.forget_prompts()
+
+    def forget_prompts(self) -> None:
+        """Drop keys and values of prompts, which the weights of before made."""
+        if not self.llm.reset_prefix_cache():
+            raise StageError(
+                "vLLM kept keys and values of earlier weights: requests still run. Sample to the end first."
+            )
+
+
 @dataclass(frozen=True)
 class VllmEngine:
     """A loaded vLLM; made by `vllm_engine`."""
 
-    llm: Any
-    lora: Any
+    loaded: LoadedVllm
     encoder: PromptEncoder
     eos_token_ids: tuple[int, ...]
 
@@ -77,8 +127,8 @@ class VllmEngine:
                         detokenize=False,
                     )
                 )
-        outputs = self.llm.generate(
-            requests, parameters, lora_request=self.lora, use_tqdm=partial(_Ended, advance=advance)
+        outputs = self.loaded.llm.generate(
+            requests, parameters, lora_request=self.loaded.lora, use_tqdm=partial(_Ended, advance=advance)
         )
         tokens = [tuple(output.outputs[0].token_ids) for output in outputs]
         count = sampling.num_generations
@@ -172,11 +222,14 @@ def vllm_engine(
         release_memory()
         settings = replace(settings, batch_size=settings.batch_size // 2)
         on_halving(Halving("loading vLLM", "batch_size", settings.batch_size, loaded))
+    engine = VllmEngine(LoadedVllm(loaded), encoder, eos_token_ids)
     try:
-        yield VllmEngine(loaded, _lora_request(settings.adapter), encoder, eos_token_ids)
+        if settings.adapter is not None:
+            engine.loaded.take_adapter(settings.adapter)
+        yield engine
     finally:
         loaded.llm_engine.engine_core.shutdown()
-        del loaded
+        engine.loaded.llm = loaded = None  # whoever still has the engine
         gc.collect()
         release_memory()
 
@@ -242,11 +295,3 @@ def _load(options: dict[str, Any]) -> Any:
         if "memory" not in str(error).lower():
             raise
         raise MemoryError(str(error)) from error
-
-
-def _lora_request(adapter: Path | None) -> Any:
-    if adapter is None:
-        return None
-    from vllm.lora.request import LoRARequest
-
-    return LoRARequest("adapter", 1, str(adapter))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lean_align.artifacts import StageFolder
-from lean_align.projection import StreamingProjector, recipe_projector
+from lean_align.projection import project_parts, recipe_projector
 from lean_align.recipe import Recipe
 from lean_align.store import StoreWriter
 
@@ -54,25 +54,14 @@ class TrainingRows:
     def keep(self, step: int, place: int, gradients: Mapping[str, torch.Tensor]) -> int:
         """Write the row of a group; returns its number."""
         row = self._rows_of(step)[place]
-        self.writer.write(row, self._projected(row, gradients).float().cpu().numpy())
+        projected = project_parts(self.projector, gradients, row % self.projector.batch_rows)
+        self.writer.write(row, projected.float().cpu().numpy())
         self._kept.add(row)
         return row
 
     def _rows_of(self, step: int) -> range:
         first = step // self.num_iterations * self.per_step
         return range(first, first + self.per_step)
-
-    def _projected(self, row: int, gradients: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        slots = self.projector.batch_rows
-        if slots == 1 and isinstance(self.projector, StreamingProjector):
-            found = next(iter(gradients.values())).new_zeros(self.projector.proj_dim)
-            for name, part in gradients.items():
-                self.projector.add_to(found, name, part)
-            return found
-        whole = torch.cat([part.reshape(-1) for part in gradients.values()])
-        waiting = whole.new_zeros(slots, len(whole))
-        waiting[row % slots] = whole
-        return self.projector.project(waiting)[row % slots]
 
     def end_step(self, step: int) -> None:
         """Write zeros for the groups of a step that were not run."""

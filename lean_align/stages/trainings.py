@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lean_align.artifacts import StageFolder, write_jsonl
-from lean_align.memory import Shortage, release_memory
+from lean_align.memory import Halving, Shortage, release_memory
 from lean_align.pipeline.backends import policy_at, policy_to_train, training_backend
 from lean_align.pipeline.engines import keep_share, live_engine, longest_of
 from lean_align.pipeline.halving import recorder, smaller_trainer
@@ -18,6 +18,7 @@ from lean_align.types import Prompt
 
 if TYPE_CHECKING:
     from lean_align.grpo import TrainerSettings
+    from lean_align.rollouts import Reward
 
 
 def train_policy(
@@ -28,8 +29,10 @@ def train_policy(
     prompts: Sequence[Prompt],
     stage: str,
     folder: StageFolder,
+    judge: Reward = reward,
+    on_loaded: Callable[[], None] = lambda: None,
 ) -> list[dict[str, float]]:
-    """Train from a finished stage's adapter or a fresh one, with smaller micro-batches where memory runs out.
+    """Train from a finished stage's adapter or a fresh one, in smaller pieces where memory runs out.
 
     Parameters
     ----------
@@ -43,7 +46,11 @@ def train_policy(
     stage : str
         Names the training's random streams.
     folder : StageFolder
-        Gets what `train_grpo` writes.
+        Gets what `train_lean` and `train_grpo` write.
+    judge : callable
+        (gold, completion) -> reward; the verifier when not given.
+    on_loaded : callable
+        Called when policy and engine are loaded, before the first step.
 
     Returns
     -------
@@ -56,11 +63,12 @@ def train_policy(
 
         settings = TrainerSettings.of(replace(recipe, **{section: trainer}), section, stage)  # type: ignore[arg-type]
         if backend["backend"] == "lean":
-            return _train_lean(recipe, settings, section, run_dir, start, prompts, folder)
+            return _train_lean(recipe, settings, run_dir, start, prompts, folder, judge, on_loaded)
         while True:
             policy = policy_to_train(recipe, settings.trainer, run_dir, start, prompts, backend)
             keep_share(policy, folder)
-            found = train_grpo(policy, prompts, settings, reward, folder.path)
+            on_loaded()
+            found = train_grpo(policy, prompts, settings, judge, folder.path)
             if not isinstance(found, Shortage):
                 return found
             del policy
@@ -73,24 +81,30 @@ def train_policy(
 def _train_lean(
     recipe: Recipe,
     settings: TrainerSettings,
-    section: str,
     run_dir: Path,
     start: str | None,
     prompts: Sequence[Prompt],
     folder: StageFolder,
+    judge: Reward,
+    on_loaded: Callable[[], None],
 ) -> list[dict[str, float]]:
     from lean_align.grpo import Sampler, train_lean
     from lean_align.stages.training_rows import training_rows
 
-    record = recorder(folder, section)
+    record = recorder(folder, settings.section)
+
+    def fewer_slots(halving: Halving) -> None:
+        record(replace(halving, key="sampling_batch"))
+
     policy = policy_at(recipe, run_dir, start, fresh=start is None)
     keep_share(policy, folder)
     longest, slots = longest_of(prompts, settings.max_new_tokens), settings.sampling(0).slots
     with (
         training_rows(recipe, settings, policy, folder) as rows,
-        live_engine(recipe, policy, folder, longest, slots, record) as (engine, follow),
+        live_engine(recipe, policy, folder, longest, slots, fewer_slots) as (engine, follow),
     ):
-        return train_lean(policy, prompts, settings, reward, folder.path, Sampler(engine, follow), record, rows)
+        on_loaded()
+        return train_lean(policy, prompts, settings, judge, folder.path, Sampler(engine, follow), record, rows)
 
 
 def keep_log(folder: StageFolder, log: Sequence[Mapping[str, float]], prompts: Sequence[Prompt], steps: int) -> None:
