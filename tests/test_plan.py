@@ -152,7 +152,7 @@ def trained_by(backend: str, **settings: object) -> Recipe:
     return load_recipe("gsm8k", {f"{name}.{key}": value for name in TRAININGS for key, value in keys.items()})
 
 
-@pytest.mark.parametrize(("backend", "limit", "key"), [("trl", 4.0, "micro_batch"), ("lean", 2.0, "token_budget")])
+@pytest.mark.parametrize(("backend", "limit", "key"), [("trl", 4.0, "micro_batch"), ("lean", 1.85, "token_budget")])
 def test_a_plan_for_a_small_card_says_what_to_change_and_with_it_the_recipe_fits(few_layers, backend, limit, key):
     recipe = with_key(trained_by(backend, gradient_checkpointing=False), "gradients.gradient_checkpointing", False)
     limit = int(limit * GIB)

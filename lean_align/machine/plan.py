@@ -180,8 +180,8 @@ def _assumptions(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, pla
         found.append("hours of sampling are those of our own decode loop: vLLM's are not planned")
     elif place.device == "cuda" and recipe.rollouts.engine == "auto":
         found.append(
-            "rollouts and evaluation are those of our own decode loop; where vLLM is installed, auto uses it: "
-            "--set rollouts.engine=vllm plans that"
+            "rollouts, evaluation and trainings by lean take our own decode loop; auto takes vLLM where it is "
+            "installed: --set rollouts.engine=vllm plans that"
         )
     unplanned = sorted(find_method(recipe.selection.method).needs - {"rollouts", "gradients", "scores"})
     if unplanned:
