@@ -22,6 +22,7 @@ from lean_align.projection import (
     StackedProjector,
     StreamingProjector,
     make_projector,
+    project_parts,
     rademacher,
     sjlt,
     splitmix64,
@@ -391,6 +392,18 @@ def test_a_gradient_in_low_precision_is_summed_in_float32(kind: str) -> None:
     gradients = torch.linspace(-1, 1, 300).bfloat16()
     projector = make_projector(kind, 300, 4)
     assert torch.equal(projector.project(gradients), projector.project(gradients.float()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gradient_given_by_parameter_is_projected_as_the_whole_one(kind: str) -> None:
+    projector = make_projector(kind, {"a": 6, "b": 4}, 8)
+    whole = torch.linspace(-1, 1, 10)
+    slot = projector.batch_rows - 1
+    rows = torch.zeros(projector.batch_rows, 10)
+    rows[slot] = whole
+    found = project_parts(projector, {"a": whole[:6].reshape(2, 3), "b": whole[6:]}, slot)
+    assert torch.allclose(found, projector.project(rows)[slot], atol=1e-6)
+    assert found.any()
 
 
 @pytest.mark.parametrize("kind", KINDS)

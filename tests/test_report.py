@@ -20,7 +20,7 @@ from lean_align.errors import DataError, StageError
 from lean_align.report import ReportScores, Summary, formatting, write_report
 from lean_align.report import run_wording as wording
 from lean_align.report.results_table import methods_of
-from lean_align.report.summary import Contamination, Mean, Means, Rollouts, SelectionCounts, Stability
+from lean_align.report.summary import Contamination, Mean, Means, Rollouts, SelectionCounts, Stability, StageCost
 from lean_align.types import PairedDifference
 from tests.test_results_table import SUMMARY as BENCHMARKS
 
@@ -345,6 +345,22 @@ def test_selection_rollouts_time_and_memory(full: str) -> None:
     assert "Whole run: 2 min 0 s, peak memory 1.1 GiB. 3 rows of the data could not be used and were dropped." in text
     assert "data 1.2 s 256.0 MiB rollouts 1 h 7 min 858.3 MiB training 1 min 35 s 1.0 GiB" in text
     assert "GPU memory" not in text
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ({}, ""),
+        ({"engine": {"engine": "vllm", "version": "0.32.0"}}, "vllm 0.32.0"),
+        ({"backend": {"backend": "trl", "version": "1.14.2"}}, "trl 1.14.2"),
+        (
+            {"backend": {"backend": "lean", "version": "0.1"}, "engine": {"engine": "vllm", "version": "0.32.0"}},
+            "lean 0.1, vllm 0.32.0",
+        ),
+    ],
+)
+def test_a_stage_names_what_trained_and_what_sampled(counts: dict[str, Any], text: str) -> None:
+    assert StageCost(**counts).ran == text
 
 
 def test_chosen_prompts_show_score_and_success_rate(full: str) -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from lean_align.errors import RecipeError
 from lean_align.gradients import GradientSettings
 from lean_align.grpo import TrainerSettings
 from lean_align.machine import costs, pieces, rehearsals
 from lean_align.machine.costs import cost_of
 from lean_align.machine.place import Place, ProcessBytes, Speed
 from lean_align.machine.pool_sizes import Pool
+from lean_align.memory import Halving, Shortage
 from lean_align.pipeline.stage import StageRun
 from lean_align.recipe import load_recipe
 from lean_align.rollouts import Sampling
@@ -152,6 +154,27 @@ def test_trainings(train, monkeypatch):
     for name in ("lean", "trl", "unsloth"):
         assert stage(name) == expected.with_trainer(backend=name)
         assert timed(name) == expected.with_trainer(backend=name, steps=3, save_steps=3)
+
+
+def test_the_bench_refuses_what_only_lean_can_do(bench, monkeypatch):
+    asking = dataclasses.replace(RECIPE, training=dataclasses.replace(RECIPE.training, refill=True))
+    monkeypatch.setattr(pieces, "stored_recipe", lambda run_dir: asking)
+    with pytest.raises(RecipeError, match=r"training\.refill is True"):
+        pieces.training(bench, "trl", 2)
+
+
+def test_vllm_that_holds_fewer_completions_in_a_training_is_recorded_under_its_key(train, bench, monkeypatch):
+    def fewer(recipe: Any, policy: Any, folder: Any, longest: Any, slots: int, on_halving: Any) -> Any:
+        on_halving(Halving("loading vLLM", "batch_size", slots // 2, Shortage(None, None)))
+        return nullcontext((None, print))
+
+    monkeypatch.setattr(trainings, "live_engine", fewer)
+    monkeypatch.setattr("lean_align.grpo.train_lean", lambda *given: [])
+    folder = SimpleNamespace(path=bench, counts={})
+    trainer = dataclasses.replace(RECIPE.training, backend="lean")
+    trainings.train_policy(RECIPE, trainer, bench, None, [], "training", folder)
+    (row,) = folder.counts["out_of_memory"]
+    assert (row["key"], row["value"]) == ("training.sampling_batch", 10)
 
 
 @pytest.mark.parametrize("backend", ["lean", "trl"])

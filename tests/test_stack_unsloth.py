@@ -156,7 +156,7 @@ def test_bench_measures_both_ways_of_both(tmp_path):
     done = lean_align("bench", "demo", "--prompts", "4", "--steps", "2", "-o", output, settings=small)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(output.read_text())
-    assert [row.get("note") for row in found["rows"]] == [None] * 5
-    assert set(found["ratios"]) == {"vllm / transformers", "unsloth / trl"}
+    assert [row.get("note") for row in found["rows"]] == [None] * 6
+    assert set(found["ratios"]) == {"vllm / transformers", "lean / trl", "unsloth / trl", "unsloth / lean"}
     assert all(ratio > 0 for ratio in found["ratios"].values())
-    assert [row["chosen"]["version"] for row in found["rows"] if "chosen" in row][1] == "2026.10.9"
+    assert [row["chosen"]["version"] for row in found["rows"] if row["way"] == "unsloth"] == ["2026.10.9"]

@@ -10,8 +10,12 @@ from click.testing import CliRunner
 
 from lean_align.cli import main
 from lean_align.errors import StageError
+from lean_align.grpo import read_rewards
+from lean_align.machine import pieces
 from lean_align.machine import throughput as measuring
 from lean_align.machine.throughput import Throughput
+from lean_align.recipe import load_recipe
+from lean_align.stages import run
 
 MACHINE = {"device": "cpu", "versions": {}, "host": {}}
 SIZES = {"n_prompts": 4, "steps": 3, "max_new_tokens": 64, "num_generations": 8}
@@ -124,3 +128,15 @@ def test_a_recipe_that_cannot_be_prepared_says_that_nothing_was_measured(monkeyp
     assert "nothing was measured" in done.output
     assert "kept in" not in done.output
     assert not (tmp_path / "figures.json").exists()
+
+
+def test_a_training_step_is_timed_with_a_gradient_of_every_group(tmp_path):
+    settings = {"data.limit": 4, "data.test_limit": 1, "training.prompts_per_step": 2, "training.micro_batch": 16}
+    recipe = load_recipe("demo", settings | {"selection.method": "full", "rollouts.max_new_tokens": 8})
+    run(recipe, tmp_path / "run", stop_after="prepare")
+    found = pieces.training(tmp_path / "run", "lean", 2)
+    assert found["chosen"]["backend"] == "lean"
+    assert found["steps_per_hour"] > 0
+    rewards = read_rewards(tmp_path / "run" / "training-lean")
+    assert [len(row["rewards"]) for row in rewards] == [2, 2]
+    assert all(set(group) == {0.0, 1.0} for row in rewards for group in row["rewards"])
