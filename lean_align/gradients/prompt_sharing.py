@@ -105,6 +105,7 @@ def path_of(policy: Policy, share_prompt: bool = True) -> GradientPath:
 
 
 _QUESTION = Prompt("check", "Ann has 12 apples and finds 7 more. How many apples does she have?", "19")
+_WITHOUT = "a selection.method without gradients"
 _ANSWERS = ("12 + 7 = 19, so Ann has 19 apples.", "She has 12 of them.")
 
 
@@ -130,16 +131,23 @@ def check_log_probs(policy: Policy, group: Group, share_prompt: bool = True) -> 
     return _checked(policy, policy.encoder.encode(group.prompt), completions, share_prompt)
 
 
-def check_model(policy: Policy, share_prompt: bool = True) -> GradientPath:
-    """The same with a made-up prompt and two completions of it, for when nothing has been sampled yet."""
+def check_model(policy: Policy, share_prompt: bool = True, instead: str = _WITHOUT) -> GradientPath:
+    """The same with a made-up prompt and two completions of it, for when nothing has been sampled yet.
+
+    `instead` is what to do where the model is refused, besides taking another.
+    """
     encode = policy.encoder.tokenizer.encode
     rows = [tuple(encode(text, add_special_tokens=False)) for text in _ANSWERS]
     completions = [Completion("check", i, "", row, len(row), 0.0, True) for i, row in enumerate(rows) if row]
-    return _checked(policy, policy.encoder.encode(_QUESTION), completions, share_prompt)
+    return _checked(policy, policy.encoder.encode(_QUESTION), completions, share_prompt, instead)
 
 
 def _checked(
-    policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion], share_prompt: bool
+    policy: Policy,
+    prompt_ids: Sequence[int],
+    completions: Sequence[Completion],
+    share_prompt: bool,
+    instead: str = _WITHOUT,
 ) -> GradientPath:
     path = path_of(policy, share_prompt)
     theirs = [own_log_probs(policy, [*prompt_ids, *c.token_ids], len(prompt_ids)) for c in completions]
@@ -149,8 +157,7 @@ def _checked(
             return path
         path = GradientPath(PLAIN, f"behind a shared prompt, log-probabilities are {gap:.3g} off the model's own")
     gap = _gap(policy, prompt_ids, completions, theirs, False)
-    advice = "Choose another model, or a selection.method without gradients."
-    refuse_gap(policy, gap, "as the gradient stage computes them", "", advice)
+    refuse_gap(policy, gap, "as gradients are taken of them", "", f"Choose another model, or {instead}.")
     return path
 
 

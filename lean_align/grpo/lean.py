@@ -159,7 +159,7 @@ class _Training:
         initial = self._restore()
         self.initial = InitialPolicy(policy, initial) if trainer.beta > 0 else None
         self.rewards = RewardLog(folder / REWARDS, settings.num_generations, self.steps_done)
-        path = check_model(policy, settings.share_prompt)
+        path = check_model(policy, settings.share_prompt, f"set {settings.section}.backend=trl")
         if settings.share_prompt and not path.shares_prompt:
             say(f"{settings.stage}: the prompt is computed again for each completion; {path.reason}")
         passes = replace(settings.passes, share_prompt=path.shares_prompt)
@@ -231,8 +231,10 @@ class _Training:
         for place, loss in self.losses.items():
             gradient = self._group_gradient(self.step_groups.groups[self.step_groups.counted[place]], loss)
             if step_of_rows is not None and self.rows is not None:
-                n = len(self.step_groups.counted)
-                row = self.rows.keep(step_of_rows, place, {name: n * part for name, part in gradient.items()})
+                self._refuse_unless_finite(torch.nn.utils.get_total_norm(list(gradient.values())))
+                n, nothing = len(self.step_groups.counted), torch.zeros((), device=self.policy.device)
+                whole = {name: n * gradient.get(name, nothing.expand_as(p)) for name, p in self.parameters.items()}
+                row = self.rows.keep(step_of_rows, place, whole)
                 self.rewards.note_row(self.step_groups.counted[place], row)
             _add(total, gradient)
             loss.keep_as_old()
@@ -255,14 +257,11 @@ class _Training:
 
     def _apply(self, gradient: dict[str, torch.Tensor]) -> LogRow:
         for name, parameter in self.parameters.items():
-            found = gradient.get(name)
-            parameter.grad = torch.zeros_like(parameter) if found is None else found
+            # what no completion of the step has reached, such as an expert, stays as it is; a step of which no group is
+            # run is one of gradient 0
+            parameter.grad = gradient.get(name) if gradient else torch.zeros_like(parameter)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        if not torch.isfinite(norm):
-            raise StageError(
-                f"{self.settings.stage}: the gradient of step {self.steps_done + 1} holds NaN or infinite numbers. "
-                f"Checkpoints are kept. Lower {self.settings.section}.learning_rate, or set model.dtype=float32."
-            )
+        self._refuse_unless_finite(norm)
         if self.trainer.max_grad_norm > 0:
             torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), self.trainer.max_grad_norm, norm)
         rate = self.scheduler.get_last_lr()[0]
@@ -270,6 +269,13 @@ class _Training:
         self.scheduler.step()
         self.optimizer.zero_grad()
         return {"grad_norm": float(norm), "learning_rate": float(rate)}
+
+    def _refuse_unless_finite(self, norm: torch.Tensor) -> None:
+        if not torch.isfinite(norm):
+            raise StageError(
+                f"{self.settings.stage}: the gradient of step {self.steps_done + 1} holds NaN or infinite numbers. "
+                f"Checkpoints are kept. Lower {self.settings.section}.learning_rate, or set model.dtype=float32."
+            )
 
     def _metrics(self) -> LogRow:
         found, losses = self.step_groups, list(self.losses.values())

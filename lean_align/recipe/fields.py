@@ -117,7 +117,7 @@ class TrainerRecipe:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     save_steps: int = number(10, 1)
-    """Steps between checkpoints; a killed run loses at most this many."""
+    """Steps between checkpoints, rounded up to a multiple of num_iterations; a killed run loses at most this many."""
 
     def only_lean(self) -> str | None:
         """The first key that asks for what only lean can do; None where there is none."""
