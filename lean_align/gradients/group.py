@@ -26,6 +26,7 @@ from lean_align.gradients.weights import completion_weights
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
 from lean_align.policy.forward import beyond_rope, chunked_log_probs, micro_batches
+from lean_align.policy.lora_layers import lean_lora_layers
 from lean_align.policy.output_layer import OutputLayer
 from lean_align.types import Completion, Group
 
@@ -105,11 +106,12 @@ def backward_completions(
     whole = [len(prompt_ids) + c.n_tokens for c in completions]
     alone = beyond_rope(policy.causal_lm, max(whole))
     if alone or not settings.share_prompt:
-        for run in micro_batches(whole, 0 if alone else settings.token_budget):
-            backward(plain_states(policy, prompt_ids, completions[run.start : run.stop]), run)
+        with lean_lora_layers(policy):
+            for run in micro_batches(whole, 0 if alone else settings.token_budget):
+                backward(plain_states(policy, prompt_ids, completions[run.start : run.stop]), run)
         return
     runs = micro_batches([c.n_tokens for c in completions], settings.token_budget, padded=False)
-    with shared_prompt_attention(policy):
+    with shared_prompt_attention(policy), lean_lora_layers(policy):
         prompt, last_state = run_prompt(policy, prompt_ids)
         outputs, leaves = prompt.cut()
         last_leaf = wide_leaf(last_state)
@@ -154,7 +156,7 @@ def completion_log_probs(
     """
     whole = [len(prompt_ids) + c.n_tokens for c in completions]
     alone, budget = beyond_rope(policy.causal_lm, max(whole)), sum(whole) if token_budget is None else token_budget
-    with torch.no_grad():
+    with torch.no_grad(), lean_lora_layers(policy):
         if share_prompt and not alone:
             parts = micro_batches([c.n_tokens for c in completions], budget, padded=False)
             with shared_prompt_attention(policy):

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from lean_align.policy import Policy, PromptEncoder
 from lean_align.policy.families import family_of
+from lean_align.policy.lora_layers import lean_lora_layers
 from lean_align.rollouts.attention import grouped_heads
 from lean_align.rollouts.cache import SlotCache
 from lean_align.rollouts.drawing import DecodeRow, Drawing, Noise
@@ -92,7 +93,7 @@ def decode(
     else:
         loop = DecodeLoop(policy, encoded, noise, sampling, advance)
     # not inference_mode: what a forward makes and keeps there could never be trained
-    with torch.no_grad(), grouped_heads(policy.causal_lm):
+    with torch.no_grad(), grouped_heads(policy.causal_lm), lean_lora_layers(policy):
         loop.run()
     ids = tuple(tuple(loop.ended[p, g] for g in sampling.indices) for p in range(len(encoded)))
     cache = loop.cache if isinstance(loop, DecodeLoop) else None

@@ -9,6 +9,7 @@ import torch
 
 from lean_align.policy import Policy
 from lean_align.policy.families import family_of
+from lean_align.policy.lora_layers import lean_lora_layers
 from lean_align.rollouts.attention import grouped_heads
 from lean_align.rollouts.decoding import DecodeLoop
 from lean_align.rollouts.drawing import DecodeRow, Drawing, choose_tokens
@@ -42,7 +43,7 @@ def rehearse_decoding(
     path = rollout_path(family_of(policy.causal_lm.config), longest).or_refuse()
     kind = _EqualLengths if path.name == EQUAL_LENGTHS else _DecodeLoop
     loop = kind(policy, encoded, lambda prompt, index: zeros, sampling, lambda n: None)
-    with torch.no_grad(), grouped_heads(policy.causal_lm):
+    with torch.no_grad(), grouped_heads(policy.causal_lm), lean_lora_layers(policy):
         loop.fill()
         after_prompts()
         loop.last_step()
