@@ -83,21 +83,31 @@ def backward_tokens(
     for states, targets in zip(torch.split(tokens.states, logprob_chunk), torch.split(tokens.targets, logprob_chunk)):
         leaf = states.detach().requires_grad_()
         logits = head(leaf)
-        every = _log_probs_in_place(_own_copy(head, logits), temperature)
+        shares, log_probs, sums, entropies = _exponentials(_own_copy(head, logits), targets, temperature)
         if on_entropies is not None:
-            on_entropies(_entropies(every))
-        log_probs = every.gather(1, targets[:, None])[:, 0].requires_grad_()
+            on_entropies(entropies)
+        log_probs.requires_grad_()
         (weights,) = torch.autograd.grad(token_loss(log_probs, slice(first, first + len(targets))), log_probs)
-        gradient = _gradient_in_place(every, targets, weights / temperature)
+        gradient = _gradient_in_place(shares, targets, weights / temperature, sums)
         torch.autograd.backward(logits, gradient.to(logits.dtype))
-        del logits, every, gradient
+        del logits, shares, gradient
         first += len(targets)
         gradients.append(leaf.grad)
     torch.autograd.backward(tokens.states, torch.cat(gradients))  # type: ignore[arg-type]
 
 
-_ROWS = 64
-"""Rows of logits that are worked on at a time: what is needed beside them stays small, and in a processor's cache."""
+_SLICE_BYTES = {"cpu": 2**20, "cuda": 2**26}
+"""Of the logits that are worked on at a time: on a CPU they stay in its cache."""
+
+
+_LEAST = -80.0
+"""Logits below the largest by more count nothing in an entropy; minus infinity times 0 would not be a number."""
+
+
+def _slices(logits: torch.Tensor) -> list[slice]:
+    held = _SLICE_BYTES.get(logits.device.type, 2**26)
+    rows = max(1, held // max(1, logits.shape[1] * logits.element_size()))
+    return [slice(start, start + rows) for start in range(0, len(logits), rows)]
 
 
 def _own_copy(head: OutputLayer, logits: torch.Tensor) -> torch.Tensor:
@@ -106,24 +116,41 @@ def _own_copy(head: OutputLayer, logits: torch.Tensor) -> torch.Tensor:
     return logits.detach().to(wide, copy=not head.is_linear)
 
 
-def _log_probs_in_place(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    for part in torch.split(logits, _ROWS):
+def _exponentials(
+    logits: torch.Tensor, targets: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Put e = exp(z / T - max) in the place of the logits z.
+
+    Returns
+    -------
+    shares : (tokens, vocabulary)
+        The e.
+    log_probs, sums, entropies : (tokens,)
+        Log-probabilities of the targets, sums of e over the vocabulary, and entropies in nats.
+    """
+    found: list[tuple[torch.Tensor, ...]] = []
+    for rows in _slices(logits):
+        part = logits[rows]
         if temperature != 1:
             part.div_(temperature)
-        part.sub_(part.logsumexp(-1, keepdim=True))
-    return logits
+        part.sub_(part.amax(-1, keepdim=True))
+        of_targets = part.gather(1, targets[rows, None])[:, 0]
+        shares = part.exp()
+        sums = shares.sum(-1)
+        means = torch.linalg.vecdot(shares, part.clamp_(min=_LEAST)) / sums
+        part.copy_(shares)
+        found.append((of_targets - sums.log(), sums, sums.log() - means))
+    log_probs, sums, entropies = (torch.cat(column) for column in zip(*found))
+    return logits, log_probs, sums, entropies
 
 
-def _entropies(log_probs: torch.Tensor) -> torch.Tensor:
-    """Entropy of each row, in nats; a token of probability 0 counts nothing."""
-    return torch.cat([-(part.exp() * part).nansum(-1) for part in torch.split(log_probs, _ROWS)])
-
-
-def _gradient_in_place(log_probs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """weights * (onehot(targets) - exp(log_probs)), (tokens, vocabulary)."""
-    for part, w in zip(torch.split(log_probs, _ROWS), torch.split(weights, _ROWS)):
-        part.exp_().mul_(-w[:, None])
-    return log_probs.scatter_add_(1, targets[:, None], weights[:, None])
+def _gradient_in_place(
+    shares: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, sums: torch.Tensor
+) -> torch.Tensor:
+    """weights * (onehot(targets) - shares / sums), (tokens, vocabulary)."""
+    for rows in _slices(shares):
+        shares[rows].mul_((-weights[rows] / sums[rows])[:, None])
+    return shares.scatter_add_(1, targets[:, None], weights[:, None])
 
 
 def plain_states(policy: Policy, prompt_ids: Sequence[int], completions: Sequence[Completion]) -> TokenStates:

@@ -54,10 +54,23 @@ def _is_plain(module: Any) -> bool:
 def _forward(layer: Any, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
     name = layer.active_adapters[0]
     base = layer.base_layer(x, *arguments, **options).contiguous()
-    added: torch.Tensor = _AddLora.apply(  # type: ignore[no-untyped-call]
-        base, x, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
-    )
+    a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
+    if not torch.is_grad_enabled():
+        _add(base, x, a, b, scaling)
+        return base
+    added: torch.Tensor = _AddLora.apply(base, x, a, b, scaling)  # type: ignore[no-untyped-call]
     return added
+
+
+def _add(base: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Add scaling x A^T B^T to `base`; returns scaling x A^T, (rows, rank)."""
+    narrow = torch.mm(_rows(x, a), a.T).mul_(scaling)
+    rows = base.view(-1, base.shape[-1])
+    if base.dtype == b.dtype:
+        rows.addmm_(narrow, b.T)
+    else:
+        rows.add_(torch.mm(narrow, b.T))
+    return narrow
 
 
 class _AddLora(torch.autograd.Function):
@@ -67,12 +80,7 @@ class _AddLora(torch.autograd.Function):
     def forward(
         ctx: Any, base: torch.Tensor, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        narrow = (_rows(x, a) @ a.T) * scaling
-        rows = base.view(-1, base.shape[-1])
-        if base.dtype == b.dtype:
-            rows.addmm_(narrow, b.T)
-        else:
-            rows.add_(narrow @ b.T)
+        narrow = _add(base, x, a, b, scaling)
         ctx.mark_dirty(base)
         ctx.save_for_backward(x, a, b, narrow)
         ctx.scaling = scaling

@@ -40,7 +40,8 @@ def choose_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: flo
     -----
     Probabilities are float32, and their sums float64: in float32 the sum over 150,000 tokens is off by
     1e-5, more than a rare token's probability.  With u < 1, u times the last sum stays below it, so no
-    draw falls past the end.  Takes 20 V bytes a row beside the logits, and 24 V more below top_p = 1.
+    draw falls past the end.  Sums are taken of blocks of tokens, and token by token in the block that is drawn: a
+    fifth of the time of one running sum.  Takes 12 V bytes a row beside the logits, and 24 V more below top_p = 1.
     """
     if temperature == 0:
         largest, tokens = logits.max(dim=-1)
@@ -48,10 +49,22 @@ def choose_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: flo
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     if top_p < 1:
         probabilities = _nucleus(probabilities, top_p)
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    total = cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, uniforms[:, None] * total, right=True)
-    return torch.where(total.isfinite(), tokens, logits.shape[-1])[:, 0]
+    n_tokens = probabilities.shape[-1]
+    blocks = torch.nn.functional.pad(probabilities, (0, -n_tokens % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    total = ends[:, -1:]
+    aims = uniforms[:, None] * total
+    block = torch.searchsorted(ends, aims, right=True).clamp(max=blocks.shape[1] - 1)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    drawn = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0]
+    inside = torch.searchsorted(before + drawn.cumsum(-1, dtype=torch.float64), aims, right=True)
+    # the block's own sum may be rounded down where the running one is not
+    last = torch.where(drawn > 0, torch.arange(_BLOCK, device=drawn.device), 0).amax(-1, keepdim=True)
+    tokens = block * _BLOCK + torch.minimum(inside, last)
+    return torch.where(total.isfinite(), tokens, n_tokens)[:, 0]
+
+
+_BLOCK = 256
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
