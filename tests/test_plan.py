@@ -228,7 +228,7 @@ def test_lean_holds_moments_sum_and_initial_weights(few_layers):
 
 def group_of(recipe: Recipe) -> tuple[Work, Work]:
     settings = TrainerSettings.of(recipe, "training")
-    shape = settings.num_generations, POOL.longest_prompt, settings.max_new_tokens
+    shape = settings.num_generations, POOL.longest_prompt
     how = settings.trainer.beta, settings.trainer.gradient_checkpointing, None
     return group_work(recipe.model, recipe.lora, settings.passes, *shape, *how)
 

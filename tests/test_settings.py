@@ -135,11 +135,11 @@ def train(bench, monkeypatch):
         monkeypatch.setattr(trainings, name, lambda *given, **named: None)
     monkeypatch.setattr(trainings, "live_engine", lambda *given: nullcontext((None, print)))
     monkeypatch.setattr("lean_align.stages.training_rows.training_rows", lambda *given: nullcontext())
-    folder = SimpleNamespace(path=bench, counts={})
+    folder = SimpleNamespace(path=bench, final=bench / "training", counts={})
 
     def stage(name: str) -> Any:
         trainer = dataclasses.replace(RECIPE.training, backend=name)
-        return handed(trainings.train_policy, RECIPE, trainer, bench, None, [], "training", folder)
+        return handed(trainings.train_policy, RECIPE, trainer, None, [], "training", folder)
 
     return stage, lambda name: handed(pieces.training, bench, name, 3)
 
@@ -170,9 +170,9 @@ def test_vllm_that_holds_fewer_completions_in_a_training_is_recorded_under_its_k
 
     monkeypatch.setattr(trainings, "live_engine", fewer)
     monkeypatch.setattr("lean_align.grpo.train_lean", lambda *given: [])
-    folder = SimpleNamespace(path=bench, counts={})
+    folder = SimpleNamespace(path=bench, final=bench / "training", counts={})
     trainer = dataclasses.replace(RECIPE.training, backend="lean")
-    trainings.train_policy(RECIPE, trainer, bench, None, [], "training", folder)
+    trainings.train_policy(RECIPE, trainer, None, [], "training", folder)
     (row,) = folder.counts["out_of_memory"]
     assert (row["key"], row["value"]) == ("training.sampling_batch", 10)
 
@@ -191,9 +191,9 @@ def test_a_planned_training(backend, monkeypatch):
     cost_of("training", "training")(recipe, POOL, PLACE, 0)
     longest, model = POOL.longest_prompt, (recipe.model, recipe.lora)
     if backend == "lean":
-        passes = GradientSettings(0.7, recipe.training.token_budget, 55, share_prompt=False)
+        passes = GradientSettings(0.7, recipe.training.token_budget, 55, max_new_tokens=33, share_prompt=False)
         assert planned == [
-            (*model, passes, 4, longest, 33, 0.1, True, None),
+            (*model, passes, 4, longest, 0.1, True, None),
             (*model, recipe.training.prompts_per_step, longest, Sampling(4, 0.7, 33, 21, 5, "training/0")),
         ]
     else:

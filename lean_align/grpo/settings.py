@@ -70,7 +70,9 @@ class TrainerSettings:
     def passes(self) -> GradientSettings:
         """How lean takes gradients, and log-probabilities of other policies."""
         budget, chunk, shared = self.trainer.token_budget, self.logprob_chunk, self.share_prompt
-        return GradientSettings(self.temperature, budget, chunk, share_prompt=shared)
+        return GradientSettings(
+            self.temperature, budget, chunk, max_new_tokens=self.max_new_tokens, share_prompt=shared
+        )
 
     def sampling(self, step: int) -> Sampling:
         """How lean draws the completions of a step, counted from 0: the noise is the step's own."""

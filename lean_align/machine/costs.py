@@ -131,7 +131,7 @@ def _trainer_cost(name: str) -> Callable[[Recipe, Pool, Place, int], Cost]:
 def _lean_cost(settings: TrainerSettings, recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
     """Completions of a step are decoded, then its groups pass one by one; Adam's moments lie there throughout."""
     trainer, sampling = settings.trainer, settings.sampling(0)
-    shape = settings.num_generations, pool.longest_prompt, settings.max_new_tokens
+    shape = settings.num_generations, pool.longest_prompt
     kept = recipe.gradients if trainer.keep_rows else None
     how = trainer.beta, trainer.gradient_checkpointing, kept
     reference, group = group_work(recipe.model, recipe.lora, settings.passes, *shape, *how)

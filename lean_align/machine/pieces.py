@@ -51,7 +51,6 @@ def training(run_dir: Path, way: str, steps: int) -> dict[str, Any]:
     log = train_policy(
         replace(recipe, training=trainer),
         trainer,
-        run_dir,
         None,
         prompts,
         "training",

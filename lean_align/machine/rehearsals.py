@@ -112,17 +112,16 @@ def group_work(
     passes: GradientSettings,
     num_generations: int,
     prompt_tokens: int,
-    max_new_tokens: int,
     beta: float,
     checkpointing: bool,
     kept: GradientRecipe | None,
 ) -> tuple[Work, Work]:
     """One group of a training by lean: the initial policy's log-probabilities, nothing with `beta` 0, and the gradient.
 
-    `kept` has the projection of the rows that the training keeps.
+    `passes` has the longest completion, `kept` the projection of the rows that the training keeps.
     """
     policy = shape_policy(model, lora, prompt_tokens)
-    taken, shape = _with_path(policy, passes), (num_generations, max_new_tokens)
+    taken, shape = _with_path(policy, passes), (num_generations, passes.max_new_tokens or 0)
     reference = Work(0, 0, 0, 0)
     if beta > 0:
         reference = count(policy, lambda policy: rehearse_reference(policy, *shape, taken))

@@ -53,7 +53,7 @@ def _is_plain(module: Any) -> bool:
 
 def _forward(layer: Any, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
     name = layer.active_adapters[0]
-    base = layer.base_layer(x, *arguments, **options).contiguous()
+    base: torch.Tensor = layer.base_layer(x, *arguments, **options).contiguous()
     a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
     if not torch.is_grad_enabled():
         _add(base, x, a, b, scaling)

@@ -50,7 +50,8 @@ def choose_tokens(logits: torch.Tensor, uniforms: torch.Tensor, temperature: flo
     if top_p < 1:
         probabilities = _nucleus(probabilities, top_p)
     n_tokens = probabilities.shape[-1]
-    blocks = torch.nn.functional.pad(probabilities, (0, -n_tokens % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+    padded = torch.nn.functional.pad(probabilities, (0, -n_tokens % _BLOCK))
+    blocks = padded.view(len(padded), -1, _BLOCK)
     ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
     total = ends[:, -1:]
     aims = uniforms[:, None] * total

@@ -33,7 +33,7 @@ def run(stage: StageRun) -> None:
     steps = math.ceil(epochs * len(prompts) / trainer.prompts_per_step) * trainer.num_iterations
     start = "warmup" if trainer.init == "warmup" else None
     trainer = replace(trainer, steps=steps, keep_rows=False)
-    log = train_policy(recipe, trainer, run_dir, start, prompts, "reward_curves", folder)
+    log = train_policy(recipe, trainer, start, prompts, "reward_curves", folder)
     from lean_align.grpo import SECOND_MOMENTS, generated_tokens, read_rewards, reward_curves
 
     rows, ids = read_rewards(folder.path), [prompt.prompt_id for prompt in prompts]

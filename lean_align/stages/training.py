@@ -20,7 +20,7 @@ def run(stage: StageRun) -> None:
         return
     prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
     start = "warmup" if recipe.training.init == "warmup" else None
-    log = train_policy(recipe, recipe.training, run_dir, start, prompts, "training", folder)
+    log = train_policy(recipe, recipe.training, start, prompts, "training", folder)
     keep_log(folder, log, prompts, recipe.training.steps)
 
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 def train_policy(
     recipe: Recipe,
     trainer: TrainerRecipe,
-    run_dir: Path,
     start: str | None,
     prompts: Sequence[Prompt],
     stage: str,
@@ -39,14 +38,13 @@ def train_policy(
     recipe : Recipe
     trainer : TrainerRecipe
         The recipe's training or warm-up, perhaps with other steps.
-    run_dir : Path
     start : str or None
-        Folder of the stage whose adapter is trained on.
+        Folder of the run's stage whose adapter is trained on.
     prompts : sequence of Prompt
     stage : str
         Names the training's random streams.
     folder : StageFolder
-        Gets what `train_lean` and `train_grpo` write.
+        Below the run's own; gets what `train_lean` and `train_grpo` write.
     judge : callable
         (gold, completion) -> reward; the verifier when not given.
     on_loaded : callable
@@ -57,6 +55,7 @@ def train_policy(
     list of dict
         The log, one row per step.
     """
+    run_dir = folder.final.parent
     section = "warmup" if isinstance(trainer, WarmupRecipe) else "training"
     with training_backend(recipe, trainer, run_dir, folder) as backend:
         from lean_align.grpo import TrainerSettings, train_grpo

@@ -16,7 +16,7 @@ def run(stage: StageRun) -> None:
     recipe, trainer, pool = stage.recipe, stage.recipe.warmup, read_prompts(stage.run_dir, "train")
     chosen = rng_for(recipe.seed, "warmup").permutation(len(pool))[: trainer.n_prompts]
     prompts = [pool[i] for i in chosen]
-    log = train_policy(recipe, trainer, stage.run_dir, None, prompts, "warmup", stage.folder)
+    log = train_policy(recipe, trainer, None, prompts, "warmup", stage.folder)
     keep_log(stage.folder, log, prompts, trainer.steps)
 
 
