@@ -51,7 +51,7 @@ def assert_same_losses(ours: list[dict[str, float]], theirs: list[dict[str, floa
 def runs(tmp_path_factory) -> Path:
     """The demo's warm-up in 4-bit, by trl and by Unsloth."""
     folder = tmp_path_factory.mktemp("unsloth")
-    warm_up(folder / "trl", SETTINGS)
+    warm_up(folder / "trl", SETTINGS | {"warmup.backend": "trl"})
     done = warm_up(folder / "unsloth", SETTINGS | UNSLOTH)
     (folder / "log.txt").write_text(done.stderr)
     return folder
