@@ -133,6 +133,11 @@ def examples(tmp_path, monkeypatch) -> dict[str, Any]:
             for row in range(len(ids)):
                 writer.write(row, np.random.default_rng(row).standard_normal(width))
         write_json(folder / "projection.json", {"projection": {"kind": kind}})
+    kept = tmp_path / "runs" / "demo" / "training"
+    with StoreWriter.open(kept / "rows", ["0/0", "0/1"], 8) as writer:
+        for row in range(2):
+            writer.write(row, np.random.default_rng(row).standard_normal(8))
+    (kept / "rewards.jsonl").write_text('{"step": 1, "prompt_ids": ["a", "b", "c"], "rows": [0, null, 1]}\n')
     return {"success_rate": np.linspace(0.1, 0.9, len(ids))}
 
 

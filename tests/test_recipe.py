@@ -160,6 +160,11 @@ def test_a_wrong_choice_offers_the_nearest() -> None:
         load_set(gradients__loss="gprpo")
 
 
+def test_lean_takes_any_micro_batch() -> None:
+    sizes = {"training.micro_batch": 100, "training.backend": "lean", "warmup.backend": "lean"}
+    assert load_recipe("demo", sizes).training.micro_batch == 100
+
+
 def test_warmup_of_no_steps_is_allowed() -> None:
     assert load_set(warmup__steps=0).warmup.steps == 0
 
@@ -167,8 +172,11 @@ def test_warmup_of_no_steps_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"training.micro_batch": 100}, r"training.micro_batch is 100.*96 completions.*12 x .*num_generations 8"),
-        ({"rollouts.num_generations": 3}, "warmup.micro_batch is 64.*24 completions"),
+        (
+            {"training.micro_batch": 100, "training.backend": "trl"},
+            r"training.micro_batch is 100.*96 completions.*12 x .*num_generations 8",
+        ),
+        ({"rollouts.num_generations": 3, "warmup.loss": "bnpo"}, "warmup.micro_batch is 64.*24 completions"),
         ({"data.prompt_template": "Solve it."}, r"expected a text with \{prompt\} in it"),
         ({"data.system_prompt": "Be brief.", "data.prompt_format": "plain"}, "system_prompt needs .*chat"),
         ({"data.demo_grade_weights": [1, 1]}, r"expected \w+ weights"),

@@ -56,6 +56,7 @@ def training_backend(
     write_json(path, chosen)
     folder.counts["backend"] = chosen
     if name != "unsloth":
+        say(f"{folder.final.name}: by {chosen['backend']} {chosen['version']}")
         yield chosen
         return
     early = [module for module in _PATCHED if module in sys.modules]

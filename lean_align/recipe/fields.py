@@ -79,8 +79,8 @@ class TrainerRecipe:
     """Prompts per step; each has num_generations completions. Where a recipe names none and the model is `demo`, 8 in
     the warm-up and 12 in the final training."""
     micro_batch: int = number(8, 1)
-    """Completions per forward and backward pass of trl and Unsloth; must divide prompts_per_step x num_generations. Of
-    lean see token_budget."""
+    """Completions per forward and backward pass of trl and Unsloth, and what the loss bnpo means by one; must divide
+    prompts_per_step x num_generations there. Of lean see token_budget."""
     token_budget: int = number(4096, 1, **LATER)
     """Completion tokens per forward and backward pass of lean; a single completion always fits. Logits exist for
     gradients.logprob_chunk positions at a time."""

@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -206,7 +207,7 @@ def _check(recipe: Recipe) -> None:
     generations = recipe.rollouts.num_generations
     for name, trainer in (("warmup", recipe.warmup), ("training", recipe.training)):
         completions = trainer.prompts_per_step * generations
-        if completions % trainer.micro_batch:
+        if completions % trainer.micro_batch and _takes_micro_batches(trainer):
             raise RecipeError(
                 f"{name}.micro_batch is {trainer.micro_batch}, which does not divide the {completions} completions of "
                 f"a step ({name}.prompts_per_step {trainer.prompts_per_step} x rollouts.num_generations {generations})."
@@ -234,6 +235,12 @@ def _check(recipe: Recipe) -> None:
     _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
+
+
+def _takes_micro_batches(trainer: TrainerRecipe) -> bool:
+    """Whether a training may cut its steps into micro-batches: lean does so for bnpo alone."""
+    may_be_unsloth = trainer.backend == "auto" and find_spec("unsloth") is not None
+    return trainer.backend in ("trl", "unsloth") or trainer.loss == "bnpo" or may_be_unsloth
 
 
 def _check_backend(name: str, trainer: TrainerRecipe) -> None:

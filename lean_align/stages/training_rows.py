@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lean_align.artifacts import StageFolder
+from lean_align.artifacts import StageFolder, write_json
 from lean_align.projection import project_parts, recipe_projector
 from lean_align.recipe import Recipe
-from lean_align.store import StoreWriter
+from lean_align.store import PROJECTION, StoreWriter
 
 if TYPE_CHECKING:
     from lean_align.grpo import TrainerSettings
@@ -41,6 +41,7 @@ def training_rows(
     sampling = range(0, trainer.steps, trainer.num_iterations)
     ids = [f"{step}/{place}" for step in sampling for place in range(trainer.prompts_per_step)]
     with StoreWriter.open(folder.path / ROWS, ids, projector.proj_dim) as writer:
+        write_json(folder.path / ROWS / PROJECTION, fingerprints)
         yield TrainingRows(writer, projector, trainer.prompts_per_step, trainer.num_iterations)
 
 
