@@ -473,7 +473,7 @@ def test_a_gradient_that_is_not_finite_ends_the_training_with_what_to_lower(mode
 def test_reward_curves_of_a_training_that_uses_completions_twice(model, tmp_path, monkeypatch):
     """It takes twice the steps to meet every prompt as often, and keeps no rows of its own."""
 
-    def train(recipe, trainer, run_dir, start, prompts, stage, folder):
+    def train(recipe, trainer, start, prompts, stage, folder):
         assert not trainer.keep_rows
         own = {"num_iterations": trainer.num_iterations, "steps": trainer.steps}
         return train_lean(policy_of(model), prompts, settings_of(**own), reward, folder.path)
