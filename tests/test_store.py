@@ -213,23 +213,24 @@ def test_a_full_disk_is_met_when_the_store_is_made(tmp_path, monkeypatch):
 
 
 FILL = """
-import sys, time
+import signal, sys
 import numpy as np
 from pathlib import Path
 from lean_align.store import StoreWriter
-folder, start, stop, ids, hold = Path(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5])
+folder, start, stop, ids, hold = Path(sys.argv[1]), *map(int, sys.argv[2:6])
 with StoreWriter.open(folder, [f"p-{i}" for i in range(ids)], 8, range(start, stop)) as writer:
     print("open", flush=True)
     for row in writer.open_rows():
         writer.write(row, np.random.default_rng(row).normal(size=8))
     writer.flush()
-    time.sleep(hold)
+    if hold:
+        signal.pause()  # until it is killed
 """
 
 
-def filler(folder: Path, start: int, stop: int, ids: int = 60, hold: float = 0.0) -> subprocess.Popen:
-    """A process that makes or opens a store, fills rows start .. stop - 1, and holds them a while."""
-    arguments = [sys.executable, "-c", FILL, str(folder), str(start), str(stop), str(ids), str(hold)]
+def filler(folder: Path, start: int, stop: int, ids: int = 60, hold: bool = False) -> subprocess.Popen:
+    """A process that makes or opens a store, fills rows start .. stop - 1, and holds them until it is killed."""
+    arguments = [sys.executable, "-c", FILL, str(folder), str(start), str(stop), str(ids), str(int(hold))]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
@@ -253,7 +254,7 @@ def test_processes_on_ranges_of_their_own_write_what_one_writes(tmp_path: Path) 
 
 
 def test_rows_that_another_process_fills_are_refused_until_it_ends(tmp_path: Path) -> None:
-    process = filler(tmp_path, 10, 20, hold=600)
+    process = filler(tmp_path, 10, 20, hold=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "open\n"
     ids = [f"p-{i}" for i in range(60)]
@@ -288,7 +289,7 @@ def test_only_rows_of_the_range_are_taken(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_leaves_flagged_rows_whole(tmp_path: Path) -> None:
-    process = filler(tmp_path, 0, 60, hold=600)
+    process = filler(tmp_path, 0, 60, hold=True)
     assert process.stdout is not None
     process.stdout.readline()
     while not GradientStore(tmp_path).written.any():
