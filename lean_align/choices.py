@@ -17,8 +17,10 @@ def choose_backend(backend: str, stage: str = "training", only_lean: bool = Fals
 
     `only_lean` says that the stage asks for what only lean can do.
     """
-    if backend == "trl" or (backend == "auto" and only_lean):
-        return "trl" if backend == "trl" else "lean"
+    if backend == "trl":
+        return "trl"
+    if backend == "auto" and only_lean:
+        return "lean"
     return choose(f"{stage}.backend", backend, "lean", "unsloth")
 
 

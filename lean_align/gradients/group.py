@@ -155,7 +155,8 @@ def completion_log_probs(
         Which completion each token belongs to.
     """
     whole = [len(prompt_ids) + c.n_tokens for c in completions]
-    alone, budget = beyond_rope(policy.causal_lm, max(whole)), sum(whole) if token_budget is None else token_budget
+    alone = beyond_rope(policy.causal_lm, max(whole))
+    budget = len(whole) * max(whole) if token_budget is None else token_budget
     with torch.no_grad(), lean_lora_layers(policy):
         if share_prompt and not alone:
             parts = micro_batches([c.n_tokens for c in completions], budget, padded=False)
@@ -163,8 +164,7 @@ def completion_log_probs(
                 ran = run_prompt(policy, prompt_ids)
                 runs = [packed_states(policy, *ran, completions[part.start : part.stop]) for part in parts]
         else:
-            padded = len(whole) * max(whole) if token_budget is None else token_budget
-            parts = micro_batches(whole, 0 if alone else padded)
+            parts = micro_batches(whole, 0 if alone else budget)
             runs = [plain_states(policy, prompt_ids, completions[part.start : part.stop]) for part in parts]
     states, targets = torch.cat([run.states for run in runs]), torch.cat([run.targets for run in runs])
     row = torch.tensor([i for i, c in enumerate(completions) for _ in c.token_ids], device=policy.device)

@@ -21,7 +21,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from lean_align.errors import StageError
 from lean_align.gradients import (
@@ -35,7 +34,7 @@ from lean_align.gradients import (
 from lean_align.grpo.checkpoints import drop_checkpoints, last_checkpoint, read_checkpoint, save_checkpoint, steps_of
 from lean_align.grpo.drawing import StepGroups, StepSampler
 from lean_align.grpo.losses import GroupLoss, group_loss, token_shares
-from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
+from lean_align.grpo.moments import write_second_moments
 from lean_align.grpo.optimiser import make_optimizer
 from lean_align.grpo.order import PromptSeries
 from lean_align.grpo.reference import InitialPolicy
@@ -44,7 +43,6 @@ from lean_align.grpo.settings import TrainerSettings
 from lean_align.grpo.training import what_moves
 from lean_align.memory import Halving
 from lean_align.policy import Policy, save_adapter
-from lean_align.policy.saving import like_other_files, writing_tensors
 from lean_align.progress import Progress, say
 from lean_align.rollouts import Engine, Reward, TransformersEngine
 from lean_align.types import Group, Prompt
@@ -186,11 +184,7 @@ class _Training:
     def finish(self) -> None:
         """Write what a training leaves, and drop its checkpoints."""
         save_adapter(self.policy.model, self.folder / "adapter")
-        moments = second_moments(self.policy, self.optimizer)
-        if moments:
-            with writing_tensors(self.folder):
-                save_file(moments, self.folder / SECOND_MOMENTS)
-            like_other_files(self.folder / SECOND_MOMENTS)
+        write_second_moments(self.policy, self.optimizer, self.folder)
         drop_checkpoints(self.checkpoints)
 
     def _draw(self, step: int) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lean_align.errors import StageError
 from lean_align.policy import Policy
+from lean_align.policy.saving import like_other_files, writing_tensors
 
 SECOND_MOMENTS = "second_moments.safetensors"
 
@@ -28,6 +29,20 @@ def second_moments(policy: Policy, optimizer: Any) -> dict[str, Any]:
         correction = 1 - beta2 ** float(state["step"])
         found[name] = (state["exp_avg_sq"].float() / correction).contiguous().cpu()
     return found
+
+
+def write_second_moments(policy: Policy, optimizer: Any, folder: Path) -> None:
+    """Leave an optimiser's second moments in a training's folder, where it has them.
+
+    Raises
+    ------
+    DiskFullError
+    """
+    moments = second_moments(policy, optimizer)
+    if moments:
+        with writing_tensors(folder):
+            save_file(moments, folder / SECOND_MOMENTS)
+        like_other_files(folder / SECOND_MOMENTS)
 
 
 def read_second_moments(folder: Path) -> dict[str, Any]:

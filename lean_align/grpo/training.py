@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.errors import StageError
 from lean_align.grpo.checkpoints import COMPLETE, drop_checkpoints, last_checkpoint, steps_of
-from lean_align.grpo.moments import SECOND_MOMENTS, second_moments
+from lean_align.grpo.moments import write_second_moments
 from lean_align.grpo.order import training_order
 from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
 from lean_align.grpo.settings import TrainerSettings, trainer_fields
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
-from lean_align.policy.saving import like_other_files, writing_tensors
+from lean_align.policy.saving import writing_tensors
 from lean_align.progress import Progress
 from lean_align.rng import seed_for
 from lean_align.types import Prompt
@@ -106,11 +105,7 @@ def train_grpo(
     if isinstance(ended, Shortage):
         return ended
     save_adapter(grpo.model, folder / "adapter")
-    moments = second_moments(policy, grpo.optimizer)
-    if moments:
-        with writing_tensors(folder):
-            save_file(moments, folder / SECOND_MOMENTS)
-        like_other_files(folder / SECOND_MOMENTS)
+    write_second_moments(policy, grpo.optimizer, folder)
     drop_checkpoints(checkpoints)
     return log_rows(grpo.state.log_history)
 
