@@ -281,14 +281,14 @@ class _Training:
             "share_zero_spread": float(np.mean([len(set(group.rewards)) == 1 for group in found.groups])),
             "share_truncated": float(np.mean([not c.finished for c in found.completions])),
             "mean_tokens": float(np.mean([c.n_tokens for c in found.completions])),
-            "loss": math.fsum(loss.loss for loss in losses),
+            "loss": math.fsum(float(loss.loss) for loss in losses),
         }
         if losses:
-            row["entropy"] = sum(loss.entropy for loss in losses) / tokens
+            row["entropy"] = sum(float(loss.entropy) for loss in losses) / tokens
         if self.trainer.beta > 0:
-            row["kl"] = sum(loss.kl for loss in losses) / tokens
+            row["kl"] = sum(float(loss.kl) for loss in losses) / tokens
         if self.trainer.num_iterations > 1:
-            row["share_clipped"] = sum(loss.clipped for loss in losses) / tokens
+            row["share_clipped"] = sum(float(loss.clipped) for loss in losses) / tokens
         if self.trainer.refill:
             row["refilled"] = found.refilled
         return row

@@ -79,8 +79,9 @@ class GroupLoss:
         Those of the policy that sampled; not given, the first pass is by that policy, whose ratio is 1.
     seen : list of tensor
         Log-probabilities of the last pass.
-    loss, kl, entropy, clipped : float
+    loss, kl, entropy, clipped : () float64, or 0.0
         Of the last pass: the part of the loss, and sums over tokens of the KL term, the entropy and clipped ratios.
+        They stay where the model is: reading one waits for the device.
     """
 
     completions: tuple[Completion, ...]
@@ -91,10 +92,10 @@ class GroupLoss:
     reference: torch.Tensor | None = None
     old: torch.Tensor | None = None
     seen: list[torch.Tensor] = field(default_factory=list)
-    loss: float = 0.0
-    kl: float = 0.0
-    entropy: float = 0.0
-    clipped: float = 0.0
+    loss: torch.Tensor | float = 0.0
+    kl: torch.Tensor | float = 0.0
+    entropy: torch.Tensor | float = 0.0
+    clipped: torch.Tensor | float = 0.0
 
     def begin(self) -> None:
         """Forget the last pass, or one that ran out of memory."""
@@ -113,20 +114,20 @@ class GroupLoss:
         ratio = torch.exp(log_probs - (now if self.old is None else self.old[places]))
         loss = -torch.min(ratio * advantage, ratio.clamp(1 - self.epsilon, 1 + self.epsilon) * advantage)
         beyond = ((ratio < 1 - self.epsilon) & (advantage < 0)) | ((ratio > 1 + self.epsilon) & (advantage > 0))
-        self.clipped += float(beyond.sum())
+        self.clipped = self.clipped + beyond.sum().double()
         if self.beta > 0:
             assert self.reference is not None  # taken before the first pass
             apart = self.reference[places] - log_probs
             divergence = ratio * (torch.exp(apart) - apart - 1)
             loss = loss + self.beta * divergence
-            self.kl += float(divergence.detach().sum())
+            self.kl = self.kl + divergence.detach().sum().double()
         total = (loss * share).sum()
-        self.loss += float(total.detach())
+        self.loss = self.loss + total.detach().double()
         return total
 
     def add_entropies(self, entropies: torch.Tensor) -> None:
         """Count the entropies of some tokens, (n,)."""
-        self.entropy += float(entropies.sum())
+        self.entropy = self.entropy + entropies.sum().double()
 
 
 def group_loss(
