@@ -68,7 +68,6 @@ def test_a_target_is_read(text: str, found: TargetSource) -> None:
         "testbed:1e2",
         "demo",
         "demo:64",
-        "",
         "  ",
     ],
 )
