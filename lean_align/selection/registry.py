@@ -22,6 +22,7 @@ from lean_align.selection import (
     learnalign,
     learnalign_diverse,
     learnalign_loo,
+    learnalign_whitened,
     length_matched,
     limr,
     pass_rate_band,
@@ -52,6 +53,7 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         feature_similarity,
         limr,
         learnalign_diverse,
+        learnalign_whitened,
     )
 )
 
