@@ -18,6 +18,7 @@ from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
 from lean_align.scoring.whitening import RIDGE
 from lean_align.selection.peeking import refuse_gold
+from lean_align.selection.target import TargetProblems
 from lean_align.store.gradient_store import GradientStore
 from lean_align.types import Scores, Selection
 
@@ -30,6 +31,7 @@ FIELDS = {
     "ratings": ("rating",),
     "features": ("features",),
     "reward_curves": ("reward_curves",),
+    "target": ("target",),
 }
 """Fields of `SelectionPool` by the stage folder that they are read from."""
 
@@ -39,6 +41,7 @@ _IMPLIED = {
     "perplexity": ("rollouts",),
     "ratings": ("rollouts",),
     "features": ("rollouts",),
+    "target": ("rollouts",),
 }
 
 
@@ -74,6 +77,9 @@ class SelectionPool:
         V where it is not p (1 - p) of the rewards, and there are no scores to hold it: sequential rollouts.
     whiten_ridge : float
         selection.whiten_ridge of the recipe.
+    target : TargetProblems or None
+        What `selection.target` names, from RUN/target_rollouts, and RUN/target_gradients and RUN/target_features where
+        `needs` has those of the pool too.
 
     Raises
     ------
@@ -95,6 +101,7 @@ class SelectionPool:
     reward_curves: NDArray[np.float64] | None = None
     estimated_learnability: NDArray[np.float64] | None = None
     whiten_ridge: float = RIDGE
+    target: TargetProblems | None = None
 
     def __post_init__(self) -> None:
         n = len(self.prompt_ids)
@@ -109,6 +116,8 @@ class SelectionPool:
             found = getattr(self, name)
             if found is not None and len(found) != n:
                 raise DataError(f"the pool has {n} prompts and {len(found)} of {name}; expected one per prompt.")
+        if self.target is not None:
+            self.target.check_pool(self)
 
     if not TYPE_CHECKING:  # else every misspelt field would pass for one
 
