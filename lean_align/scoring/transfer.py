@@ -89,6 +89,7 @@ def mean_cosines(
     in_both : mapping of int to sequence of int, optional
         Row of a prompt in the pool -> its rows in the target, for prompts that are in both.
     replicates : int
+        0 for no intervals.
 
     Returns
     -------
@@ -211,6 +212,8 @@ def _short(value: float) -> float:
     return round(float(value), 12)
 
 
-def _ends(drawn: Array) -> tuple[float, float]:
+def _ends(drawn: Array) -> tuple[float, float] | None:
+    if not len(drawn):
+        return None
     low, high = percentile_interval(drawn)
     return _short(low), _short(high)
