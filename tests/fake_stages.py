@@ -22,11 +22,11 @@ from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.stages import GRAPH, run_stage
-from lean_align.stages import inputs as sampled
-from lean_align.stages.inputs import Sampled
+from lean_align.stages.inputs import POOL as POOL_SIDE
+from lean_align.stages.inputs import TARGET, Sampled
 from lean_align.store import StoreWriter
 
-POOL, PROBLEMS, TARGET, PROJ_DIM = 40, 60, 12, 8
+POOL, PROBLEMS, WANTED, PROJ_DIM = 40, 60, 8, 8
 
 
 def write_stage(stage: Stage, run_dir: Path) -> None:
@@ -45,8 +45,10 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps}
         if stage.folder == "rollouts":
             folder.counts |= {"generated_tokens": 1000}
+        if stage.folder == "target_rollouts":
+            folder.counts |= {"generated_tokens": 200}
         if stage.folder == "target":
-            folder.counts |= {"n_problems": TARGET, "n_in_pool": 0, "n_near": 0}
+            folder.counts |= {"n_problems": WANTED, "n_in_pool": 1, "n_near": 0}
         if stage.folder == "data":
             folder.counts |= {"n_train": POOL, "n_dropped": 0, "dropped_by_reason": {}}
         if stage.folder == "evaluation":
@@ -75,12 +77,13 @@ def _warmup(recipe: Recipe, run_dir: Path, folder: Path) -> None:
 
 
 def _target(recipe: Recipe, run_dir: Path, folder: Path) -> None:
-    rows = [{"prompt_id": f"target-{i:03d}", **row} for i, row in enumerate(raw_rows("target", TARGET))]
+    rows = [{"prompt_id": f"target-{i:03d}", **row} for i, row in enumerate(raw_rows("wanted", WANTED))]
     write_jsonl(folder / "target.jsonl", rows)
-    write_json(folder / "in_both.json", {})
+    write_jsonl(folder / "near_matches.jsonl", [])
+    write_json(folder / "in_both.json", {"train-002": ["target-001"]})
 
 
-def _rollouts(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = sampled.POOL) -> None:
+def _rollouts(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = POOL_SIDE) -> None:
     rng, rows = rng_for(recipe.seed, f"fake {which.rollouts}"), []
     for i, prompt in enumerate(read_jsonl(run_dir / which.file)):
         rate = (0.0, 0.5, 1.0, 0.3)[i % 4]
@@ -90,7 +93,7 @@ def _rollouts(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = samp
     write_jsonl(folder / "rollouts.jsonl", rows)
 
 
-def _gradients(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = sampled.POOL) -> None:
+def _gradients(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = POOL_SIDE) -> None:
     by_prompt: dict[str, list[float]] = {}
     for row in read_jsonl(run_dir / which.rollouts / "rollouts.jsonl"):
         by_prompt.setdefault(row["prompt_id"], []).append(row["reward"])
@@ -137,12 +140,12 @@ def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
 
 WRITERS = {
     "data": _data,
+    "target": _target,
+    "target_rollouts": partial(_rollouts, which=TARGET),
+    "target_gradients": partial(_gradients, which=TARGET),
     "warmup": _warmup,
     "rollouts": _rollouts,
     "gradients": _gradients,
-    "target": _target,
-    "target_rollouts": partial(_rollouts, which=sampled.TARGET),
-    "target_gradients": partial(_gradients, which=sampled.TARGET),
     "training": _training,
     "evaluation": _evaluation,
 }

@@ -300,7 +300,7 @@ def test_a_run_with_a_target_is_held_against_its_own_and_another(
     assert summary.transfer == (own, other)
     page = (tmp_path / "report" / "index.html").read_text()
     assert "Will it help?" in page
-    assert "Target testbed:16, 12 problems" in page
+    assert "Target testbed:16, 8 problems" in page
     run(replace(recipe, selection=aimed), tmp_path)  # and the run is whole still
 
 
@@ -367,7 +367,7 @@ def test_a_comparison_is_held_against_its_accuracies(recipe: Recipe, tmp_path: P
     found = comparison_transfer(tmp_path, "testbed:12")
     assert sorted(name for name, _ in fake_stages) == sorted(["target", "target_rollouts", "target_gradients"] * 2)
     assert [m.label for m in found.methods] == [m["label"] for m in results["methods"]]
-    assert (found.seeds, found.n_target, found.left_out) == ((0, 1), 12, ())
+    assert (found.seeds, found.n_target, found.left_out) == ((0, 1), 8, ())
     accuracy = {m["label"]: m["accuracy"] for m in results["methods"]}
     for method in found.methods:
         assert method.accuracy == pytest.approx(accuracy[method.label])
