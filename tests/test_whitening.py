@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lean_align.artifacts import read_json
+from lean_align.errors import RecipeError, StaleStageError
+from lean_align.recipe import load_recipe
 from lean_align.scoring import score_prompts
 from lean_align.scoring.row_chunks import Chunks, as_source
 from lean_align.scoring.tiles import TILE, LowerTiles
 from lean_align.scoring.whitening import GRAM, SECOND_MOMENT, WhitenedScores, whitened_scores
+from lean_align.stages import run
 from lean_align.store import StoreWriter, open_store
 
 Array = NDArray[np.float64]
@@ -336,6 +340,31 @@ def test_a_matrix_that_is_not_positive_definite_is_refused() -> None:
         pytest.raises(ValueError, match=r"not positive definite: a pivot is -1\. Raise"),
     ):
         matrix.factor(pool)
+
+
+def test_a_choice_depends_on_the_ridge_where_its_method_has_one(tmp_path: Path, fake_stages: object) -> None:
+    """At the default the stage is one that was made before the key was there; another value makes it stale."""
+    for method in ("learnalign-whitened", "learnalign"):
+        settings = {"selection.method": method, "selection.n": 10, "gradients.second_seed": False}
+        run_dir = tmp_path / method
+        run(load_recipe("demo", settings), run_dir, stop_after="select")
+        manifest = read_json(run_dir / "selection" / "manifest.json")
+        assert "selection.whiten_ridge" not in manifest["inputs"]["recipe"]
+        other = load_recipe("demo", {**settings, "selection.whiten_ridge": 0.1})
+        if method == "learnalign":
+            run(other, run_dir, stop_after="select")
+        else:
+            assert "whitened with lambda = 0.002 trace(C)" in manifest["counts"]["explanation"]
+            with pytest.raises(StaleStageError, match=r"selection\.whiten_ridge: not recorded -> 0\.1"):
+                run(other, run_dir, stop_after="select")
+
+
+def test_the_recipes_ridge_is_the_methods(tmp_path: Path, fake_stages: object) -> None:
+    settings = {"selection.method": "learnalign-whitened", "selection.n": 10, "selection.whiten_ridge": 5.0}
+    run(load_recipe("demo", settings), tmp_path, stop_after="select")
+    assert "lambda = 5 trace(C)" in read_json(tmp_path / "selection" / "manifest.json")["counts"]["explanation"]
+    with pytest.raises(RecipeError, match="selection.whiten_ridge is 1e-05; expected at least 0.0001"):
+        load_recipe("demo", {"selection.whiten_ridge": 1e-5})
 
 
 def test_a_wrong_formula_would_be_seen() -> None:

@@ -252,8 +252,8 @@ def _link_stages(own: Recipe, run_dir: Path, place: Path) -> None:
 
 
 def _report_again(run_dir: Path) -> None:
-    """Write a finished report again: it shows what was found."""
-    if read_manifest(run_dir / report.STAGE.folder) is None:
+    """Write a finished report again: it shows what was found.  One that does not fit the run is refused, and stays."""
+    if not GRAPH.is_finished(report.STAGE, stored_recipe(run_dir), run_dir):
         return
     with stage_lock(run_dir):
         shutil.rmtree(run_dir / report.STAGE.folder)

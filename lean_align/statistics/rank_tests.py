@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lean_align.errors import DataError
 from lean_align.rng import rng_for
@@ -67,7 +68,7 @@ def rank_correlation_test(a: Sequence[float], b: Sequence[float], seed: int) -> 
     return RankCorrelation(value, interval, _permutation_p(x, y, abs(value), seed), len(x))
 
 
-def _permutation_p(x: np.ndarray, y: np.ndarray, reach: float, seed: int) -> float:
+def _permutation_p(x: NDArray[np.float64], y: NDArray[np.float64], reach: float, seed: int) -> float:
     from scipy.stats import rankdata
 
     ranks_x, ranks_y = (rankdata(side) - (len(x) + 1) / 2 for side in (x, y))
