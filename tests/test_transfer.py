@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json, write_json
 from lean_align.cli import main
-from lean_align.compare import compare, comparison_transfer, run_transfer, runner
-from lean_align.compare.transfer import _folder_name
+from lean_align.compare import Variant, compare, comparison_transfer, run_transfer, runner
+from lean_align.compare.transfer import _Cell, _folder_name, _trusted
 from lean_align.errors import DataError, RecipeError, StageError, StaleStageError
 from lean_align.recipe import Recipe, load_recipe
 from lean_align.report import Summary
@@ -357,7 +357,7 @@ def test_a_choice_from_another_pool_is_refused(recipe: Recipe, tmp_path: Path, f
         aimed.places(["train-001", "elsewhere"], "its run")
 
 
-METHODS = ("learnalign", "random", "full", "learnability", "alignment", "learnalign@5")
+METHODS = ("learnalign", "random", "full", "learnability", "alignment")
 
 
 def test_a_comparison_is_held_against_its_accuracies(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
@@ -379,7 +379,7 @@ def test_a_comparison_is_held_against_its_accuracies(recipe: Recipe, tmp_path: P
     assert own.seeds["1"][0] == pytest.approx(by_hand(aimed, chosen), abs=1e-9)
     wanted = spearman([m.by_learnability for m in found.methods], [m.accuracy for m in found.methods])
     assert found.by_learnability.value == pytest.approx(wanted)
-    assert (found.by_learnability.n, found.by_norm.n) == (6, 6)
+    assert (found.by_learnability.n, found.by_norm.n) == (5, 5)
     assert found.by_learnability.within_seeds is not None
     fake_stages.clear()
     assert comparison_transfer(tmp_path, "testbed:12") == found
@@ -397,15 +397,28 @@ def test_a_comparison_that_cannot_be_ranked(recipe: Recipe, tmp_path: Path, fake
         comparison_transfer(tmp_path, "testbed:12")
 
 
-def test_a_method_whose_choice_has_no_gradient_is_left_out(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+def test_trainings_that_are_still_to_come_are_left_out(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
     compare(recipe, tmp_path, METHODS, 1)
     path = tmp_path / "compare" / "results.json"
     results = read_json(path)
     results["methods"][3]["by_seed"] = {"0": None}
     write_json(path, results)
     found = comparison_transfer(tmp_path, "testbed:12")
-    assert len(found.methods) == 5
+    assert len(found.methods) == 4
     assert "learnability@10" not in {m.label for m in found.methods}
+
+
+def test_a_method_whose_choice_has_no_gradient_is_named_and_left_out() -> None:
+    names = ("a", "b", "c", "d", "none")
+    cells = [
+        _Cell(Variant(name, 5), seed, accuracy=0.1 * i, cosines=(None, None) if name == "none" else (0.2 * i, -0.2 * i))
+        for seed in (0, 1)
+        for i, name in enumerate(names)
+    ]
+    found = _trusted("testbed:12", cells, [f"{name}@5" for name in names], 0)
+    assert found.left_out == ("none@5: no chosen prompt has a gradient",)
+    assert (found.by_learnability.value, found.by_norm.value) == (pytest.approx(1.0), pytest.approx(-1.0))
+    assert (found.by_learnability.within_seeds, found.by_norm.within_seeds) == (pytest.approx(1.0), pytest.approx(-1.0))
 
 
 def test_the_command_prints_json(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:

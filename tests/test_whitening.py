@@ -239,9 +239,9 @@ def random_store(folder: Path, n: int, k: int) -> tuple[object, Array]:
     return open_store(folder), p * (1 - p)
 
 
-@pytest.mark.parametrize("k", [96, 700])
+@pytest.mark.parametrize("k", [96, 300])
 def test_a_store_is_read_as_its_rows_in_float64(tmp_path: Path, k: int) -> None:
-    store, v = random_store(tmp_path / "store", 500, k)
+    store, v = random_store(tmp_path / "store", 200, k)
     rows = np.asarray(store.rows, dtype=np.float64)  # type: ignore[attr-defined]
     expected = by_the_formula(rows, v)
     for form in FORMS:

@@ -299,7 +299,7 @@ def _padded(columns: Array, count: int) -> Array:
     """(d, c) as tiles of rows, (count, 64, c), zero beyond d."""
     padded = np.zeros((count * TILE, columns.shape[1]))
     padded[: len(columns)] = columns
-    return padded.reshape(count, TILE, -1)
+    return padded.reshape(count, TILE, columns.shape[1])
 
 
 def _checked(learnability: ArrayLike, source: Source, ridge: float, form: str | None) -> Array:

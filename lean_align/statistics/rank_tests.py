@@ -62,18 +62,29 @@ def rank_correlation_test(a: Sequence[float], b: Sequence[float], seed: int) -> 
     value = spearman(x, y) if len(x) >= FEWEST else None
     if value is None:
         return RankCorrelation(None, None, None, len(x))
-    rng = rng_for(seed, "bootstrap", "rank correlation")
-    draws = [spearman(x[drawn], y[drawn]) for drawn in rng.integers(len(x), size=(RESAMPLES, len(x)))]
-    interval = percentile_interval(np.array([draw for draw in draws if draw is not None]))
+    drawn = rng_for(seed, "bootstrap", "rank correlation").integers(len(x), size=(RESAMPLES, len(x)))
+    draws = _correlations(_centred_ranks(x[drawn]), _centred_ranks(y[drawn]))
+    interval = percentile_interval(draws[np.isfinite(draws)])
     return RankCorrelation(value, interval, _permutation_p(x, y, abs(value), seed), len(x))
 
 
 def _permutation_p(x: NDArray[np.float64], y: NDArray[np.float64], reach: float, seed: int) -> float:
-    from scipy.stats import rankdata
-
-    ranks_x, ranks_y = (rankdata(side) - (len(x) + 1) / 2 for side in (x, y))
-    scale = float(np.sqrt((ranks_x**2).sum() * (ranks_y**2).sum()))
+    ranks_x, ranks_y = _centred_ranks(x), _centred_ranks(y)
     rng = rng_for(seed, "permutations", "rank correlation")
     orders = rng.permuted(np.tile(ranks_y, (ORDERS, 1)), axis=1)
-    reached = np.abs(np.vecdot(orders, ranks_x)) / scale >= reach - _TOLERANCE
+    reached = np.abs(_correlations(orders, ranks_x)) >= reach - _TOLERANCE
     return float((1 + reached.sum()) / (1 + ORDERS))
+
+
+def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks along the last axis less their mean; equal values share the mean of their places."""
+    from scipy.stats import rankdata
+
+    ranks: NDArray[np.float64] = rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2
+    return ranks
+
+
+def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of rows with rows; NaN where all of a row are alike."""
+    lengths = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
+    return np.divide(np.vecdot(a, b), lengths, out=np.full(np.shape(lengths), np.nan), where=lengths > 0)
