@@ -114,6 +114,8 @@ BY_HAND = {
     "learnalign-diverse-target": ("dabc", [0.00703125, 0.005, 0, 0.1 / 3]),
     "alignment-target": ("dbac", [0.2, 0.4, 0, 0.6]),
     "feature-similarity-target": ("bdac", [0.01171875, 0.03125, 0, 0.0625 / 3]),
+    "learnalign-whitened": ("bdac", [0.0623096, 0.3478140, 0, 0.1247817]),
+    "learnalign-whitened-target": ("dbca", [-0.0185463, 0.3978120, 0, 1.0679623]),
 }
 UNRANKED = {"random", "full", "random-length-matched", "pass-rate-band"}
 
@@ -134,6 +136,8 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
     target: (0, 1, 0), b itself, 0, with V = 1/4, 3/16, 0: m = (.0375, .4 / 3, 0); of b, without itself, (0, .125, 0); V
     of each times .0375; .8 * .125 = .1; 0; .4 / 3.  The plain mean is (.2, .6, 0), of b (0, .5, 0): .2; .4; 0; .6.
     target, diverse: d first; then a, whose cosine with d is 0, before b .025 * (1 - .8) = .005; then c.
+    whitened: lambda = .002 (3/16 + 1/4 + 1/4) / 4.  a from b and d: C = ((.0225, .03), (.03, .1025)),
+    m = (.0375, .1125); V e1 (C + lambda I)^-1 m = 3/16 * .332318; b and d likewise.  To the target: the target's m.
     target, features: e2, e1, e2; m = (.1875, .25, 0) / 3; b: (0, .125, 0); 3/16 * .0625; .125 / 4; 0; .0625 / 3.
     """
     order, values = chosen(name, pool)
@@ -143,7 +147,7 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
 
 def test_every_method_is_by_hand_or_draws() -> None:
     assert set(BY_HAND) | UNRANKED == set(METHODS)
-    assert len(METHODS) == 20
+    assert len(METHODS) == 22
 
 
 @pytest.mark.parametrize("name", METHODS)

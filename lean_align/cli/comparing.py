@@ -1,4 +1,4 @@
-"""`compare`: selection methods side by side."""
+"""`compare` and `transfer`: selection methods side by side, after training and before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from pathlib import Path
 
 import click
 
-from lean_align.cli.common import FOLDER, JSON, SET, folder_named, main, overrides, show, words
+from lean_align.cli.common import (
+    FOLDER,
+    JSON,
+    SET,
+    folder_named,
+    main,
+    overrides,
+    quiet_stdout,
+    show,
+    show_lines,
+    words,
+)
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -65,3 +76,33 @@ def compare(
         click.echo("\n".join([*lines, f"report: {folder / 'compare' / 'index.html'}"]))
     if found["faults"] or found["n_done"] < found["n_cells"]:
         sys.exit(1)
+
+
+@main.command()
+@click.argument("folder", type=FOLDER, metavar="RUN_DIR|COMPARISON_DIR")
+@click.option("--target", help="As selection.target: a file, a hub id or testbed:N; the recipe's own when not given.")
+@JSON
+def transfer(folder: Path, target: str | None, as_json: bool) -> None:
+    """Say before any training how far a choice's mean gradient points where a target's does.
+
+    Of a run that has chosen: the cosine for its choice, for a random one and for learnability alone of the same size,
+    with 95 % intervals, in a table on a terminal and in the run's report. Rollouts and gradients of the target are made
+    where they are not there. Of a finished comparison: the cosine of every method, and its rank correlation with the
+    accuracies that were measured.
+
+    Example:
+
+        lean-align transfer runs/demo --target held-out:64
+    """
+    from lean_align.compare import comparison_transfer, run_transfer
+    from lean_align.pipeline.graph import COMPARISON
+    from lean_align.report.transfer import comparison_transfer_lines, transfer_lines
+
+    with quiet_stdout():
+        if (folder / COMPARISON).is_file():
+            ranked = comparison_transfer(folder, target)
+            tree, lines = ranked.as_json(), comparison_transfer_lines(ranked)
+        else:
+            found = run_transfer(folder, target)
+            tree, lines = found.as_json(), transfer_lines(found)
+    show_lines(tree, lines, as_json)

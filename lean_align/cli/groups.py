@@ -17,7 +17,7 @@ from lean_align.disk import is_disk_full
 from lean_align.errors import REASON_FILE, LeanAlignError, RecipeError
 from lean_align.memory import out_of_memory
 
-EVERYDAY = ("run", "plan", "doctor", "select-from", "evaluate", "compare", "results", "recipes", "bench")
+EVERYDAY = ("run", "plan", "doctor", "select-from", "evaluate", "compare", "transfer", "results", "recipes", "bench")
 """Commands that `--help` lists first; the others are the stages of a run, in order."""
 DEBUG = "LEAN_ALIGN_DEBUG"
 """Environment variable by which the processes of a run's stages show tracebacks too."""

@@ -6,6 +6,7 @@ figures count.
 """
 
 from lean_align.compare.runner import compare
+from lean_align.compare.transfer import comparison_transfer, run_transfer
 from lean_align.compare.variants import Variant, read_variant, read_variants
 
-__all__ = ["Variant", "compare", "read_variant", "read_variants"]
+__all__ = ["Variant", "compare", "comparison_transfer", "read_variant", "read_variants", "run_transfer"]

@@ -47,7 +47,7 @@ def run_cell(
     cell.mkdir(parents=True, exist_ok=True)
     for stage in GRAPH.needed_stages(recipe):
         if stage.shared:
-            _share(folder, cell, stage, recipe, failed)
+            share_stage(folder, cell, stage, recipe, failed)
     write_text(cell / "recipe.yaml", dump_recipe(recipe))  # the selection runs in this process and reads it
     with withholding(folder):
         run_stage(selection.STAGE.command, cell)
@@ -76,8 +76,8 @@ def shared_key(stage: Stage, recipe: Recipe) -> str:
     return text_hash(canonical_json({"stage": stage.folder, "recipe": own, "before": before}))[:10]
 
 
-def _share(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[Path, str]) -> None:
-    """Link a stage into a cell; the first cell that needs it runs it."""
+def share_stage(folder: Path, cell: Path, stage: Stage, recipe: Recipe, failed: dict[Path, str]) -> None:
+    """Link a stage into a cell; the first cell that needs it runs it.  `failed` is as for `run_cell`."""
     home, link = folder / STAGES / f"{stage.folder}-{shared_key(stage, recipe)}", cell / stage.folder
     if home in failed:
         raise StageError(f"{stage.folder} did not end in another run of this comparison: {failed[home]}")

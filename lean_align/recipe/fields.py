@@ -303,6 +303,9 @@ class SelectionRecipe:
     again from the current adapter and the subset is chosen again."""
     curve_epochs: int = number(3, 1)
     """Passes over the whole pool in the training whose reward curves `limr` reads."""
+    whiten_ridge: float = number(0.002, 1e-4, 1e4, **LATER)
+    """Of `learnalign-whitened`: what is added to each eigenvalue of the gradients' second moment, as a multiple of its
+    trace. A direction that holds a larger share of the trace counts less; a large ridge leaves all as they are."""
     target: str | None = field(default=None, metadata=LATER)
     """Problems of what is wanted, with answers, for methods that aim at them, such as `learnalign-target`: a file, as
     data.train_path takes it, or a hub id; `held-out:N`, N rows of the training data that are then not chosen from;

@@ -16,6 +16,7 @@ from lean_align.report.paper import table_for
 from lean_align.report.results_table import PAPER, MethodResults, methods_of, results_table
 from lean_align.report.summary import Accuracy, Means, ReportScores, StageCost, Summary
 from lean_align.report.templates import render
+from lean_align.report.transfer import READING, Transfer, transfer_cells
 from lean_align.types import BenchmarkScore
 
 N_CHOSEN_SHOWN = 10
@@ -91,6 +92,8 @@ def _sections(
         "selection": summary.selection,
         "selection_notes": wording.selection_notes(summary.selection),
         "stability_notes": wording.stability_notes(summary.stability),
+        "transfers": [_transfer(found) for found in summary.transfer or ()],
+        "transfer_reading": READING,
         "comparison": _comparison(scores),
         "chosen": _chosen(selected, scores),
         "n_selected": len(selected),
@@ -151,6 +154,11 @@ def _agreement(accuracy: Accuracy) -> list[tuple[str, int]]:
     if base.n == trained.n and both == trained.correct - wins:
         rows += [("Both solve it", both), ("Neither solves it", base.n - both - wins - losses)]
     return rows
+
+
+def _transfer(found: Transfer) -> dict[str, Any]:
+    """A target, and each choice as a row of texts."""
+    return {"target": found.target, "n": found.n_target, "rows": [transfer_cells(choice) for choice in found.choices]}
 
 
 def _comparison(scores: ReportScores | None) -> list[dict[str, Any]]:

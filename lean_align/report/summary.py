@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lean_align import json_records
 from lean_align.errors import DataError
 from lean_align.json_records import WHERE_KNOWN
+from lean_align.report.transfer import Transfer
 from lean_align.types import BenchmarkScore, MeanScore, PairedDifference, Proportion, ScoreDifference, Scores
 
 NAME = "summary.json"
@@ -292,6 +293,8 @@ class Summary:
         By name of the benchmark, in order, and the means over them.
     stages : mapping of str to StageCost
         In the order in which they ran.
+    transfer : tuple of Transfer or None
+        Of each target that the choice was held against.
     """
 
     recipe: str | None = None
@@ -312,6 +315,7 @@ class Summary:
     total_wall_seconds: float | None = None
     peak_rss_bytes: int | None = None
     stages: Mapping[str, StageCost] = field(default_factory=dict)
+    transfer: tuple[Transfer, ...] | None = field(default=None, metadata=WHERE_KNOWN)
 
     @classmethod
     def from_json(cls, tree: Mapping[str, Any]) -> Summary:

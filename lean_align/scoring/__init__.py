@@ -11,12 +11,17 @@ from lean_align.scoring.estimates import (
 from lean_align.scoring.ranks import rank_correlation, rank_scores, selection_change
 from lean_align.scoring.score import score_prompts, weighted_alignment
 from lean_align.scoring.stability import SelectionStability, selection_stability
+from lean_align.scoring.transfer import MeanCosine, mean_cosines
+from lean_align.scoring.whitening import WhitenedScores, whitened_scores
 
 __all__ = [
+    "MeanCosine",
     "SelectionStability",
+    "WhitenedScores",
     "aimed_alignment",
     "exact_estimates",
     "learnability",
+    "mean_cosines",
     "mean_without",
     "plug_in_scale",
     "rank_correlation",
@@ -28,4 +33,5 @@ __all__ = [
     "target_mean",
     "unbiased_estimates",
     "weighted_alignment",
+    "whitened_scores",
 ]

@@ -106,6 +106,22 @@ class Chunks:
         row = start + int(np.argwhere(~finite)[0, 0])
         raise ValueError(f"row {row} ({self.source.prompt_ids[row]}) holds NaN or Inf; expected unit rows.")
 
+    def gather(self, places: NDArray[np.intp], out: NDArray[np.float64]) -> None:
+        """Read some rows, as they are, in float64.
+
+        Parameters
+        ----------
+        places : (m,) int
+            Numbers of the rows, rising.
+        out : (m, proj_dim) float64
+            Where they go.
+        """
+        for number in np.unique(places // self.height):
+            start = int(number) * self.height
+            first, last = np.searchsorted(places, (start, start + self.height))
+            block = self.load(start, check=False)
+            np.divide(block[places[first:last] - start], self.scale, out=out[first:last], dtype=np.float64)
+
     def map(self, task: Callable[[range], T]) -> Iterator[T]:
         """Yield task(starts of some chunks) in the order of the rows, whatever the number of threads.
 

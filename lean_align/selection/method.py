@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lean_align.errors import DataError, LeanAlignError, RecipeError
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
+from lean_align.scoring.whitening import RIDGE
 from lean_align.selection.peeking import refuse_gold
 from lean_align.selection.target import TargetProblems
 from lean_align.store.gradient_store import GradientStore
@@ -74,6 +75,8 @@ class SelectionPool:
         Mean reward of each prompt in each pass of a training on the whole pool, from RUN/reward_curves.
     estimated_learnability : (n,) float64 or None
         V where it is not p (1 - p) of the rewards, and there are no scores to hold it: sequential rollouts.
+    whiten_ridge : float
+        selection.whiten_ridge of the recipe.
     target : TargetProblems or None
         What `selection.target` names, from RUN/target_rollouts, and RUN/target_gradients and RUN/target_features where
         `needs` has those of the pool too.
@@ -97,6 +100,7 @@ class SelectionPool:
     features: GradientStore | None = None
     reward_curves: NDArray[np.float64] | None = None
     estimated_learnability: NDArray[np.float64] | None = None
+    whiten_ridge: float = RIDGE
     target: TargetProblems | None = None
 
     def __post_init__(self) -> None:
@@ -178,6 +182,9 @@ class SelectionMethod:
         Why it costs more than the rest.
     keeps_all : bool
         It takes the whole pool, whatever n is asked for.
+    keys : tuple of str
+        Recipe keys that its choice depends on, beside seed, method and n; each came later than stages that were made
+        without it, at its default.
     """
 
     name: str
@@ -187,6 +194,7 @@ class SelectionMethod:
     departures: tuple[str, ...] = ()
     costly: str | None = None
     keeps_all: bool = False
+    keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", close_needs(self.needs, self.name))

@@ -27,6 +27,8 @@ from lean_align.selection import (
     learnalign_diverse_target,
     learnalign_loo,
     learnalign_target,
+    learnalign_whitened,
+    learnalign_whitened_target,
     length_matched,
     limr,
     pass_rate_band,
@@ -61,6 +63,8 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         learnalign_diverse_target,
         alignment_target,
         feature_similarity_target,
+        learnalign_whitened,
+        learnalign_whitened_target,
     )
 )
 

@@ -31,6 +31,7 @@ from lean_align.report.summary import (
 )
 from lean_align.scoring.tables import read_scores, read_table
 from lean_align.stages.planning import planned_peaks
+from lean_align.stages.transfers import run_transfers
 
 SUMMARY = "summary.json"
 SAMPLES = 6
@@ -91,6 +92,7 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> Summary:
         total_wall_seconds=round(sum(manifest["wall_seconds"] for manifest in found.values()), 1),
         peak_rss_bytes=max(manifest["peak_rss_bytes"] for manifest in found.values()),
         stages={name: _cost(manifest, planned.get(name, {})) for name, manifest in found.items()},
+        transfer=run_transfers(recipe, run_dir) or None,
     )
 
 

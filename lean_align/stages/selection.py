@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ from lean_align.stages.reward_curves import read_reward_curves
 from lean_align.stages.target import read_target_problems, target_facts
 from lean_align.store import open_store
 from lean_align.types import Prompt, Selection
+
+_DEFAULTS = Recipe()
 
 
 def run(stage: StageRun) -> None:
@@ -110,7 +113,14 @@ def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: Sele
         found["rating"] = read_ratings(run_dir)
     if "reward_curves" in needs:
         found["reward_curves"] = read_reward_curves(run_dir)
+    found["whiten_ridge"] = recipe.selection.whiten_ridge
     return SelectionPool(tuple(ids), tuple(prompt.prompt for prompt in prompts), recipe.seed, **found)
+
+
+def _more_keys(recipe: Recipe) -> tuple[str, ...]:
+    """Keys of the method's own that are not at their default, which is what was done before they were there."""
+    keys = recipe_method(recipe).keys
+    return tuple(key for key in keys if attrgetter(key)(recipe) != attrgetter(key)(_DEFAULTS))
 
 
 def _more_inputs(recipe: Recipe) -> dict[str, Any]:
@@ -126,6 +136,7 @@ STAGE = Stage(
     run,
     ("seed", "selection.method", "selection.n"),
     ("data", *FIELDS, TARGET.rollouts, TARGET.gradients, TARGET.features),  # whatever a method may ask for
+    more_keys=_more_keys,
     more_inputs=_more_inputs,
     resumable=False,
     uses_torch=False,

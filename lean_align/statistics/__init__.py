@@ -16,6 +16,7 @@ from lean_align.statistics.correlations import (
 from lean_align.statistics.paired import mcnemar, paired_difference, sign_flip_p
 from lean_align.statistics.power import detectable_difference, holm
 from lean_align.statistics.proportions import Z_95, accuracy, pass_at_k, wilson
+from lean_align.statistics.rank_tests import RankCorrelation, rank_correlation_test
 from lean_align.statistics.seeds import (
     BySeed,
     SeedComparison,
@@ -30,6 +31,7 @@ __all__ = [
     "Z_95",
     "BySeed",
     "Correlations",
+    "RankCorrelation",
     "SeedComparison",
     "SeedMean",
     "accuracy",
@@ -44,6 +46,7 @@ __all__ = [
     "pass_at_k",
     "pearson",
     "problem_p_value",
+    "rank_correlation_test",
     "seed_differences",
     "seed_p_value",
     "sign_flip_p",
