@@ -328,6 +328,12 @@ class EvaluationRecipe:
     """Problems that share a continuous batch and are written together."""
     max_new_tokens: int | None = number(None, 1)
     """Longest completion; when null as in rollouts, and a benchmark's own."""
+    at_steps: tuple[int, ...] = field(default=(), metadata=LATER)
+    """Optimiser steps of the final training whose adapters are kept and evaluated too, such as 5,10,20: how accuracy
+    grows with what was spent. Where there is any, the start (step 0) and the last step are evaluated with them."""
+    at_limit: int = number(200, 1, **LATER)
+    """Problems of the held-out set, or of the first benchmark without one, that they are evaluated on; the same for
+    every seed and method."""
 
 
 @dataclass(frozen=True)
