@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
+from lean_align.recipe import Recipe, TrainingRecipe
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
 from lean_align.selection.peeking import refuse_gold
@@ -169,6 +170,9 @@ class SelectionMethod:
         Why it costs more than the rest.
     keeps_all : bool
         It takes the whole pool, whatever n is asked for.
+    trains_with : mapping of str to bool, int, float or str
+        Keys of the recipe's section `training` that the method is one only with.  A comparison sets them for it; a run
+        whose recipe says otherwise is refused.
     """
 
     name: str
@@ -178,9 +182,20 @@ class SelectionMethod:
     departures: tuple[str, ...] = ()
     costly: str | None = None
     keeps_all: bool = False
+    trains_with: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", close_needs(self.needs, self.name))
+        unknown = sorted(set(self.trains_with) - {own.name for own in fields(TrainingRecipe)})
+        if unknown:
+            raise RecipeError(
+                f"the selection method {self.name!r} trains with {unknown[0]!r}; expected keys of the section training."
+            )
+
+    @property
+    def training_keys(self) -> dict[str, Any]:
+        """`trains_with` as keys of a recipe."""
+        return {f"training.{key}": value for key, value in self.trains_with.items()}
 
 
 def close_needs(needs: frozenset[str] | set[str], name: str = "") -> frozenset[str]:
@@ -239,6 +254,22 @@ def check_n(n: int, pool_size: int, left_out: Mapping[str, int] | None = None) -
             "Lower selection.n, take more prompts (data.limit, or data.demo_train of the demo), or set "
             "selection.method=full."
         )
+
+
+def check_training(method: SelectionMethod, recipe: Recipe) -> None:
+    """Refuse a recipe whose training is not the one that a method means.
+
+    Raises
+    ------
+    RecipeError
+    """
+    for key, wanted in method.trains_with.items():
+        if (found := getattr(recipe.training, key)) != wanted:
+            shown = str(wanted).lower() if isinstance(wanted, bool) else wanted
+            raise RecipeError(
+                f"selection.method is {method.name}, which trains with training.{key} {wanted!r}, and the recipe says "
+                f"{found!r}. Add --set training.{key}={shown}, or choose another method."
+            )
 
 
 def select_prompts(method: SelectionMethod, pool: SelectionPool, n: int) -> tuple[Selection, Choice]:

@@ -14,6 +14,7 @@ import numpy as np
 from lean_align.errors import RecipeError
 from lean_align.selection import (
     alignment,
+    dynamic_sampling,
     feature_similarity,
     full,
     gradient_dot,
@@ -52,6 +53,7 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         feature_similarity,
         limr,
         learnalign_diverse,
+        dynamic_sampling,
     )
 )
 

@@ -25,6 +25,7 @@ from lean_align.scoring.tables import read_scores, rollout_table
 from lean_align.selection import (
     SelectionMethod,
     SelectionPool,
+    check_training,
     find_method,
     method_file,
     no_peeking,
@@ -43,6 +44,7 @@ def run(stage: StageRun) -> None:
     """Write `selected.jsonl`, and `values.parquet` with each prompt's place among the chosen and its value."""
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     prompts, method = read_prompts(run_dir, "train"), find_method(recipe.selection.method)
+    check_training(method, recipe)
     pool = read_pool(recipe, run_dir, prompts, method)
     data = (recipe.data.train_path, recipe.data.test_path, recipe.evaluation.data_dir, *data_sources(recipe.data))
     linked = [path.resolve() for path in run_dir.iterdir() if path.is_symlink()]  # stages that runs share
