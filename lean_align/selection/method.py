@@ -339,11 +339,11 @@ def _without_signal(n: int) -> str:
 
 def _check_needs(method: SelectionMethod, pool: SelectionPool) -> None:
     for need in sorted(method.needs):
-        for field in FIELDS[need]:
+        for name in FIELDS[need]:
             try:
-                given(getattr(pool, field), field)
+                given(getattr(pool, name), name)
             except DataError as error:
-                raise DataError(f"the selection method {method.name} needs {field}, but {error}") from None
+                raise DataError(f"the selection method {method.name} needs {name}, but {error}") from None
 
 
 def _check_scores(pool: SelectionPool) -> None:
