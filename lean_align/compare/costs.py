@@ -2,8 +2,8 @@
 
 Each cell pays for itself whatever was shared: for the stages that its own method needs, and for its training.  Tokens
 are of completions, as stages count them: sampled, gone over with gradients, gone over without.  A step's own are what
-`rewards.jsonl` and `log.jsonl` say.  Seconds of a training are shared out by its tokens: nothing takes them by step, and
-loading is among them.
+`rewards.jsonl` and `log.jsonl` say.  A training's seconds are shared out by its tokens: nothing takes them by step,
+and loading is among them.
 """
 
 from __future__ import annotations

@@ -225,6 +225,10 @@ def _curve(curves: Sequence[Sequence[float]]) -> Curve:
     return Curve(tuple(range(1, steps + 1)), *(tuple(round(float(x), 4) for x in end) for end in ends))
 
 
+def _cost(done: Sequence[CellFacts]) -> Cost:
+    return Cost(**{key: mean_of_known([cell.cost[key] for cell in done]) for key in done[0].cost})
+
+
 def _mean(values: Iterable[float]) -> float:
     found = list(values)
     return math.fsum(found) / len(found)
