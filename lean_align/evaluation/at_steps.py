@@ -31,12 +31,6 @@ class StepAccuracy:
     accuracy: float
 
 
-def evaluated_steps(recipe: Recipe) -> tuple[int, ...]:
-    """Steps whose adapters are evaluated, the start and the last among them; none where the recipe asks for none."""
-    steps = recipe.evaluation.at_steps
-    return tuple(sorted({0, *steps, recipe.training.steps})) if steps else ()
-
-
 def fixed_subset(problems: ProblemSet, limit: int) -> ProblemSet:
     """`limit` problems of a set, in its order; they follow from their number alone, whatever seed and method are."""
     n = len(problems.prompts)

@@ -255,7 +255,7 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
         row = 2 * recipe.gradients.proj_dim * (2 if recipe.gradients.second_seed else 1)
         return sampled + pool.n_train * pool.longest_prompt, pool.n_train * row
     sets = pool.evaluation_sets(recipe)
-    tokens = 2 * sum(s.n_problems * s.num_samples * s.max_new_tokens for s in sets)
+    tokens = sum(n * s.num_samples * s.max_new_tokens for s, n in zip(sets, pool.solved(recipe)))
     return tokens, _TOKEN_CHARACTERS * tokens
 
 

@@ -388,3 +388,15 @@ class Recipe:
     def selection_generations(self) -> int:
         """Completions per prompt that are drawn to choose."""
         return self.selection.num_generations or self.rollouts.num_generations
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """Steps of the final training whose adapters are kept: not the start, nor the last, whose adapter is kept
+        anyway."""
+        return tuple(step for step in self.evaluation.at_steps if 0 < step < self.training.steps)
+
+    @property
+    def evaluated_steps(self) -> tuple[int, ...]:
+        """Steps that are evaluated, the start and the last among them; none where evaluation.at_steps names none."""
+        steps = self.evaluation.at_steps
+        return tuple(sorted({0, *steps, self.training.steps})) if steps else ()

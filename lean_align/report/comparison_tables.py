@@ -111,7 +111,7 @@ def goal_table(found: Comparison) -> Table | None:
     if goal is None or goal.accuracy is None:
         return None
     control = found.at_reference_size("random")
-    ratios = {found.reference: lambda own: own.to_reference}
+    ratios: dict[str, Callable[[ToGoal], Until | None]] = {found.reference: lambda own: own.to_reference}
     if control is not None and control.label != found.reference:
         ratios[control.label] = lambda own: own.to_random
     heads = ("Method", "Seeds", "Last step, %", "Tokens", "Hours", *(f"Times {label}" for label in ratios))

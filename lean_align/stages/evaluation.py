@@ -7,7 +7,7 @@ from typing import Any
 
 from lean_align.artifacts import write_json
 from lean_align.benchmarks import find_benchmarks, protocol_of, source_of
-from lean_align.evaluation.at_steps import evaluate_steps, evaluated_steps
+from lean_align.evaluation.at_steps import evaluate_steps
 from lean_align.evaluation.figures import evaluation_summary
 from lean_align.evaluation.problem_sets import load_benchmarks, run_sets
 from lean_align.evaluation.solving import BASE, TRAINED, drop_clock, keep_problems, sample_sets
@@ -34,7 +34,7 @@ def run(stage: StageRun) -> None:
 
 def step_adapters(recipe: Recipe, run_dir: Path) -> dict[int, Path | None]:
     """The adapter of each step that is evaluated; None of a start that is the base."""
-    steps = evaluated_steps(recipe)
+    steps = recipe.evaluated_steps
     if not steps:
         return {}
     from lean_align.grpo import kept_adapter
@@ -47,7 +47,7 @@ def step_adapters(recipe: Recipe, run_dir: Path) -> dict[int, Path | None]:
 
 def _unread(recipe: Recipe) -> tuple[str, ...]:
     """The warm-up, unless its adapter is evaluated as the start."""
-    return no_warmup(recipe) if evaluated_steps(recipe) else ("warmup",)
+    return no_warmup(recipe) if recipe.evaluated_steps else ("warmup",)
 
 
 def _more_inputs(recipe: Recipe) -> dict[str, Any]:

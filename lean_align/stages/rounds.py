@@ -113,8 +113,8 @@ def _keep_adapters(recipe: Recipe, round_dir: Path, folder: Path, done: int, ste
     from lean_align.grpo import kept_adapter
 
     training = round_dir / "training"
-    for step in recipe.evaluation.at_steps:
-        if 0 < step - done <= steps and step < recipe.training.steps:
+    for step in recipe.kept_steps:
+        if 0 < step - done <= steps:
             own = kept_adapter(training, step - done) if step - done < steps else training / "adapter"
             shutil.copytree(own, kept_adapter(folder, step), dirs_exist_ok=True)
 

@@ -20,20 +20,15 @@ def run(stage: StageRun) -> None:
         return
     prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
     start = "warmup" if recipe.training.init == "warmup" else None
-    kept = kept_steps(recipe)
+    kept = recipe.kept_steps
     log = train_policy(recipe, recipe.training, start, prompts, "training", folder, kept_steps=kept)
     keep_log(folder, log, prompts, recipe.training.steps)
-
-
-def kept_steps(recipe: Recipe) -> tuple[int, ...]:
-    """Steps whose adapters are kept: not the start, and not the last, whose adapter is the training's own."""
-    return tuple(step for step in recipe.evaluation.at_steps if 0 < step < recipe.training.steps)
 
 
 def _more_keys(recipe: Recipe) -> tuple[str, ...]:
     """A training in rounds takes rollouts and gradients of its own; adapters of steps are kept where they are asked
     for."""
-    kept = ("evaluation.at_steps",) if kept_steps(recipe) else ()
+    kept = ("evaluation.at_steps",) if recipe.kept_steps else ()
     if recipe.selection.rounds == 1:
         return (*kept_rows(recipe.training), *kept)
     return ("rollouts", "gradients", "selection.method", "selection.n", *drawn(recipe), *kept)
