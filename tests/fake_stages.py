@@ -39,12 +39,9 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             WRITERS[stage.folder](recipe, run_dir, folder.path)
         if stage.folder == "training":
             folder.counts |= {"n_prompts": 10, "steps": recipe.training.steps}
-            folder.counts |= {
-                "generated_tokens": 7 * recipe.training.steps,
-                "trained_tokens": 5 * recipe.training.steps,
-            }
+            folder.counts |= tokens_of(recipe.training.steps)
         if stage.folder == "warmup":
-            folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps, "trained_tokens": 5 * recipe.warmup.steps}
+            folder.counts |= tokens_of(recipe.warmup.steps)
         if stage.folder == "rollouts":
             folder.counts |= {"generated_tokens": 1000}
         if stage.folder == "gradients":
@@ -53,6 +50,11 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             folder.counts |= {"n_train": POOL, "n_dropped": 0, "dropped_by_reason": {}}
         if stage.folder == "evaluation":
             folder.counts |= {SECONDS: {}}
+
+
+def tokens_of(steps: int) -> dict[str, int]:
+    """What a training of some steps is said to have taken."""
+    return {"generated_tokens": 7 * steps, "trained_tokens": 5 * steps}
 
 
 def raw_rows(split: str = "train", n: int = POOL) -> list[dict[str, str]]:

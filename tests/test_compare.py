@@ -513,10 +513,7 @@ def test_cells_of_before_have_no_total(recipe: Recipe, tmp_path: Path, fake_stag
     for path in tmp_path.glob("**/manifest.json"):
         manifest = read_json(path)
         manifest["counts"].pop("trained_tokens", None)
-        manifest.pop("seal")
-        for key in ("beside",):
-            manifest.pop(key, None)
-        write_json(path, manifest)
+        write_json(path, {key: value for key, value in manifest.items() if key not in ("seal", "beside")})
     found = compare(recipe, tmp_path, METHODS, 1)
     assert (found["n_done"], found["faults"]) == (3, [])
     for row in found["methods"]:

@@ -138,9 +138,7 @@ def _method(
         accuracy=mean.value,
         interval=mean.interval,
         by_seed={str(seed): _mean(cell.rewards.values()) for seed, cell in done.items()},
-        cost=Cost(
-            **{key: mean_of_known([cell.cost[key] for cell in done.values()]) for key in next(iter(done.values())).cost}
-        ),
+        cost=_cost(list(done.values())),
         learning_curve=_curve([cell.curve for cell in done.values()]),
         cost_curve=cost_curve([cell.steps for cell in done.values()]),
         to_goal=to_goal(variant, design.reference, design.variants, cells, design.recipe.seed),
