@@ -445,6 +445,15 @@ def test_each_size_is_compared_with_the_reference_of_that_size(
 EVALUATED = {"evaluation.at_steps": [0, 1], "selection.n": 10}
 
 
+def test_a_cell_whose_steps_were_not_all_evaluated_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    asked = changed_recipe(recipe, EVALUATED)
+    compare(asked, tmp_path, METHODS, 1)
+    plant(tmp_path / "seed-0" / "random@10" / "evaluation", "at_steps.jsonl", lambda rows: rows[:-1])
+    found = compare(asked, tmp_path, METHODS, 1)
+    assert found["n_done"] == 2
+    assert any("the steps [0, 1] were evaluated; expected [0, 1, 3]" in text for text in found["faults"])
+
+
 def test_each_method_pays_for_what_it_needs_itself(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
     """Warm-up 2 steps of 7 + 5 tokens, rollouts 1000, gradients 600; the training 3 steps of 7 + 5."""
     found = compare(changed_recipe(recipe, EVALUATED), tmp_path, METHODS, 2)

@@ -144,6 +144,7 @@ def _spent_by_step(rewards: Sequence[Mapping[str, Any]], log: Sequence[Mapping[s
         Spent(
             sum(tokens for group in sampled["n_tokens"] for tokens in group),
             int(logged[TRAINED]) if TRAINED in logged else None,
+            int(logged.get(READ, 0)),
         )
         for sampled, logged in zip(rewards, log)
     )
