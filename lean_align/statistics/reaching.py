@@ -164,4 +164,4 @@ def _stretched(end: float, estimate: float, n_seeds: int) -> float:
     """An end moved away from the estimate by the factor for few seeds; where either is 0 or not known it stays."""
     if not (0 < end < math.inf and 0 < estimate < math.inf):
         return end
-    return estimate * (end / estimate) ** seed_factor(n_seeds, _HIGH)
+    return float(estimate * (end / estimate) ** seed_factor(n_seeds, _HIGH))
