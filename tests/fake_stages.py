@@ -7,6 +7,7 @@ have learnability above 0.
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from lean_align.artifacts import read_jsonl, stage_folder, write_json, write_jsonl
+from lean_align.evaluation.at_steps import FILE, StepAccuracy
 from lean_align.evaluation.figures import evaluation_summary
 from lean_align.evaluation.problem_sets import run_sets
 from lean_align.evaluation.solving import BASE, SECONDS, TRAINED
@@ -40,19 +42,26 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             WRITERS[stage.folder](recipe, run_dir, folder.path)
         if stage.folder == "training":
             folder.counts |= {"n_prompts": 10, "steps": recipe.training.steps}
-            folder.counts |= {"generated_tokens": 7 * recipe.training.steps}
+            folder.counts |= tokens_of(recipe.training.steps)
         if stage.folder == "warmup":
-            folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps}
+            folder.counts |= tokens_of(recipe.warmup.steps)
         if stage.folder == "rollouts":
             folder.counts |= {"generated_tokens": 1000}
         if stage.folder == "target_rollouts":
             folder.counts |= {"generated_tokens": 200}
         if stage.folder == "target":
             folder.counts |= {"n_problems": WANTED, "n_in_pool": 1, "n_near": 0}
+        if stage.folder == "gradients":
+            folder.counts |= {"trained_tokens": 600}
         if stage.folder == "data":
             folder.counts |= {"n_train": POOL, "n_dropped": 0, "dropped_by_reason": {}}
         if stage.folder == "evaluation":
             folder.counts |= {SECONDS: {}}
+
+
+def tokens_of(steps: int) -> dict[str, int]:
+    """What a training of some steps is said to have taken."""
+    return {"generated_tokens": 7 * steps, "trained_tokens": 5 * steps}
 
 
 def raw_rows(split: str = "train", n: int = POOL) -> list[dict[str, str]]:
@@ -108,13 +117,17 @@ def _gradients(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = POO
 def _training(recipe: Recipe, run_dir: Path, folder: Path) -> None:
     chosen = read_jsonl(run_dir / "selection" / "selected.jsonl")[0]["prompt_id"]
     _training_files(recipe.training.steps, folder, 0.5, chosen)
+    for step in recipe.kept_steps:
+        kept = folder / "at_steps" / f"step-{step}"
+        kept.mkdir(parents=True)
+        (kept / "adapter_model.safetensors").write_bytes(f"weights of step {step}".encode())
 
 
 def _training_files(steps: int, folder: Path, reward: float, prompt_id: str) -> None:
     (folder / "adapter").mkdir()
     (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
     rows = range(1, steps + 1)
-    write_jsonl(folder / "log.jsonl", [{"step": step, "reward": reward} for step in rows])
+    write_jsonl(folder / "log.jsonl", [{"step": step, "reward": reward, "trained_tokens": 5} for step in rows])
     own = {"prompt_ids": [prompt_id], "rewards": [[1.0, 0.0]], "n_tokens": [[3, 4]]}
     write_jsonl(folder / "rewards.jsonl", [{"step": step, **own} for step in rows])
 
@@ -133,6 +146,10 @@ def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
         ]
         rows = [row | {"completion": "The answer is 1.", "finished": True} for row in rows]
         write_jsonl(folder / model / "demo.jsonl", rows)
+    last = recipe.training.steps
+    steps = [StepAccuracy(step, "demo", 20, 0.4 + 0.3 * helped * step / last) for step in recipe.evaluated_steps]
+    if steps:
+        write_jsonl(folder / FILE, [asdict(step) for step in steps])
     sets = run_sets(recipe, run_dir / "data" / "test.jsonl", {})
     summary = evaluation_summary(sets, {model: folder / model for model in (BASE, TRAINED)}, recipe.seed)
     write_json(folder / "summary.json", summary)

@@ -20,14 +20,17 @@ from lean_align.artifacts import StageFolder, file_hash, read_json, read_jsonl, 
 from lean_align.compare import Variant, compare, read_variant, read_variants, runner
 from lean_align.compare.base_model import base_key
 from lean_align.compare.cells import in_one_line, shared_key
+from lean_align.compare.costs import spent_at_steps
 from lean_align.compare.pace import Pace
 from lean_align.compare.results import Design
 from lean_align.errors import RecipeError, StageError, StaleStageError
+from lean_align.evaluation.at_steps import StepAccuracy
 from lean_align.evaluation.problem_sets import _held_out
 from lean_align.evaluation.solving import sample_sets
 from lean_align.pipeline.children import run_in_child
+from lean_align.pipeline.graph import stored_recipe
 from lean_align.pipeline.stage import StageRun
-from lean_align.recipe import Recipe, changed_recipe, load_recipe
+from lean_align.recipe import Recipe, changed_recipe, dump_recipe, load_recipe
 from lean_align.scoring import rank_scores
 from lean_align.scoring.tables import read_scores, read_table
 from lean_align.stages import GRAPH, run, run_stage
@@ -439,6 +442,139 @@ def test_each_size_is_compared_with_the_reference_of_that_size(
     }
 
 
+EVALUATED = {"evaluation.at_steps": [0, 1], "selection.n": 10}
+
+
+def test_a_cell_whose_steps_were_not_all_evaluated_is_refused(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    asked = changed_recipe(recipe, EVALUATED)
+    compare(asked, tmp_path, METHODS, 1)
+    plant(tmp_path / "seed-0" / "random@10" / "evaluation", "at_steps.jsonl", lambda rows: rows[:-1])
+    found = compare(asked, tmp_path, METHODS, 1)
+    assert found["n_done"] == 2
+    assert any("the steps [0, 1] were evaluated; expected [0, 1, 3]" in text for text in found["faults"])
+
+
+def test_each_method_pays_for_what_it_needs_itself(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Warm-up 2 steps of 7 + 5 tokens, rollouts 1000, gradients 600; the training 3 steps of 7 + 5."""
+    found = compare(changed_recipe(recipe, EVALUATED), tmp_path, METHODS, 2)
+    assert (found["n_done"], found["faults"]) == (6, [])
+    rows = {row["method"]: row for row in found["methods"]}
+    chosen = {"learnalign": (1014, 610), "random": (0, 0), "full": (0, 0)}
+    for name, (generated, trained) in chosen.items():
+        cost, curve = rows[name]["cost"], rows[name]["cost_curve"]
+        assert (cost["generated_tokens"], cost["selection_trained_tokens"]) == (generated, trained)
+        assert (cost["training_tokens"], cost["trained_tokens"], cost["selection_read_tokens"]) == (21, 15, 0)
+        assert cost["total_tokens"] == generated + trained + 36
+        assert curve["step"] == [0, 1, 3]
+        assert curve["total_tokens"] == [generated + trained + 12 * step for step in (0, 1, 3)]
+        assert curve["generated_tokens"] == [generated + 7 * step for step in (0, 1, 3)]
+        seconds = cost["selection_seconds"] + cost["training_seconds"]
+        assert curve["hours"][2] * 3600 == pytest.approx(seconds, abs=2e-3)
+        part = (curve["hours"][1] - curve["hours"][0]) * 3600
+        assert part == pytest.approx(cost["training_seconds"] / 3)
+    assert rows["full"]["cost"]["selection_seconds"] < rows["learnalign"]["cost"]["selection_seconds"]
+
+
+def test_what_the_accuracy_of_the_whole_pool_costs_by_hand(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Accuracies grow in a line, by the share of targets among the chosen: full's is half of them, 0.55 at last."""
+    found = compare(changed_recipe(recipe, EVALUATED), tmp_path, METHODS, 3)
+    goal = found["goal"]
+    assert (goal["label"], goal["step"], goal["n_problems"]) == ("full", 3, 20)
+    assert goal["accuracy"] == pytest.approx(0.55)
+    rows, per_step = {row["method"]: row for row in found["methods"]}, 12
+    reached = {}
+    for name, row in rows.items():
+        last = row["cost_curve"]["accuracy"][-1]
+        start = row["cost_curve"]["total_tokens"][0]
+        reached[name] = start + per_step * 3 * 0.15 / (last - 0.4) if last >= 0.55 - 1e-9 else None
+        until = row["to_goal"]["tokens"]
+        assert until["value"] == (None if reached[name] is None else pytest.approx(reached[name]))
+        assert until["at_least"] == (row["cost_curve"]["total_tokens"][-1] if reached[name] is None else None)
+        assert row["to_goal"]["n_seeds"] == 3
+    assert reached["full"] == pytest.approx(36)
+    assert rows["full"]["to_goal"]["tokens"]["interval"] == [pytest.approx(36), pytest.approx(36)]
+    assert rows["learnalign"]["to_goal"]["to_reference"] is None
+    for name, other in (("learnalign", "random"), ("full", "learnalign"), ("full", "random")):
+        key = "to_random" if other == "random" else "to_reference"
+        ratio = rows[name]["to_goal"][key]
+        if reached[name] is not None and reached[other] is not None:
+            assert ratio["value"] == pytest.approx(reached[name] / reached[other])
+        else:
+            assert ratio["value"] is None
+    assert rows["random"]["to_goal"]["to_random"] is None
+
+
+def test_without_steps_or_without_the_whole_pool_there_is_no_goal(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    found = compare(recipe, tmp_path / "plain", METHODS, 1)
+    assert "goal" not in found
+    assert not any({"cost_curve", "to_goal"} & row.keys() for row in found["methods"])
+    assert all(row["cost"]["total_tokens"] > 0 for row in found["methods"])
+    found = compare(changed_recipe(recipe, EVALUATED), tmp_path / "steps", ("learnalign", "random"), 1)
+    assert "goal" not in found
+    assert all("cost_curve" in row and "to_goal" not in row for row in found["methods"])
+
+
+def test_cells_of_before_have_no_total(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Their stages did not count the tokens of gradients; what they had counted is shown as before."""
+    compare(recipe, tmp_path, METHODS, 1)
+    for path in tmp_path.glob("**/manifest.json"):
+        manifest = read_json(path)
+        manifest["counts"].pop("trained_tokens", None)
+        write_json(path, {key: value for key, value in manifest.items() if key not in ("seal", "beside")})
+    found = compare(recipe, tmp_path, METHODS, 1)
+    assert (found["n_done"], found["faults"]) == (3, [])
+    for row in found["methods"]:
+        assert "total_tokens" not in row["cost"]
+        assert row["cost"]["training_tokens"] == 21
+    assert found["methods"][0]["cost"]["generated_tokens"] == 1014
+
+
+def test_a_round_that_chooses_again_is_paid_for_when_it_begins(tmp_path: Path) -> None:
+    """Steps of 7 + 5 tokens; before the third 100 + 20 + 3 tokens and 9 s; the training itself took 8 s."""
+    cell = tmp_path / "cell"
+    again = {"after_step": 2, "seconds": 9.0, "generated_tokens": 100, "trained_tokens": 20, "read_tokens": 3}
+    counts = {"generated_tokens": 28, "trained_tokens": 20, "training_seconds": 8.0}
+    counts |= {"selection_tokens": 100, "selection_seconds": 9.0, "reselections": [again]}
+    module._training_files(4, _made(cell / "training"), 0.5, "p")
+    write_json(cell / "training" / "manifest.json", {"counts": counts, "wall_seconds": 20.0})
+    rows = [asdict(StepAccuracy(step, "demo", 9, 0.1 * step)) for step in (0, 2, 3, 4)]
+    write_jsonl(_made(cell / "evaluation") / "at_steps.jsonl", rows)
+    (cell / "recipe.yaml").write_text(dump_recipe(load_recipe("demo", {"selection.method": "random"})))
+    found = spent_at_steps(cell)
+    assert [at.spent.tokens for at in found] == [0, 24, 36 + 123, 48 + 123]
+    assert [at.spent.read_tokens for at in found] == [0, 0, 3, 3]
+    assert [at.spent.seconds for at in found] == pytest.approx([0.0, 4.0, 6.0 + 9.0, 8.0 + 9.0])
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_dynamic_sampling_takes_the_whole_pool_and_trains_with_refill(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    found = compare(recipe, tmp_path, ("learnalign", "random", "dynamic-sampling"), 2)
+    assert (found["n_done"], found["faults"]) == (6, [])
+    cells = {name: tmp_path / "seed-1" / name for name in ("dynamic-sampling", "random@10")}
+    assert [stored_recipe(cell).training.refill for cell in cells.values()] == [True, False]
+    ids = [row["prompt_id"] for row in read_jsonl(cells["dynamic-sampling"] / "selection" / "selected.jsonl")]
+    assert len(ids) == module.POOL == len(set(ids))
+    assert ids != sorted(ids)
+    assert found["methods"][2]["cost"]["generated_tokens"] == 0
+    assert found["methods"][2]["n"] is None
+
+
+def test_a_setting_against_what_a_method_trains_with_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"dynamic-sampling, which trains with training\.refill True"):
+        read_variant("dynamic-sampling+training.refill=false", recipe)
+    with pytest.raises(RecipeError, match=r"which only lean can do.*backend=lean"):
+        read_variant("dynamic-sampling", changed_recipe(recipe, {"training.backend": "trl"}))
+    assert read_variant("dynamic-sampling+training.refill_tokens=99", recipe).recipe(recipe, 0).training.refill
+
+
 class Killed(BaseException):
     """What ends a process between two lines."""
 
@@ -615,7 +751,8 @@ def test_a_training_in_rounds_chooses_again(recipe: Recipe, tmp_path: Path, fake
     (cell / "training").rename(tmp_path / "one-shot")
     folder = StageFolder(cell / "training.partial", cell / "training", {}, 0.0)
     folder.path.mkdir()
-    train_in_rounds(StageRun(changed_recipe(recipe, {"selection.rounds": 2}), cell, folder, GRAPH))
+    asked = {"selection.rounds": 2, "evaluation.at_steps": [0, 1, 2, 3]}
+    train_in_rounds(StageRun(changed_recipe(recipe, asked), cell, folder, GRAPH))
     chosen = [
         [row["prompt_id"] for row in read_jsonl(folder.path / "rounds" / r / "selection" / "selected.jsonl")]
         for r in ("1", "2")
@@ -625,6 +762,10 @@ def test_a_training_in_rounds_chooses_again(recipe: Recipe, tmp_path: Path, fake
     assert [row["step"] for row in read_jsonl(folder.path / "log.jsonl")] == [1, 2, 3]
     assert folder.counts["steps"] == 3
     assert folder.counts["selection_tokens"] == 1000
+    again = folder.counts["reselections"]
+    assert [(row["after_step"], row["generated_tokens"], row["trained_tokens"]) for row in again] == [(2, 1000, 600)]
+    assert folder.counts["trained_tokens"] == 15
+    assert {path.name for path in (folder.path / "at_steps").iterdir()} == {"step-1", "step-2"}
     assert (folder.path / "adapter" / "adapter_model.safetensors").read_bytes() == b"weights"
 
 

@@ -149,6 +149,47 @@ def make_results(labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
     }
 
 
+STEPS = (0, 5, 12, 24)
+
+
+def with_costs(results: dict[str, Any]) -> dict[str, Any]:
+    """The same with steps evaluated: the second method never comes to the goal, the third had it first."""
+    found = copy.deepcopy(results)
+    found["goal"] = {"label": "full", "step": 24, "accuracy": 0.7, "n_problems": 200}
+    for position, method in enumerate(found["methods"]):
+        start, growth = method["cost"]["generated_tokens"], 0.1 + 0.01 * position
+        accuracy = [0.4 + growth * step / 8 for step in STEPS]
+        method["cost"] |= {
+            "selection_trained_tokens": 123000.0 + position,
+            "selection_read_tokens": 0.0,
+            "trained_tokens": 45678.0 + position,
+            "total_tokens": start + 123000 + 98765 + 45678 + position,
+        }
+        method["cost_curve"] = {
+            "step": list(STEPS),
+            "accuracy": accuracy,
+            "low": [value - 0.05 for value in accuracy],
+            "high": [value + 0.05 for value in accuracy],
+            "generated_tokens": [start + 4000 * step for step in STEPS],
+            "trained_tokens": [123000 + 2000 * step for step in STEPS],
+            "total_tokens": [start + 123000 + 6000 * step for step in STEPS],
+            "hours": [0.05 + 0.001 * step for step in STEPS],
+        }
+        ratio = {"value": 0.5 + position / 100, "interval": [0.3, 0.9], "share_reached": 1.0}
+        method["to_goal"] = {
+            "n_seeds": 8,
+            "tokens": {"value": 51234.4 + position, "interval": [40000, 60000], "share_reached": 1.0},
+            "hours": {"value": 0.123, "interval": [0.1, 0.2], "share_reached": 1.0},
+            "to_reference": ratio,
+            "to_random": ratio,
+        }
+    if len(found["methods"]) > 1:
+        never = {"value": None, "interval": [90000, None], "share_reached": 0.2, "at_least": 98765.0}
+        own = {"tokens": never, "to_reference": {"at_least": 1.93, "interval": [1.1, None]}, "to_random": None}
+        found["methods"][1]["to_goal"] |= own
+    return found
+
+
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Page and Markdown of 21 methods on 8 seeds."""
@@ -221,6 +262,71 @@ def test_plots_are_described_and_tables_captioned(complete: tuple[str, str]) -> 
     assert all(len(text) > 20 for text in described)
     assert page.tags.count("caption") == page.tags.count("table") == 6
     assert not re.search(r"#0[1-9a-f]0[1-9a-f]0[1-9a-f]\b", complete[0]), "a placeholder colour was not replaced"
+
+
+def test_costs_are_drawn_and_tabulated_where_steps_were_evaluated(tmp_path: Path) -> None:
+    results = with_costs(make_results())
+    html, markdown = write(tmp_path, results)
+    page = Page(html)
+    assert page.faults == []
+    assert page.tags.count("svg") == 16
+    assert page.tags.count("table") == 8
+    assert len(page.values("id")) == len(set(page.values("id")))
+    described = [data for tag, data in page.texts if tag == "desc" and "At the last step" in data]
+    # of the first method 345,678 + 123,000 + 24 x 6,000 tokens
+    assert sum("learnalign@130 70.0 % at 612,678; random@130" in text for text in described) == 2
+    assert sum("learnalign@130 70.0 % at 0.074; random@130" in text for text in described) == 2
+    for text in (page.text, markdown):
+        assert "Until the accuracy of full at step 24 (70.0 %) learnalign@130 spent 51,234 tokens" in text
+        assert "above 98,765" in text
+    assert "No steps of the trainings were evaluated" not in page.text
+    assert (
+        "No steps of the trainings were evaluated"
+        in Page(write(tmp_path / "plain", plain(results_of_before()))[0]).text
+    )
+
+
+def results_of_before() -> dict[str, Any]:
+    return make_results(LABELS[:2])
+
+
+def test_costs_of_the_tables_are_those_given() -> None:
+    comparison = found(with_costs(make_results(LABELS[:3])))
+    costs, goal = tables.cost_table(comparison), tables.goal_table(comparison)
+    assert costs is not None
+    assert goal is not None
+    row = row_of(costs, "random@130")
+    assert row[2:] == ["0", "123,001", "0", "98,766", "45,679", "267,444", "0.014"]
+    assert [column.title for column in goal.columns][-2:] == ["Times learnalign@130", "Times random@130"]
+    last = ["8", "70.0", "51,234 [40,000, 60,000]", "0.12 [0.1, 0.2]", "1", "0.50 [0.30, 0.90]"]
+    assert row_of(goal, "learnalign@130")[1:] == last
+    assert row_of(goal, "random@130")[3:] == [
+        "above 98,765 [90,000, never]",
+        "0.12 [0.1, 0.2]",
+        "above 1.93 [1.10, never]",
+        "1",
+    ]
+    assert "(70.0 % of 200 problems, the same for all)" in goal.caption
+    before = found(results_of_before())
+    assert (tables.cost_table(before), tables.goal_table(before)) == (None, None)
+
+
+def test_costs_in_the_terminal_fit_and_say_what_was_not_reached() -> None:
+    lines = comparison_lines(with_costs(make_results()))
+    head = next(i for i, line in enumerate(lines) if line.startswith("until 70.0 % (full)"))
+    rows = lines[head + 2 :][: len(LABELS)]
+    assert [row.split()[0] for row in rows] == list(LABELS)
+    assert rows[1].split() == ["random@130", "above", "98,765", "[90,000,", "never]", "0.12", "–"]  # noqa: RUF001
+    assert max(map(len, lines)) <= 100
+    assert not any("until" in line for line in comparison_lines(make_results()))
+
+
+def test_costs_that_are_still_to_come_wait() -> None:
+    results = with_costs(half_full() | {"methods": make_results(LABELS[:3])["methods"]})
+    results["methods"][2] = {key: results["methods"][2][key] for key in ("label", "method", "n")}
+    goal = tables.goal_table(found(results))
+    assert goal is not None
+    assert row_of(goal, LABELS[2])[1:] == ["…"] * 6
 
 
 def test_same_results_give_the_same_bytes(tmp_path: Path) -> None:
@@ -361,7 +467,7 @@ def test_nan_everywhere_is_no_number(tmp_path: Path) -> None:
             return [spoiled(part) for part in value]
         return float("nan") if isinstance(value, float) else value
 
-    html, markdown = write(tmp_path, spoiled(make_results(LABELS[:3])))
+    html, markdown = write(tmp_path, spoiled(with_costs(make_results(LABELS[:3]))))
     assert Page(html).faults == []
     assert not re.search(
         r"\b(nan|None)\b", Page(html).text + markdown + "\n".join(comparison_lines(spoiled(make_results())))
@@ -502,5 +608,5 @@ def test_large_pools_are_thinned_and_the_caption_says_so(tmp_path: Path) -> None
 
 
 if __name__ == "__main__":
-    write_comparison(Path(sys.argv[1]), make_results())
+    write_comparison(Path(sys.argv[1]), with_costs(make_results()))
     print("\n".join(comparison_lines(make_results())))

@@ -17,6 +17,7 @@ import pytest
 from forked import Command, Done, command
 
 from lean_align.artifacts import file_hash
+from lean_align.compare.costs import spent_at_steps
 from lean_align.stages import GRAPH
 from lean_align.store import StoreWriter, open_store
 
@@ -39,6 +40,8 @@ SMALL = {
     "training.save_steps": 1,
     "evaluation.batch_size": 4,
     "evaluation.window": 6,
+    "evaluation.at_steps": "1,2",
+    "evaluation.at_limit": 5,
 }
 STAGES = ("data", "warmup", "rollouts", "gradients", "scores", "selection", "training", "evaluation", "report")
 MEASURED = ("wall_seconds", "peak_rss_bytes", "peak_vram_bytes", "beside", "seal")
@@ -158,6 +161,58 @@ def test_scores_equal_the_full_matrix(whole):
     selected = [json.loads(line) for line in (whole / "selection/selected.jsonl").read_text().splitlines()]
     assert [row["prompt_id"] for row in selected] == [ids[i] for i in best]
     assert list(selected[0]) == ["prompt", "answer", "prompt_id", "score", "rank"]
+
+
+def rows_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_tokens_are_those_of_the_completions(whole):
+    """Counted again from the files: sampled, and of groups with a spread gone over with gradients."""
+    counts = {name: json.loads((whole / name / "manifest.json").read_text())["counts"] for name in STAGES}
+    groups: dict[str, list[dict]] = {}
+    for row in rows_of(whole / "rollouts/rollouts.jsonl"):
+        groups.setdefault(row["prompt_id"], []).append(row)
+    lengths = {i: sum(len(row["token_ids"]) for row in rows) for i, rows in groups.items()}
+    learnable = [i for i, rows in groups.items() if len({row["reward"] for row in rows}) > 1]
+    by_hand = {"rollouts": (sum(lengths.values()), 0), "gradients": (0, sum(lengths[i] for i in learnable))}
+    by_step = {}
+    for name in ("warmup", "training"):
+        steps = rows_of(whole / name / "rewards.jsonl")
+        sampled = [sum(map(sum, row["n_tokens"])) for row in steps]
+        passed = [sum(sum(n) for r, n in zip(row["rewards"], row["n_tokens"]) if len(set(r)) > 1) for row in steps]
+        by_step[name], by_hand[name] = (sampled, passed), (sum(sampled), sum(passed))
+        assert [row["trained_tokens"] for row in rows_of(whole / name / "log.jsonl")] == passed
+    for name, tokens in by_hand.items():
+        assert (counts[name].get("generated_tokens", 0), counts[name].get("trained_tokens", 0)) == tokens, name
+        assert max(tokens) > 0
+    chosen = np.sum([by_hand[name] for name in ("warmup", "rollouts", "gradients")], axis=0)
+    found = spent_at_steps(whole)
+    assert [at.step for at in found] == [0, 1, 2, 3]
+    assert [at.n_problems for at in found] == [5] * 4
+    for at in found:
+        own = chosen + [sum(kind[: at.step]) for kind in by_step["training"]]
+        assert (at.spent.generated_tokens, at.spent.trained_tokens) == tuple(own)
+        assert at.spent.tokens == sum(own)
+    seconds = [json.loads((whole / name / "manifest.json").read_text())["wall_seconds"] for name in STAGES]
+    before = sum(seconds[STAGES.index("warmup") : STAGES.index("training")])
+    assert found[0].spent.seconds == pytest.approx(before)
+    assert found[3].spent.seconds == pytest.approx(before + seconds[STAGES.index("training")])
+    assert found[0].spent.seconds < found[1].spent.seconds < found[2].spent.seconds < found[3].spent.seconds
+
+
+def test_steps_are_evaluated_on_one_subset_with_the_adapters_of_these_steps(whole):
+    """The start and the last step are the base's and the trained model's own answers."""
+    rows = rows_of(whole / "evaluation/at_steps.jsonl")
+    folders = ["base", "at_steps/step-1", "at_steps/step-2", "trained"]
+    answers = [{r["prompt_id"]: r for r in rows_of(whole / "evaluation" / f / "demo.jsonl")} for f in folders]
+    subset = set(answers[1])
+    assert len(subset) == 5
+    assert subset == set(answers[2]) < set(answers[0])
+    for row, found in zip(rows, answers, strict=True):
+        assert row["accuracy"] == pytest.approx(np.mean([found[i]["reward"] for i in subset]))
+    kept = [whole / "training" / name / "adapter_model.safetensors" for name in (*folders[1:3], "adapter")]
+    assert len({path.read_bytes() for path in kept}) == 3
 
 
 def stage(name: str, run_dir: Path, *more: str) -> Command:

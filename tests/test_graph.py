@@ -324,6 +324,28 @@ def test_a_key_that_came_later_counts_only_where_it_is_not_the_default():
     assert after["warmup"] == before["warmup"] | {"token_budget": 9}
 
 
+def test_steps_that_are_evaluated_bear_on_the_training_that_keeps_them():
+    """Without them nothing names the keys; of a training from the warm-up its adapter is the start."""
+    plain, asked = load_recipe("demo"), load_recipe("demo", {"evaluation.at_steps": "5,10"})
+    training, evaluation = (GRAPH.by_folder[name] for name in ("training", "evaluation"))
+    assert not {"at_steps", "at_limit"} & {*picked(plain, ("evaluation",))["evaluation"]}
+    assert "evaluation.at_steps" not in training.all_keys(plain)
+    assert picked(asked, training.all_keys(asked))["evaluation.at_steps"] == [5, 10]
+    changed = [s.folder for s in GRAPH.stages if picked(plain, s.all_keys(plain)) != picked(asked, s.all_keys(asked))]
+    assert changed == ["training", "evaluation"]
+    ends = load_recipe("demo", {"evaluation.at_steps": [0, plain.training.steps]})
+    assert "evaluation.at_steps" not in training.all_keys(ends)
+    assert ends.evaluated_steps == (0, plain.training.steps)
+    assert asked.evaluated_steps == (0, 5, 10, plain.training.steps)
+    assert asked.kept_steps == (5, 10)
+    assert plain.evaluated_steps == plain.kept_steps == ends.kept_steps == ()
+    assert upstream_of("evaluation", training__init="warmup") == ["data", "training"]
+    asked_of_warmup = {"evaluation__at_steps": [5], "training__init": "warmup"}
+    assert upstream_of("evaluation", **asked_of_warmup) == ["data", "warmup", "training"]
+    assert upstream_of("evaluation", evaluation__at_steps=[5]) == ["data", "training"]
+    assert evaluation.unread(asked) == ("warmup",)
+
+
 def test_a_training_depends_on_the_projection_where_it_keeps_rows():
     for name in ("warmup", "training"):
         stage, key = GRAPH.by_folder[name], "gradients.proj_dim"

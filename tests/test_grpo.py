@@ -21,6 +21,7 @@ from lean_align.grpo import (
     recorded,
     second_moments,
     train_grpo,
+    trained_tokens,
     trainer_fields,
     training_order,
 )
@@ -40,6 +41,7 @@ def settings_of(trainer: TrainerRecipe) -> TrainerSettings:
 
 
 SETTINGS = settings_of(TRAINER)
+ADAPTER = "adapter/adapter_model.safetensors"
 
 # fields of GRPOConfig that are left alone: they do nothing while the fields passed are what they are
 INERT = (  # prefixes
@@ -160,17 +162,25 @@ def test_a_resumed_training_is_bit_for_bit_an_uninterrupted_one(
                 raise _Killed
             return reward(gold, completion)
 
-        return train_grpo(policy, PROMPTS, settings_of(trainer), counted, folder)
+        settings = dataclasses.replace(settings_of(trainer), kept_steps=(1, 2))
+        return train_grpo(policy, PROMPTS, settings, counted, folder)
 
     log = train(tmp_path / "whole")
     with pytest.raises(_Killed):
         train(tmp_path / "cut", stop_at=2 * 8 // num_iterations + 3)  # in the third step
     assert last_checkpoint(tmp_path / "cut" / "checkpoints").name == "checkpoint-2"
     assert train(tmp_path / "cut") == log
-    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", SECOND_MOMENTS, REWARDS):
+    kept = [f"at_steps/step-{step}/adapter_model.safetensors" for step in (1, 2)]
+    assert len({(tmp_path / "whole" / name).read_bytes() for name in (kept[0], kept[1], ADAPTER)}) == 3
+    for name in (ADAPTER, "adapter/adapter_config.json", *kept, SECOND_MOMENTS, REWARDS):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (tmp_path / "cut" / "checkpoints").exists()
     assert [row["step"] for row in log] == [1, 2, 3]
+    sampled = [np.sum(row["n_tokens"]) for row in read_rewards(tmp_path / "whole")]
+    passed = [sampled[i - i % num_iterations] for i in range(3)]  # trl passes over all completions at every step
+    assert [row["trained_tokens"] for row in log] == passed
+    assert trained_tokens(log) == sum(passed)
+    assert trained_tokens([{"step": 1}]) is None
 
 
 def test_training_moves_the_adapter_in_float32_over_a_4_bit_base(make_policy, tmp_path):

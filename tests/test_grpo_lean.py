@@ -58,13 +58,15 @@ KILLED_IN = (
     "TrainingRows.end_step",
     "_Training._apply",
     "RewardLog.end_step",
+    "keep_adapter",
+    "written_whole",
     "save_checkpoint",
     "_Training.take_step",
     "_Training.finish",
     "drop_checkpoints",
     "_drop",
 )
-TORN_IN = ("RewardLog.end_step", "save_checkpoint", "_drop")
+TORN_IN = ("RewardLog.end_step", "keep_adapter", "save_checkpoint", "_drop")
 TOLERANCE = 1e-4
 
 
@@ -116,7 +118,8 @@ class Killed:
 
     def __init__(self, model: Path, folder: Path, monkeypatch, steps: int) -> None:
         monkeypatch.setattr("lean_align.store.writing.FLUSH_SECONDS", 0.0)
-        self.model, self.folder, self.settings = model, folder, settings_of(steps=steps, **RESUMED)
+        self.model, self.folder = model, folder
+        self.settings = replace(settings_of(steps=steps, **RESUMED), kept_steps=(1, 3, 6))
         lines = Lines()
         lines.run(lambda: train_as_a_stage(model, folder / "whole", self.settings))
         self.counts, self.whole = lines.counts, files(folder / "whole")
@@ -143,6 +146,8 @@ def torn(folder: Path) -> Path:
     copy = shutil.copytree(folder, folder.with_name(f"{folder.name}-torn"))
     for state in copy.glob(f"checkpoints/partial-*/{STATE}"):
         state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    for weights in copy.glob("at_steps/partial-*/*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:9])
     for checkpoint in copy.glob("checkpoints/checkpoint-*"):
         if not (checkpoint / COMPLETE).exists():
             (checkpoint / STATE).unlink(missing_ok=True)
@@ -155,6 +160,7 @@ def test_a_training_resumed_from_wherever_it_was_killed_is_an_uninterrupted_one(
     """In each of some functions, before a line drawn at random."""
     killed, rng = Killed(model, tmp_path, monkeypatch, steps=8), rng_for(0, "killed")
     kept = ("adapter/adapter_model.safetensors", "second_moments.safetensors", "rewards.jsonl", "rows/projected.npy")
+    kept += tuple(f"at_steps/step-{step}/adapter_model.safetensors" for step in (1, 3, 6))
     assert {*kept, "log.jsonl"} <= killed.whole.keys()
     assert not any(name.startswith("checkpoints") for name in killed.whole)
     left = killed.at({(name, int(rng.integers(1, killed.counts[name] + 1))) for name in KILLED_IN})
@@ -162,6 +168,34 @@ def test_a_training_resumed_from_wherever_it_was_killed_is_an_uninterrupted_one(
         copies = [folder, *([torn(folder)] if name in TORN_IN else [])]
         for copy in copies:
             assert killed.resumed(copy) == killed.whole, (name, number)
+
+
+def test_the_adapter_that_is_kept_after_a_step_is_that_of_a_training_which_ends_there(model, tmp_path):
+    for steps in (2, 3):
+        settings = replace(settings_of(steps=steps), kept_steps=(1, 2) if steps == 3 else ())
+        train_as_a_stage(model, tmp_path / str(steps), settings)
+    long, short = files(tmp_path / "3"), files(tmp_path / "2")
+    assert {name.split("/")[1] for name in long if name.startswith("at_steps")} == {"step-1", "step-2"}
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert long[f"at_steps/step-2/{name}"] == short[f"adapter/{name}"]
+    weights = {long[f"{kept}/adapter_model.safetensors"] for kept in ("at_steps/step-1", "at_steps/step-2", "adapter")}
+    assert len(weights) == 3
+    assert not any(name.startswith("at_steps") for name in short)
+
+
+@pytest.mark.parametrize("trainer", [{}, {"refill": True}, {"num_iterations": 2}, {"beta": 0.1}])
+def test_the_tokens_whose_gradient_a_step_took_by_hand(model, tmp_path, trainer):
+    """Those of groups with a spread that it counted; with a KL term of all; of completions used twice, twice."""
+    log = train_lean(policy_of(model), PROMPTS, settings_of(steps=4, **trainer), reward, tmp_path)
+    sampled = []
+    for row in read_rewards(tmp_path):
+        groups = zip(row["rewards"], row["n_tokens"], row.get("counted", [True] * 99))
+        run = [sum(n) for rewards, n, counted in groups if counted and ("beta" in trainer or len(set(rewards)) > 1)]
+        sampled.append(sum(run))
+    if "num_iterations" in trainer:
+        sampled = [sampled[0], sampled[0], sampled[2], sampled[2]]
+    assert [row["trained_tokens"] for row in log] == sampled
+    assert min(sampled) > 0
 
 
 @pytest.mark.slow

@@ -255,6 +255,21 @@ def test_kept_rows_are_counted_on_the_disk_and_in_memory(few_layers):
     assert kept.peak_bytes >= plain.peak_bytes
 
 
+def test_adapters_of_steps_are_counted_on_the_disk_and_in_the_evaluation(few_layers):
+    """Three steps, of which the start is the base and the last the trained model: two adapters, 2 x 200 problems more;
+    a start from the warm-up is one more."""
+    pool, steps = Pool(64, 300, 40, "made up"), {"evaluation.at_steps": "0,5,10"}
+    plain, asked = load_recipe("demo"), load_recipe("demo", steps)
+    warm = load_recipe("demo", {**steps, "training.init": "warmup"})
+    assert [pool.solved(recipe) for recipe in (plain, asked, warm)] == [[600], [1000], [1200]]
+    assert Pool(64, 50, 40, "made up").solved(asked) == [200]
+    before, after = ({s.stage: s for s in plan_of(recipe, None, pool, SPEED).stages} for recipe in (plain, asked))
+    one = 4 * sum(p.numel() for p in shape_policy(plain.model, plain.lora, 8).lora_parameters.values())
+    assert after["training"].disk_bytes - before["training"].disk_bytes == 2 * one
+    assert after["evaluation"].tokens - before["evaluation"].tokens == 400 * 64
+    assert after["warmup"].disk_bytes == before["warmup"].disk_bytes
+
+
 def test_where_no_key_helps_the_plan_says_so():
     plan = plan_of(load_recipe("demo", {"selection.method": "random"}), GIB // 2, POOL, SPEED)
     assert not plan.fits

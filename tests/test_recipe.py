@@ -192,6 +192,8 @@ def test_warmup_of_no_steps_is_allowed() -> None:
         ),
         ({"warmup.backend": "unsloth", "warmup.keep_rows": True}, r"warmup.keep_rows True.*Set warmup\.backend=lean"),
         ({"training.backend": "trl", "training.kl_groups": "spread"}, "training.kl_groups 'spread', which only lean"),
+        ({"evaluation.at_steps": [5, 21]}, r"at_steps is \[5, 21\] and training.steps 20; expected steps from 0 to 20"),
+        ({"evaluation.at_steps": [5, 5]}, r"at_steps is \[5, 5\].*each once and in order"),
         ({"training.refill_tokens": 9}, r"training.refill_tokens is 9, but training\.refill is false"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
+from lean_align.recipe import load_recipe
 from lean_align.scoring import rank_scores, score_prompts
 from lean_align.selection import (
     Choice,
@@ -21,6 +22,7 @@ from lean_align.selection import (
     SelectionPool,
     TargetProblems,
     check_n,
+    check_training,
     close_needs,
     find_method,
     method_of,
@@ -117,7 +119,7 @@ BY_HAND = {
     "learnalign-whitened": ("bdac", [0.0623096, 0.3478140, 0, 0.1247817]),
     "learnalign-whitened-target": ("dbca", [-0.0185463, 0.3978120, 0, 1.0679623]),
 }
-UNRANKED = {"random", "full", "random-length-matched", "pass-rate-band"}
+UNRANKED = {"random", "full", "random-length-matched", "pass-rate-band", "dynamic-sampling"}
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -147,7 +149,7 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
 
 def test_every_method_is_by_hand_or_draws() -> None:
     assert set(BY_HAND) | UNRANKED == set(METHODS)
-    assert len(METHODS) == 22
+    assert len(METHODS) == 23
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -165,7 +167,7 @@ def test_every_method_gives_n_prompts_the_same_each_time(pool: SelectionPool, na
     assert select_prompts(method, pool, n)[0].prompt_ids == selection.prompt_ids
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"random-length-matched", "full"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"random-length-matched", "full", "dynamic-sampling"}))
 def test_a_larger_choice_begins_with_the_smaller(pool: SelectionPool, name: str) -> None:
     orders = [chosen(name, pool, n)[0] for n in (1, 2, 3, 4)]
     assert all(orders[3].startswith(order) for order in orders)
@@ -197,6 +199,27 @@ def test_what_was_there_before_chooses_as_before(pool: SelectionPool) -> None:
     bare = SelectionPool(IDS, IDS, seed=5)
     assert select_prompts(find_method("random"), bare, 3)[0] == select_random(IDS, 3, 5)
     assert select_prompts(find_method("full"), bare, 99)[0] == select_full(IDS)
+
+
+def test_dynamic_sampling_is_the_whole_pool_in_an_order_of_the_seed() -> None:
+    ids = tuple(f"p-{i:02d}" for i in range(30))
+    method = find_method("dynamic-sampling")
+    orders = [select_prompts(method, SelectionPool(ids, ids, seed), 3)[0].prompt_ids for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2]
+    assert all(sorted(order) == list(ids) for order in orders)
+    assert orders[0] not in (ids, select_random(ids, 30, 0).prompt_ids)
+
+
+def test_a_method_says_what_its_training_is_and_other_recipes_are_refused() -> None:
+    method, plain = find_method("dynamic-sampling"), load_recipe("demo")
+    assert method.training_keys == {"training.refill": True}
+    with pytest.raises(RecipeError, match=r"trains with training\.refill True, and the recipe says False.*refill=true"):
+        check_training(method, plain)
+    check_training(method, load_recipe("demo", {"training.refill": True}))
+    check_training(find_method("random"), plain)
+    assert all(not find_method(name).trains_with for name in set(METHODS) - {"dynamic-sampling"})
+    with pytest.raises(RecipeError, match=r"'mine' trains with 'refil'; expected keys of the section training"):
+        SelectionMethod("mine", frozenset(), method.choose, "ours", trains_with={"refil": True})
 
 
 def test_learnability_is_of_the_scores_then_the_estimate_then_the_rewards(pool: SelectionPool) -> None:

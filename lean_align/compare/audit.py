@@ -27,6 +27,7 @@ from lean_align.artifacts import canonical_json, check_outputs, read_json, read_
 from lean_align.contamination import find_contamination
 from lean_align.data import prompts_from_rows
 from lean_align.errors import StaleStageError
+from lean_align.evaluation.at_steps import read_steps
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.recipe import Recipe
 from lean_align.scoring import score_prompts, success_estimates
@@ -162,6 +163,9 @@ def _step_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
     made = [row["step"] for row in read_jsonl(cell / "training" / "log.jsonl")]
     if made != list(range(1, recipe.training.steps + 1)):
         yield f"the training's log has {len(made)} steps; expected 1 to {recipe.training.steps}"
+    evaluated = tuple(row.step for row in read_steps(cell / "evaluation"))
+    if evaluated != recipe.evaluated_steps:
+        yield f"the steps {list(evaluated)} were evaluated; expected {list(recipe.evaluated_steps)}"
     n = read_json(cell / "training" / "manifest.json")["counts"]["steps"]
     if n != len(made):
         yield f"unequal steps: the training counted {n} and logged {len(made)}"

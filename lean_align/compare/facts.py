@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lean_align.artifacts import read_json, read_jsonl, read_manifest
+from lean_align.artifacts import read_json, read_jsonl
+from lean_align.compare.costs import SpentAt, reselections, selection_spent, spent_at_steps, total, training_spent
 from lean_align.compare.variants import Variant, cell_folder
 from lean_align.evaluation.solving import BASE, TRAINED
 from lean_align.pipeline.graph import stored_recipe
 from lean_align.report.comparison import Correlation, Correlations, Lengths, Overlap, Scatter
 from lean_align.scoring.tables import read_table
-from lean_align.stages import GRAPH
 from lean_align.stages.inputs import KINDS, VALUES, chosen_ids
 from lean_align.statistics import value_correlations
 
@@ -44,9 +44,11 @@ class CellFacts:
     rewards, base_rewards : dict of str to float
         Mean reward of each evaluation problem's completions, in [0, 1], under `<set>/<problem>`.
     cost : dict
-        selection_seconds, generated_tokens (before the training), training_tokens, training_seconds.
+        The fields of `report.comparison.Cost`; None where an earlier version did not count.
     curve : tuple of float
         Mean reward of each training step.
+    steps : tuple of SpentAt
+        The evaluated steps of the training; empty where none were asked for.
     """
 
     seed: int
@@ -56,8 +58,9 @@ class CellFacts:
     n_without_signal: int | None
     rewards: dict[str, float]
     base_rewards: dict[str, float]
-    cost: dict[str, float]
+    cost: dict[str, float | None]
     curve: tuple[float, ...]
+    steps: tuple[SpentAt, ...] = ()
 
 
 def read_cell(cell: Path) -> CellFacts:
@@ -75,6 +78,7 @@ def read_cell(cell: Path) -> CellFacts:
         _rewards(cell / "evaluation" / BASE),
         _cost(cell),
         tuple(row["reward"] for row in read_jsonl(cell / "training" / "log.jsonl")),
+        spent_at_steps(cell),
     )
 
 
@@ -86,18 +90,18 @@ def _rewards(folder: Path) -> dict[str, float]:
     return {key: float(np.mean(rewards)) for key, rewards in found.items()}
 
 
-def _cost(cell: Path) -> dict[str, float]:
-    stages = (s for s in GRAPH.needed_stages(stored_recipe(cell)) if s.for_selection)
-    before = [manifest for s in stages if (manifest := read_manifest(cell / s.folder)) is not None]
-    training = read_json(cell / "training" / "manifest.json")
-    counts = training["counts"]
-    tokens = sum(m["counts"].get("generated_tokens", 0) for m in before)
-    later = counts.get("selection_seconds", 0.0)  # of a training in rounds
+def _cost(cell: Path) -> dict[str, float | None]:
+    before = total([selection_spent(cell), *(spent for _, spent in reselections(cell))])
+    training = training_spent(cell)
     return {
-        "selection_seconds": round(sum(m["wall_seconds"] for m in before) + later, 3),
-        "generated_tokens": tokens + counts.get("selection_tokens", 0),
-        "training_tokens": counts.get("generated_tokens", 0),
-        "training_seconds": counts.get("training_seconds", training["wall_seconds"]),
+        "selection_seconds": round(before.seconds, 3),
+        "generated_tokens": before.generated_tokens,
+        "training_tokens": training.generated_tokens,
+        "training_seconds": training.seconds,
+        "selection_trained_tokens": before.trained_tokens,
+        "selection_read_tokens": before.read_tokens,
+        "trained_tokens": training.trained_tokens,
+        "total_tokens": (before + training).tokens,
     }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lean_align.artifacts import read_json
 from lean_align.compare.audit import faults_by_seed, recipe_facts
+from lean_align.compare.cost_curves import cost_curve, goal_of, mean_of_known, to_goal
 from lean_align.compare.facts import CellFacts, Cells, Pools, choice_facts, overlap_matrix, pools_of, scatter
 from lean_align.compare.variants import Variant, cell_folder, find_variant, read_variant
 from lean_align.errors import RecipeError
@@ -94,6 +95,7 @@ def comparison_results(
         training_steps=design.recipe.training.steps,
         prompts_per_step=design.recipe.training.prompts_per_step,
         base=_base(design, cells),
+        goal=goal_of(design.variants, cells),
         methods=tuple(_method(design, v, cells, pools, flags, known) for v in design.variants),
         comparisons=tuple(_comparisons(design, cells, known)),
         overlap=overlap_matrix(design.variants, cells),
@@ -136,8 +138,10 @@ def _method(
         accuracy=mean.value,
         interval=mean.interval,
         by_seed={str(seed): _mean(cell.rewards.values()) for seed, cell in done.items()},
-        cost=Cost(**{key: _mean(cell.cost[key] for cell in done.values()) for key in next(iter(done.values())).cost}),
+        cost=_cost(list(done.values())),
         learning_curve=_curve([cell.curve for cell in done.values()]),
+        cost_curve=cost_curve([cell.steps for cell in done.values()]),
+        to_goal=to_goal(variant, design.reference, design.variants, cells, design.recipe.seed),
         **choice_facts(list(done.values()), pools),
     )
 
@@ -217,6 +221,10 @@ def _curve(curves: Sequence[Sequence[float]]) -> Curve:
     rewards = np.array([curve[:steps] for curve in curves])
     ends = (rewards.mean(axis=0), rewards.min(axis=0), rewards.max(axis=0))
     return Curve(tuple(range(1, steps + 1)), *(tuple(round(float(x), 4) for x in end) for end in ends))
+
+
+def _cost(done: Sequence[CellFacts]) -> Cost:
+    return Cost(**{key: mean_of_known([cell.cost[key] for cell in done]) for key in done[0].cost})
 
 
 def _mean(values: Iterable[float]) -> float:

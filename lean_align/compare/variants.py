@@ -14,15 +14,13 @@ from pathlib import Path
 
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe, changed_recipe
-from lean_align.selection.registry import find_method, recipe_method
+from lean_align.selection import check_training, find_method, recipe_method
 
 _NAMED = {
     "selection.method": "the method comes first",
     "selection.n": "the size is written METHOD@N",
     "seed": "seeds belong to the whole comparison: --seeds says how many, --set seed=S where they begin",
 }
-FULL = "full"
-"""Takes the whole pool, whatever the size."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,18 @@ class Variant:
         return f"{self.method}{size}" + "".join(f"+{key}={value}" for key, value in self.settings)
 
     def recipe(self, base: Recipe, seed: int) -> Recipe:
-        """The recipe of its run."""
-        own = {"selection.method": self.method, "seed": seed, **dict(self.settings)}
-        return changed_recipe(base, own if self.n is None else {"selection.n": self.n, **own})
+        """The recipe of its run, with what the method itself says of the training.
+
+        Raises
+        ------
+        RecipeError
+            When a key or a value is not valid, or the settings say otherwise than the method.
+        """
+        method, size = find_method(self.method), {} if self.n is None else {"selection.n": self.n}
+        own = {"selection.method": self.method, "seed": seed, **method.training_keys, **dict(self.settings)}
+        recipe = changed_recipe(base, {**size, **own})
+        check_training(method, recipe)
+        return recipe
 
 
 def cell_folder(folder: Path, variant: Variant, seed: int) -> Path:
@@ -60,7 +67,7 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
     """
     head, *settings = text.strip().split("+")
     name, at, size = head.partition("@")
-    find_method(name)
+    method = find_method(name)
     if at and not (size.isascii() and size.isdigit() and int(size) > 0):
         raise RecipeError(f"{text!r}: the size is {size!r}; expected a whole number above 0, as in {name}@50.")
     pairs = [setting.partition("=") for setting in settings]
@@ -71,7 +78,7 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
     for key, _, _ in pairs:
         if key.strip() in _NAMED:
             raise RecipeError(f"{text!r} sets {key.strip()}; {_NAMED[key.strip()]}.")
-    n = None if name == FULL else int(size) if at else base.selection.n
+    n = None if method.keeps_all else int(size) if at else base.selection.n
     variant = Variant(name, n, tuple((key.strip(), value) for key, _, value in pairs))
     recipe_method(variant.recipe(base, seed))  # a wrong key is refused now, and a method without its target
     return variant

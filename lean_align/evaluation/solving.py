@@ -51,7 +51,7 @@ def sample_sets(
         if model != last and all(_is_whole(folder.path / model / f"{s.name}.jsonl", s) for s in sets):
             continue  # the model need not be loaded; the last one gives the stage its engine
         say(f"evaluation of {model}")
-        (folder.path / model).mkdir(exist_ok=True)
+        (folder.path / model).mkdir(parents=True, exist_ok=True)
         with sampling_engine(
             recipe, folder, adapter, lambda encoder: max(s.longest_sequence(encoder) for s in sets), slots, record
         ) as engine:

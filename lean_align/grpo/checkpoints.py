@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +51,25 @@ def save_checkpoint(folder: Path, steps: int, state: dict[str, Any]) -> None:
     ------
     DiskFullError
     """
-    partial, whole = folder / f"partial-{steps}", folder / f"checkpoint-{steps}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with writing_tensors(folder):
+    with written_whole(folder / f"checkpoint-{steps}") as partial, writing_tensors(folder):
         with (partial / STATE).open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         (partial / COMPLETE).touch()
-    shutil.rmtree(whole, ignore_errors=True)
-    partial.rename(whole)
     for old in sorted(folder.glob("checkpoint-*"), key=steps_of)[:-KEPT]:
         _drop(old)
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to fill beside `folder`, which takes its place when the block has ended."""
+    partial = folder.with_name(f"partial-{folder.name.rpartition('-')[2]}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
 
 
 def drop_checkpoints(folder: Path) -> None:

@@ -33,12 +33,13 @@ from lean_align.gradients import (
 )
 from lean_align.grpo.checkpoints import drop_checkpoints, last_checkpoint, read_checkpoint, save_checkpoint, steps_of
 from lean_align.grpo.drawing import StepGroups, StepSampler
+from lean_align.grpo.kept_adapters import keep_adapter
 from lean_align.grpo.losses import GroupLoss, group_loss, token_shares
 from lean_align.grpo.moments import write_second_moments
 from lean_align.grpo.optimiser import make_optimizer
 from lean_align.grpo.order import PromptSeries
 from lean_align.grpo.reference import InitialPolicy
-from lean_align.grpo.rewards import REWARDS, RewardLog
+from lean_align.grpo.rewards import REWARDS, TRAINED_TOKENS, RewardLog
 from lean_align.grpo.settings import TrainerSettings
 from lean_align.grpo.training import what_moves
 from lean_align.memory import Halving
@@ -99,8 +100,8 @@ def train_lean(
     reward : callable
         (gold, completion) -> 0.0 or 1.0.
     folder : Path
-        Gets `adapter/`, `rewards.jsonl`, and `second_moments.safetensors` from an Adam in full precision; holds
-        `checkpoints/` meanwhile.
+        Gets `adapter/`, `rewards.jsonl`, `second_moments.safetensors` from an Adam in full precision, and `at_steps/`
+        with the adapters of the settings' `kept_steps`; holds `checkpoints/` meanwhile.
     sampler : Sampler, optional
         The decode loop on the policy itself when not given.
     on_halving : callable
@@ -177,6 +178,7 @@ class _Training:
         self.steps_done += 1
         self.log.append({"step": self.steps_done, **row})
         self.rewards.end_step(self.steps_done)
+        keep_adapter(self.policy.model, self.folder, self.steps_done, self.settings.kept_steps)
         if self._checkpoint_is_due():
             self._save()
         self.progress.advance(1, what_moves(self.log[-1]))
@@ -274,7 +276,8 @@ class _Training:
     def _metrics(self) -> LogRow:
         found, losses = self.step_groups, list(self.losses.values())
         rewards = np.array([group.rewards for group in found.groups])
-        tokens = max(1, sum(len(loss.share) for loss in losses))
+        trained = sum(len(loss.share) for loss in losses)
+        tokens = max(1, trained)
         row = {
             "reward": float(rewards.mean()),
             "reward_std": float(rewards.std(ddof=1)),
@@ -282,6 +285,7 @@ class _Training:
             "share_truncated": float(np.mean([not c.finished for c in found.completions])),
             "mean_tokens": float(np.mean([c.n_tokens for c in found.completions])),
             "loss": math.fsum(float(loss.loss) for loss in losses),
+            TRAINED_TOKENS: trained,
         }
         if losses:
             row["entropy"] = sum(float(loss.entropy) for loss in losses) / tokens

@@ -24,6 +24,8 @@ from lean_align.files import cut_file, whole_rows
 from lean_align.types import Group
 
 REWARDS = "rewards.jsonl"
+TRAINED_TOKENS = "trained_tokens"
+"""Key of a log's row: completion tokens whose gradient the step took."""
 
 
 class RewardLog:
@@ -123,6 +125,28 @@ def read_rewards(folder: Path) -> list[dict[str, Any]]:
 def generated_tokens(rows: Sequence[Mapping[str, Any]]) -> int:
     """Tokens that a training sampled; those of steps that a kill undid are not in it."""
     return sum(tokens for row in rows for group in row["n_tokens"] for tokens in group)
+
+
+def trained_tokens(log: Sequence[Mapping[str, float]]) -> int | None:
+    """Completion tokens that a training took gradients of, each as often as it did; None of a log of before."""
+    return sum(int(row[TRAINED_TOKENS]) for row in log) if all(TRAINED_TOKENS in row for row in log) else None
+
+
+def with_all_trained(log: Sequence[Mapping[str, float]], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The log of a trainer that passes over all completions, with the tokens of each step.
+
+    Parameters
+    ----------
+    log : sequence of mapping
+        A row a step.
+    rows : sequence of mapping
+        Of its `rewards.jsonl`; a step on the completions of the one before has none of its own.
+    """
+    found, tokens = list[dict[str, float]](), 0
+    for logged, row in zip(log, rows, strict=True):
+        tokens = generated_tokens([row]) if row["n_tokens"] else tokens
+        found.append({**logged, TRAINED_TOKENS: tokens})
+    return found
 
 
 def reward_curves(rows: Sequence[Mapping[str, Any]], prompt_ids: Sequence[str], epochs: int) -> NDArray[np.float64]:

@@ -36,6 +36,8 @@ class TrainerSettings:
     logprob_chunk : int
         Of lean's passes, and `share_prompt`: see `GradientSettings`.
     share_prompt : bool
+    kept_steps : tuple of int
+        Optimiser steps, counted from 1, after which the adapter is kept too.
     """
 
     trainer: TrainerRecipe
@@ -47,6 +49,7 @@ class TrainerSettings:
     batch_size: int = 64
     logprob_chunk: int = 1024
     share_prompt: bool = True
+    kept_steps: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, recipe: Recipe, section: str, stage: str | None = None) -> TrainerSettings:

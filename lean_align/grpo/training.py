@@ -22,9 +22,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lean_align.errors import StageError
 from lean_align.grpo.checkpoints import COMPLETE, drop_checkpoints, last_checkpoint, steps_of
+from lean_align.grpo.kept_adapters import keep_adapter
 from lean_align.grpo.moments import write_second_moments
 from lean_align.grpo.order import training_order
-from lean_align.grpo.rewards import REWARDS, RewardLog, recorded
+from lean_align.grpo.rewards import REWARDS, RewardLog, read_rewards, recorded, with_all_trained
 from lean_align.grpo.settings import TrainerSettings, trainer_fields
 from lean_align.memory import Shortage, within_memory
 from lean_align.policy import Policy, PromptEncoder, adapter_kept, save_adapter
@@ -69,8 +70,8 @@ def train_grpo(
     reward : callable
         (gold, completion) -> 0.0 or 1.0.
     folder : Path
-        Gets `adapter/`, `rewards.jsonl`, and `second_moments.safetensors` from an Adam in full precision; holds
-        `checkpoints/` meanwhile.
+        Gets `adapter/`, `rewards.jsonl`, `second_moments.safetensors` from an Adam in full precision, and `at_steps/`
+        with the adapters of the settings' `kept_steps`; holds `checkpoints/` meanwhile.
 
     Returns
     -------
@@ -92,7 +93,7 @@ def train_grpo(
     resume = last_checkpoint(checkpoints)
     steps_done = steps_of(resume) if resume else 0
     rewards = RewardLog(folder / REWARDS, settings.num_generations, steps_done)
-    callback = _StepCallback(seed, stage, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
+    callback = _StepCallback(settings, folder, rewards, Progress(stage, trainer.steps, steps_done, 0.0))
     judge = recorded(reward, policy.encoder.decode, rewards)
     grpo = _make_trainer(policy, GRPOConfig(**fields), dataset, judge, callback)
     give_token_ids(grpo, ids)
@@ -107,7 +108,7 @@ def train_grpo(
     save_adapter(grpo.model, folder / "adapter")
     write_second_moments(policy, grpo.optimizer, folder)
     drop_checkpoints(checkpoints)
-    return log_rows(grpo.state.log_history)
+    return with_all_trained(log_rows(grpo.state.log_history), read_rewards(folder))
 
 
 def _example(encoder: PromptEncoder, prompt: Prompt) -> dict[str, Any]:
@@ -166,22 +167,23 @@ def what_moves(row: Mapping[str, float]) -> str:
 
 
 class _StepCallback(TrainerCallback):  # type: ignore[misc]
-    """Seeds each step, writes its rewards, shows progress, and marks whole checkpoints."""
+    """Seeds each step, writes its rewards, keeps its adapter, shows progress, and marks whole checkpoints."""
 
-    def __init__(self, seed: int, stage: str, rewards: RewardLog, progress: Progress) -> None:
-        self.seed, self.stage, self.rewards, self.progress = seed, stage, rewards, progress
+    def __init__(self, settings: TrainerSettings, folder: Path, rewards: RewardLog, progress: Progress) -> None:
+        self.settings, self.folder, self.rewards, self.progress = settings, folder, rewards, progress
         self._row: dict[str, float] = {}
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Draw all of the step's completions from (seed, stage, step)."""
         from transformers import set_seed
 
-        set_seed(seed_for(self.seed, self.stage, state.global_step) % 2**31)
+        set_seed(seed_for(self.settings.seed, self.settings.stage, state.global_step) % 2**31)
         self.rewards.begin_step()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Write the step's rewards; its checkpoint, if it has one, comes after."""
+        """Write the step's rewards, and its adapter where it is kept; its checkpoint, if it has one, comes after."""
         self.rewards.end_step(state.global_step)
+        keep_adapter(kw["model"], self.folder, state.global_step, self.settings.kept_steps)
 
     def on_log(
         self,

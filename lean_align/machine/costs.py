@@ -63,11 +63,11 @@ def _rollouts_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cos
 
 def _evaluation_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:
     settings, costs, longest = recipe.evaluation, [], 0
-    for problems in pool.evaluation_sets(recipe):
+    for problems, solved in zip(pool.evaluation_sets(recipe), pool.solved(recipe)):
         count, limit = problems.num_samples, problems.max_new_tokens
         sampling = Sampling.of_evaluation(recipe, "", count, limit)
         n_prompts = min(problems.n_problems, max(1, settings.window // count))
-        fills = 2 * problems.n_problems * count / sampling.slots  # the base and the trained model
+        fills = solved * count / sampling.slots
         work = decoding_work(recipe.model, recipe.lora, n_prompts, problems.longest_prompt, sampling)
         costs.append(_decoding_cost(work, fills, limit, place, loaded))
         longest = max(longest, problems.longest_prompt + limit)

@@ -248,15 +248,16 @@ def _size(stage: PlannedStage, recipe: Recipe, pool: Pool) -> tuple[int, int]:
         trainer = settings.trainer
         tokens = settings.draws * settings.most_completions * rollouts.max_new_tokens
         rows = 2 * recipe.gradients.proj_dim * settings.draws * trainer.prompts_per_step if trainer.keep_rows else 0
+        kept = len(recipe.kept_steps) if stage.section == "training" else 0
         # adapter, second moments, two checkpoints with Adam's moments
-        return tokens, (4 + 4 + 2 * 12) * _lora_size(_shapes(recipe.model, recipe.lora)) + rows
+        return tokens, (4 + 4 * kept + 4 + 2 * 12) * _lora_size(_shapes(recipe.model, recipe.lora)) + rows
     if stage.work == "rollouts":
         return sampled, _TOKEN_CHARACTERS * sampled
     if stage.work == "gradients":
         row = 2 * recipe.gradients.proj_dim * (2 if recipe.gradients.second_seed else 1)
         return sampled + pool.n_train * pool.longest_prompt, pool.n_train * row
     sets = pool.evaluation_sets(recipe)
-    tokens = 2 * sum(s.n_problems * s.num_samples * s.max_new_tokens for s in sets)
+    tokens = sum(n * s.num_samples * s.max_new_tokens for s, n in zip(sets, pool.solved(recipe)))
     return tokens, _TOKEN_CHARACTERS * tokens
 
 

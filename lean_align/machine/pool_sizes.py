@@ -83,6 +83,15 @@ class Pool:
         held_out = EvaluationSet(self.n_test, 1, limit, self.longest_prompt)
         return (*([held_out] if self.n_test else []), *self.benchmarks)
 
+    def solved(self, recipe: Recipe) -> list[int]:
+        """How many problems of each of these sets the evaluation solves: by the base, by the trained model, and of the
+        first one by the adapters of steps."""
+        sets, steps = self.evaluation_sets(recipe), recipe.evaluated_steps
+        from_warmup = recipe.training.init == "warmup"
+        own = [step for step in steps if step < recipe.training.steps and (step > 0 or from_warmup)]
+        more = [len(own) * min(recipe.evaluation.at_limit, s.n_problems) for s in sets[:1]]
+        return [2 * s.n_problems + extra for s, extra in zip(sets, [*more, *[0] * len(sets)])]
+
 
 def pool_of(recipe: Recipe) -> Pool:
     """Count the recipe's prompts and their tokens, where data and tokenizer are at hand; otherwise take known sizes.

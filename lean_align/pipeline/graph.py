@@ -171,7 +171,7 @@ def picked(recipe: Recipe, keys: tuple[str, ...]) -> dict[str, Any]:
     for section, values in tree.items():
         if dataclasses.is_dataclass(part := getattr(recipe, section)):
             for field in dataclasses.fields(part):
-                if "later" in field.metadata and values[field.name] == field.default:
+                if "later" in field.metadata and getattr(part, field.name) == field.default:
                     del values[field.name]
     for key in keys:
         value: Any = tree

@@ -13,6 +13,9 @@ from lean_align.recipe import Recipe
 if TYPE_CHECKING:
     from lean_align.pipeline.graph import Graph
 
+TOKENS = ("generated_tokens", "trained_tokens", "read_tokens")
+"""Counts of completion tokens that a stage sampled, took gradients of, and went over without gradients, each as often
+as it did.  Prompts' are not among them.  What a stage does not do it need not count."""
 Rows = tuple[int | None, int | None]
 """First row and the row after the last; None stands for the first and the last of the run."""
 

@@ -335,6 +335,12 @@ class EvaluationRecipe:
     """Problems that share a continuous batch and are written together."""
     max_new_tokens: int | None = number(None, 1)
     """Longest completion; when null as in rollouts, and a benchmark's own."""
+    at_steps: tuple[int, ...] = field(default=(), metadata=LATER)
+    """Optimiser steps of the final training whose adapters are kept and evaluated too, such as 5,10,20: how accuracy
+    grows with what was spent. Where there is any, the start (step 0) and the last step are evaluated with them."""
+    at_limit: int = number(200, 1, **LATER)
+    """Problems of the held-out set, or of the first benchmark without one, that they are evaluated on; the same for
+    every seed and method."""
 
 
 @dataclass(frozen=True)
@@ -389,3 +395,15 @@ class Recipe:
     def selection_generations(self) -> int:
         """Completions per prompt that are drawn to choose."""
         return self.selection.num_generations or self.rollouts.num_generations
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """Steps of the final training whose adapters are kept: not the start, nor the last, whose adapter is kept
+        anyway."""
+        return tuple(step for step in self.evaluation.at_steps if 0 < step < self.training.steps)
+
+    @property
+    def evaluated_steps(self) -> tuple[int, ...]:
+        """Steps that are evaluated, the start and the last among them; none where evaluation.at_steps names none."""
+        steps = self.evaluation.at_steps
+        return tuple(sorted({0, *steps, self.training.steps})) if steps else ()

@@ -235,6 +235,7 @@ def _check(recipe: Recipe) -> None:
     _check_stages_of_selection(recipe)
     if recipe.selection.target is not None:
         read_target(recipe.selection.target)
+    _check_steps(recipe)
     _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")
@@ -309,6 +310,15 @@ def _check_stages_of_selection(recipe: Recipe) -> None:
         raise RecipeError(
             f"selection.rounds is {rounds} and training.steps {recipe.training.steps}; expected at least one step per "
             "round."
+        )
+
+
+def _check_steps(recipe: Recipe) -> None:
+    steps, last = recipe.evaluation.at_steps, recipe.training.steps
+    if any(not 0 <= step <= last for step in steps) or list(steps) != sorted(set(steps)):
+        raise RecipeError(
+            f"evaluation.at_steps is {list(steps)} and training.steps {last}; expected steps from 0 to {last}, each "
+            "once and in order."
         )
 
 

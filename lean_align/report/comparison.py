@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
 from lean_align import json_records
+from lean_align.json_records import WHERE_KNOWN
 from lean_align.report.formatting import MISSING
 
 NAME = "results.json"
@@ -32,12 +33,100 @@ class BaseResult:
 
 @dataclass(frozen=True)
 class Cost:
-    """Means over the seeds: of the stages that a method needs in order to choose, and of the training itself."""
+    """Means over the seeds: of the stages that a method needs in order to choose, and of the training itself.
+
+    Attributes
+    ----------
+    selection_seconds, training_seconds
+    generated_tokens, selection_trained_tokens, selection_read_tokens
+        In order to choose: completion tokens that were sampled, gone over with gradients, and without.
+    training_tokens, trained_tokens
+        Of the training: sampled, and gone over with gradients.
+    total_tokens
+        All of them.  Those with gradients, and so the total, are None where an earlier version did not count them.
+    """
 
     selection_seconds: float | None = None
     generated_tokens: float | None = None
     training_tokens: float | None = None
     training_seconds: float | None = None
+    selection_trained_tokens: float | None = field(default=None, metadata=WHERE_KNOWN)
+    selection_read_tokens: float | None = field(default=None, metadata=WHERE_KNOWN)
+    trained_tokens: float | None = field(default=None, metadata=WHERE_KNOWN)
+    total_tokens: float | None = field(default=None, metadata=WHERE_KNOWN)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of choosing and training."""
+        if self.selection_seconds is None or self.training_seconds is None:
+            return None
+        return self.selection_seconds + self.training_seconds
+
+
+@dataclass(frozen=True)
+class CostCurve:
+    """Accuracy on the fixed subset at each evaluated step, and what was spent by then, choosing included.
+
+    Means over the seeds, and of the accuracy the lowest and the highest seed; `hours` are of this machine.
+    """
+
+    step: tuple[int | None, ...] = ()
+    accuracy: tuple[float | None, ...] = ()
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    generated_tokens: tuple[float | None, ...] = ()
+    trained_tokens: tuple[float | None, ...] = ()
+    total_tokens: tuple[float | None, ...] = ()
+    hours: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class Until:
+    """What it cost until the goal was reached, or a ratio of two such costs.
+
+    Attributes
+    ----------
+    value : float or None
+        None where it was not reached by the last evaluated step.
+    interval : tuple or None
+        95 % over seeds; an end that is None is beyond what was trained.  None for one seed.
+    share_reached : float or None
+        Of the resampled seeds, the share in which it was reached, by both of a ratio.
+    at_least, at_most : float or None
+        A bound in place of the value: what had been spent by the last step, where the goal was not reached; of a ratio
+        where one of the two did not reach it.
+    """
+
+    value: float | None = None
+    interval: Ends | None = None
+    share_reached: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass(frozen=True)
+class ToGoal:
+    """Tokens and hours until the goal, on the seeds that the method shares with it, and the ratios of its tokens.
+
+    `to_reference` and `to_random` are the method's tokens as a multiple of the reference's and of random's of the
+    reference's size; None where that is not there, or is the method itself.
+    """
+
+    n_seeds: int | None = None
+    tokens: Until | None = None
+    hours: Until | None = None
+    to_reference: Until | None = None
+    to_random: Until | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The accuracy aimed at: that of the method of this label at its last step, on the fixed subset, over the seeds."""
+
+    label: str | None = None
+    step: int | None = None
+    accuracy: float | None = None
+    n_problems: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +177,8 @@ class Method:
     accuracy, interval, by_seed
         Mean, its 95 % interval, and the accuracy of each seed, by its number as text.
     cost, learning_curve
+    cost_curve, to_goal
+        Where steps of the trainings were evaluated.
     n_without_signal, lengths, mean_tokens, kinds, n_wrong_gold, correlations
         Of the chosen prompts, means over the seeds; all but the first only where a method of the pool took scores.
     """
@@ -103,6 +194,8 @@ class Method:
     by_seed: Mapping[str, float | None] = field(default_factory=dict)
     cost: Cost | None = None
     learning_curve: Curve | None = None
+    cost_curve: CostCurve | None = field(default=None, metadata=WHERE_KNOWN)
+    to_goal: ToGoal | None = field(default=None, metadata=WHERE_KNOWN)
     n_without_signal: float | None = None
     lengths: Lengths | None = None
     mean_tokens: float | None = None
@@ -127,7 +220,7 @@ class Method:
             names = names[: names.index("accuracy")]
         elif self.lengths is None:
             names = names[: names.index("lengths")]
-        return {name: tree[name] for name in names}
+        return {name: tree[name] for name in names if name in tree}
 
 
 @dataclass(frozen=True)
@@ -195,6 +288,8 @@ class Comparison:
         Label of the method that the others are compared with.
     n_cells, n_done : int or None
         Trainings in all, and those that are done and count.
+    goal : Goal or None
+        What the methods' `to_goal` are about.
     methods : tuple of Method
     comparisons : tuple of Pair
     scatter : Scatter or None
@@ -218,6 +313,7 @@ class Comparison:
     training_steps: int | None = None
     prompts_per_step: int | None = None
     base: BaseResult | None = None
+    goal: Goal | None = field(default=None, metadata=WHERE_KNOWN)
     methods: tuple[Method, ...] = ()
     comparisons: tuple[Pair, ...] = ()
     overlap: Overlap | None = None

@@ -66,6 +66,8 @@ def _sentences(found: Comparison) -> dict[str, Any]:
 def _tables(found: Comparison) -> dict[str, Table | None]:
     return {
         "results": tables.result_table(found) if found.methods else None,
+        "cost": tables.cost_table(found),
+        "goal": tables.goal_table(found),
         "chosen": tables.kinds_table(found) if found.methods else None,
         "length": tables.length_table(found),
         "seeds": tables.seed_table(found) if found.methods else None,
@@ -76,13 +78,15 @@ def _tables(found: Comparison) -> dict[str, Table | None]:
 
 def _plots(found: Comparison) -> dict[str, Any]:
     # matplotlib takes most of a second to import, and only this function needs it.
-    from lean_align.report import choice_plots
+    from lean_align.report import choice_plots, cost_plots
     from lean_align.report import comparison_plots as plots
 
     return {
         "differences": plots.difference_plot(found),
         "sizes": plots.size_plot(found),
         "curves": plots.curve_plot(found),
+        "tokens": cost_plots.token_plot(found),
+        "hours": cost_plots.hour_plot(found),
         "overlap": choice_plots.overlap_plot(found),
         "scatter": choice_plots.scatter_plot(found),
         "lengths": choice_plots.length_plot(found),

@@ -17,9 +17,9 @@ from lean_align.report.svg import BASE, INK, MUTED, POINT_TICKS, REST, SELECTED,
 
 LABEL_LIMIT = 30
 """Characters of a method's label in a plot; the tables hold the whole of it."""
-_STYLES = ((TRAINED, "o", "-"), (BASE, "s", "--"), (SELECTED, "^", "-."), (INK, "D", ":"), (MUTED, "v", "--"))
+STYLES = ((TRAINED, "o", "-"), (BASE, "s", "--"), (SELECTED, "^", "-."), (INK, "D", ":"), (MUTED, "v", "--"))
 _ROW_UNITS = 22
-_PERCENT_TICKS = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
+PERCENT_TICKS = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 def cut(label: str, limit: int = LABEL_LIMIT) -> str:
@@ -153,7 +153,7 @@ def _draw_singles(axes: Axes, singles: Sequence[_Point]) -> None:
 
 
 def _draw_line(axes: Axes, name: str, rows: Sequence[_Point], position: int, n_lines: int) -> None:
-    colour, marker, dashes = _STYLES[position % len(_STYLES)]
+    colour, marker, dashes = STYLES[position % len(STYLES)]
     shift = _shifts(n_lines, 0.03)[position]
     x = [row.n * (1 + shift) for row in rows]
     for place, row in zip(x, rows, strict=True):
@@ -175,7 +175,7 @@ def _finish_sizes(axes: Axes, sizes: Sequence[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="chosen prompts (logarithmic)", ylabel="accuracy")
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(_PERCENT_TICKS)
+    axes.yaxis.set_major_formatter(PERCENT_TICKS)
     axes.grid(axis="y")
 
 
@@ -184,14 +184,14 @@ def curve_plot(found: Comparison) -> Plot | None:
     curves = {each.label: curve for each in found.methods if (curve := _curve(each)) is not None}
     if not curves:
         return None
-    named = [label for label in _named(found) if label in curves] or list(curves)[:1]
+    named = [label for label in main_labels(found) if label in curves] or list(curves)[:1]
 
     def draw(figure: Figure, narrow: bool) -> None:
         axes = figure.subplots()
         for label, curve in curves.items():
             if label not in named:
                 axes.plot(curve[0], curve[1], color=REST, linewidth=0.9, alpha=0.55)
-        for (colour, _, dashes), label in zip(_STYLES, named, strict=False):
+        for (colour, _, dashes), label in zip(STYLES, named, strict=False):
             _draw_curve(axes, curves[label], colour, dashes, label)
         axes.set(xlabel="optimiser step", ylabel="mean reward")
         axes.xaxis.set_major_locator(MaxNLocator(5 if narrow else 8, integer=True))
@@ -220,10 +220,17 @@ def _curve(method: Method) -> np.ndarray[tuple[int, int], np.dtype[np.float64]] 
     return curve[:, np.isfinite(curve[1])] if np.isfinite(curve[1]).any() else None
 
 
-def _named(found: Comparison) -> list[str]:
-    """Reference, random, all prompts, and learnability alone, each of the reference's size."""
-    rows = [found.method(found.reference), found.at_reference_size("random"), found.named("full")]
-    return list(dict.fromkeys(row.label for row in (*rows, found.at_reference_size("learnability")) if row is not None))
+def main_labels(found: Comparison) -> list[str]:
+    """Labels of the methods that stand out: the reference, random and learnability alone of its size, all prompts, and
+    dynamic sampling."""
+    rows = (
+        found.method(found.reference),
+        found.at_reference_size("random"),
+        found.named("full"),
+        found.at_reference_size("learnability"),
+        found.named("dynamic-sampling"),
+    )
+    return list(dict.fromkeys(row.label for row in rows if row is not None))
 
 
 def _draw_curve(

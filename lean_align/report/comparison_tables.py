@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from lean_align.report.comparison import Comparison, Correlation, Cost, Method, Pair
+from lean_align.report.comparison import Comparison, Correlation, Cost, Method, Pair, ToGoal, Until
+from lean_align.report.comparison_wording import until_interval, until_text
 from lean_align.report.formatting import (
     MISSING,
     bare_interval,
@@ -14,6 +15,8 @@ from lean_align.report.formatting import (
     count,
     difference_interval,
     duration,
+    hours,
+    multiple,
     points,
     won_lost,
 )
@@ -74,6 +77,74 @@ def _paired_cells(found: Comparison, label: str) -> tuple[Cell, Cell, Cell, Cell
         Cell(bare_p(row.p_holm, gap)),
         Cell(won_lost(row.seed_wins, row.seed_losses, gap)),
     )
+
+
+def cost_table(found: Comparison) -> Table | None:
+    """Every method's tokens, of choosing and of training, and its hours; None before one has all counted."""
+    if all(method.cost is None or method.cost.total_tokens is None for method in found.methods):
+        return None
+    heads = (
+        *("Method", "Accuracy, %", "Chosen with: sampled", "with gradients", "without"),
+        *("Trained with: sampled", "with gradients", "Tokens in all", "Hours"),
+    )
+    rows = []
+    for method in found.methods:
+        cost, gap = method.cost or Cost(), found.gap(method.label)
+        seconds = cost.seconds
+        tokens = (
+            *(cost.generated_tokens, cost.selection_trained_tokens, cost.selection_read_tokens),
+            *(cost.training_tokens, cost.trained_tokens, cost.total_tokens),
+        )
+        cells = [Cell(count(value, gap)) for value in tokens]
+        time = Cell(hours(None if seconds is None else seconds / 3600, gap))
+        rows.append((Cell(method.label), Cell(bare_share(method.accuracy, gap)), *cells, time))
+    caption = (
+        "Completion tokens of each method by itself, as means over the seeds: sampled, gone over with gradients, and "
+        "gone over without. Hours are those of this machine, evaluation not among them."
+    )
+    return _table("Cost", caption, heads, rows, found.reference)
+
+
+def goal_table(found: Comparison) -> Table | None:
+    """What each method costs until the accuracy of the whole pool; None where no steps were evaluated."""
+    goal = found.goal
+    if goal is None or goal.accuracy is None:
+        return None
+    control = found.at_reference_size("random")
+    ratios: dict[str, Callable[[ToGoal], Until | None]] = {found.reference: lambda own: own.to_reference}
+    if control is not None and control.label != found.reference:
+        ratios[control.label] = lambda own: own.to_random
+    heads = ("Method", "Seeds", "Last step, %", "Tokens", "Hours", *(f"Times {label}" for label in ratios))
+    rows = []
+    for method in found.methods:
+        own, gap = method.to_goal or ToGoal(), found.gap(method.label)
+        last = method.cost_curve.accuracy[-1] if method.cost_curve and method.cost_curve.accuracy else None
+        rows.append(
+            (
+                Cell(method.label),
+                Cell(count(own.n_seeds, gap)),
+                Cell(bare_share(last, gap)),
+                _until_cell(own.tokens, count, gap),
+                _until_cell(own.hours, hours, gap),
+                *(
+                    Cell("1") if label == method.label else _until_cell(ratio(own), multiple, gap)
+                    for label, ratio in ratios.items()
+                ),
+            )
+        )
+    caption = (
+        f"What was spent until the accuracy of {goal.label} at its last step ({bare_share(goal.accuracy)} % of "
+        f"{count(goal.n_problems)} problems, the same for all): tokens, choosing included, hours of this machine, and "
+        "tokens as a multiple of another method's. 95 % intervals over the seeds."
+    )
+    return _table("Cost until the accuracy of all prompts", caption, heads, rows, found.reference)
+
+
+def _until_cell(until: Until | None, shown: Callable[[float | None], str], gap: str) -> Cell:
+    """A cost, or what is known where it was never reached; under it the interval."""
+    if until is None:
+        return Cell(gap)
+    return Cell(until_text(until, shown), until_interval(until, shown))
 
 
 def comparison_table(found: Comparison) -> Table | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
-from lean_align.report.comparison import Comparison, Pair
-from lean_align.report.formatting import bounds, count, difference_interval, p_value, percent, points
+from lean_align.report.comparison import Comparison, Pair, Until
+from lean_align.report.formatting import bounds, count, difference_interval, multiple, p_value, percent, points
 
 MIN_SEEDS = 4
 """Fewer say too little of the spread between seeds to promise a bound."""
@@ -120,7 +121,7 @@ def verdicts(found: Comparison) -> list[str]:
     sentences += [_family(found, family) for family in _families(found)]
     if found.base is not None and found.base.accuracy is not None:
         sentences.append(f"Without training the model solves {percent(found.base.accuracy)}.")
-    return sentences
+    return [*sentences, *filter(None, [goal_sentence(found)])]
 
 
 def _at_least(found: Comparison, row: Pair) -> str:
@@ -162,6 +163,41 @@ def _direction(row: Pair) -> str:
         return "(difference not known yet)"
     word, other = "worse" if row.difference < 0 else "better", row.reference or "the reference"
     return f"({word} than {other}, {points(row.difference)} points, {difference_interval(row.interval)})"
+
+
+def until_text(until: Until, shown: Callable[[float | None], str]) -> str:
+    """`61,234`; where it was not reached the bound that is known, `above 98,000`; `never` where nothing is."""
+    if until.value is not None:
+        return shown(until.value)
+    if until.at_least is not None:
+        return f"above {shown(until.at_least)}"
+    return "never" if until.at_most is None else f"below {shown(until.at_most)}"
+
+
+def until_interval(until: Until, shown: Callable[[float | None], str]) -> str:
+    """`[54,000, 71,000]`; an upper end that was not reached in the draws is `never`."""
+    if until.interval is None or len(until.interval) != 2:
+        return ""
+    low, high = ("never" if end is None else shown(end) for end in until.interval)
+    return f"[{low}, {high}]"
+
+
+def goal_sentence(found: Comparison) -> str:
+    """What the reference costs until the accuracy of all prompts, against a random choice; empty where not known."""
+    goal, reference = found.goal, found.method(found.reference)
+    if goal is None or reference is None or reference.to_goal is None or reference.to_goal.tokens is None:
+        return ""
+    until, ratio = reference.to_goal.tokens, reference.to_goal.to_random
+    start = f"Until the accuracy of {goal.label} at step {goal.step} ({percent(goal.accuracy)}) {found.reference} "
+    if until.value is None:
+        spent = f"had not come when {count(until.at_least)} tokens were spent"
+    else:
+        spent = f"spent {until_text(until, count)} tokens"
+    if ratio is None:
+        return f"{start}{spent}."
+    ends = until_interval(ratio, multiple)
+    said = f", {until_text(ratio, multiple)} times those of a random choice"
+    return f"{start}{spent}{said}{f', 95 % interval {ends}' if ends else ''}."
 
 
 def warnings(found: Comparison) -> list[str]:
@@ -227,7 +263,15 @@ READING = (
     (
         "Cost",
         "Selection time is that of the stages a method needs in order to choose. Generated tokens are those sampled "
-        "to choose; training tokens those of the training itself.",
+        "to choose; training tokens those of the training itself. Tokens in all are those of completions, each as "
+        "often as it was sampled or gone over; a method pays for what it needs itself, whatever others shared.",
+    ),
+    (
+        "Until the accuracy of all prompts",
+        "Where evaluation.at_steps names steps, the adapter of each is evaluated on the same problems. What a method "
+        "had spent when its mean accuracy first passed that of full at its last step is read off the line between two "
+        "evaluated steps. Above a number: it had not come that far when that much was spent. Seeds are resampled for "
+        "the interval, with the goal; never: in more than 2.5 % of the draws it was not reached.",
     ),
 )
 """Terms and what they mean, for the page and for results.md."""

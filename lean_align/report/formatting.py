@@ -81,6 +81,18 @@ def difference_interval(interval: Sequence[float | None] | None, missing: str = 
     return missing if ends is None else f"[{points(ends[0])}, {points(ends[1])}]"
 
 
+def multiple(value: float | None, missing: str = MISSING) -> str:
+    """A ratio with two decimals: `0.58`."""
+    return missing if value is None else f"{value:.2f}"
+
+
+def hours(value: float | None, missing: str = MISSING) -> str:
+    """Hours with two significant digits below ten: `0.14`, `3.2`, `21`."""
+    if value is None or not math.isfinite(value):
+        return missing
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.995 else f"{value:.2g}"
+
+
 def coefficient(value: float | None, missing: str = MISSING) -> str:
     """A correlation with two decimals, signed."""
     return missing if value is None else f"{value:+.2f}".replace("-", _MINUS)

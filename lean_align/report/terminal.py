@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from lean_align.report import comparison_wording
-from lean_align.report.comparison import Comparison, Method
+from lean_align.report.comparison import Comparison, Method, ToGoal
+from lean_align.report.comparison_wording import until_interval, until_text
 from lean_align.report.formatting import (
     MISSING,
     bare_interval,
@@ -14,7 +15,9 @@ from lean_align.report.formatting import (
     count,
     difference_interval,
     duration,
+    hours,
     memory,
+    multiple,
     p_value,
     percent,
     points,
@@ -91,16 +94,36 @@ def comparison_lines(comparison: Comparison) -> list[str]:
     Returns
     -------
     list of str
-        Faults first, then what is done, the table, and the flags.  At most 100 columns wide where no label is longer
-        than 26 characters; a longer one is shown whole.
+        Faults first, then what is done, the table, where steps were evaluated what each method cost, and the flags.
+        At most 100 columns wide where no label is longer than 26 characters; a longer one is shown whole.
     """
     rows = [_method_row(comparison, method) for method in comparison.methods]
     return [
         *(f"FAULT: {printable(fault)}" for fault in comparison.faults),
         f"{printable(comparison.recipe or 'comparison')}: {comparison_wording.progress(comparison)}",
         *(Table.of_texts(_COMPARISON, rows).text() if rows else []),
+        *_goal_lines(comparison),
         *(f"FLAG: {printable(warning)}" for warning in comparison_wording.warnings(comparison)),
     ]
+
+
+def _goal_lines(comparison: Comparison) -> list[str]:
+    """What each method costs until the accuracy of all prompts; nothing where no steps were evaluated."""
+    goal = comparison.goal
+    if goal is None:
+        return []
+    rows = [_goal_row(method, comparison.gap(method.label)) for method in comparison.methods]
+    heads = (f"until {percent(goal.accuracy)} ({goal.label})", "tokens", "interval", "hours", "x random", "interval")
+    return ["", *Table.of_texts(heads, rows).text()]
+
+
+def _goal_row(method: Method, gap: str) -> tuple[str, ...]:
+    own = method.to_goal or ToGoal()
+    shown = ((own.tokens, count), (own.hours, hours), (own.to_random, multiple))
+    tokens, time, ratio = (gap if until is None else until_text(until, form) for until, form in shown)
+    ends = ("" if until is None else until_interval(until, form) for until, form in (shown[0], shown[2]))
+    first, last = ends
+    return method.label, tokens, first, time, ratio, last
 
 
 def _evaluation_row(title: str, benchmark: Benchmark, models: Sequence[str]) -> tuple[str, ...]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
+from lean_align.recipe import Recipe, TrainingRecipe
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
 from lean_align.scoring.whitening import RIDGE
@@ -185,6 +186,9 @@ class SelectionMethod:
     keys : tuple of str
         Recipe keys that its choice depends on, beside seed, method and n; each came later than stages that were made
         without it, at its default.
+    trains_with : mapping of str to bool, int, float or str
+        Keys of the recipe's section `training` that the method is one only with.  A comparison sets them for it; a run
+        whose recipe says otherwise is refused.
     """
 
     name: str
@@ -195,9 +199,20 @@ class SelectionMethod:
     costly: str | None = None
     keeps_all: bool = False
     keys: tuple[str, ...] = ()
+    trains_with: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", close_needs(self.needs, self.name))
+        unknown = sorted(set(self.trains_with) - {own.name for own in fields(TrainingRecipe)})
+        if unknown:
+            raise RecipeError(
+                f"the selection method {self.name!r} trains with {unknown[0]!r}; expected keys of the section training."
+            )
+
+    @property
+    def training_keys(self) -> dict[str, Any]:
+        """`trains_with` as keys of a recipe."""
+        return {f"training.{key}": value for key, value in self.trains_with.items()}
 
 
 def close_needs(needs: frozenset[str] | set[str], name: str = "") -> frozenset[str]:
@@ -256,6 +271,22 @@ def check_n(n: int, pool_size: int, left_out: Mapping[str, int] | None = None) -
             "Lower selection.n, take more prompts (data.limit, or data.demo_train of the demo), or set "
             "selection.method=full."
         )
+
+
+def check_training(method: SelectionMethod, recipe: Recipe) -> None:
+    """Refuse a recipe whose training is not the one that a method means.
+
+    Raises
+    ------
+    RecipeError
+    """
+    for key, wanted in method.trains_with.items():
+        if (found := getattr(recipe.training, key)) != wanted:
+            shown = str(wanted).lower() if isinstance(wanted, bool) else wanted
+            raise RecipeError(
+                f"selection.method is {method.name}, which trains with training.{key} {wanted!r}, and the recipe says "
+                f"{found!r}. Add --set training.{key}={shown}, or choose another method."
+            )
 
 
 def select_prompts(method: SelectionMethod, pool: SelectionPool, n: int) -> tuple[Selection, Choice]:
@@ -325,11 +356,11 @@ def _without_signal(n: int) -> str:
 
 def _check_needs(method: SelectionMethod, pool: SelectionPool) -> None:
     for need in sorted(method.needs):
-        for field in FIELDS[need]:
+        for name in FIELDS[need]:
             try:
-                given(getattr(pool, field), field)
+                given(getattr(pool, name), name)
             except DataError as error:
-                raise DataError(f"the selection method {method.name} needs {field}, but {error}") from None
+                raise DataError(f"the selection method {method.name} needs {name}, but {error}") from None
 
 
 def _check_scores(pool: SelectionPool) -> None:

@@ -16,6 +16,7 @@ from lean_align.recipe import HELD_OUT, Recipe, read_target
 from lean_align.selection import (
     alignment,
     alignment_target,
+    dynamic_sampling,
     feature_similarity,
     feature_similarity_target,
     full,
@@ -65,6 +66,7 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         feature_similarity_target,
         learnalign_whitened,
         learnalign_whitened_target,
+        dynamic_sampling,
     )
 )
 

@@ -24,7 +24,7 @@ from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
-from lean_align.selection import check_n, rows_set_apart
+from lean_align.selection import check_n, check_training, find_method, rows_set_apart
 from lean_align.stages.dependencies import file_hashes
 from lean_align.stages.inputs import KINDS
 from lean_align.stages.planning import PLAN, write_plan
@@ -46,6 +46,8 @@ def run(stage: StageRun) -> None:
 
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     check_model_serves(recipe)  # now, not after a warm-up
+    method = find_method(recipe.selection.method)
+    check_training(method, recipe)
     write_json(run_dir / RUN, describe(recipe.seed, str(resolve_device(recipe.model.device))))
     encoder, context = load_encoder(recipe.model, recipe.data), context_length(recipe.model)
     benchmarks, splits = load_benchmarks(recipe), []
@@ -66,7 +68,7 @@ def run(stage: StageRun) -> None:
         _say_overlaps(train.contamination, recipe.data.contamination)
     asked = {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets}
     say_prompt_notes("data", {"training prompts": (encoder, train.prompts), **asked})
-    if recipe.selection.method != "full":
+    if not method.keeps_all:
         # now, not after hours of rollouts; dropped.jsonl is not to be seen before the stage is done
         check_n(recipe.selection.n, folder.counts["n_train"], train.dropped_by_reason)
     write_plan(stage, encoder, train.prompts, sets)

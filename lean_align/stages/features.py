@@ -7,7 +7,7 @@ from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import Progress
 from lean_align.stages.dependencies import POLICY, asked_for
 from lean_align.stages.inputs import POOL, Sampled, sampling_policy
-from lean_align.stages.rollout_facts import groups_to_learn
+from lean_align.stages.rollout_facts import completion_tokens, groups_to_learn
 from lean_align.store import StoreWriter
 
 
@@ -23,6 +23,7 @@ def fill_features(stage: StageRun, which: Sampled) -> None:
     recipe, folder, groups = stage.recipe, stage.folder, groups_to_learn(stage.run_dir, which)
     n_learnable = sum(group.learnability > 0 for group in groups)
     folder.counts |= {"n_rows": len(groups), "n_learnable": n_learnable, "generated_tokens": 0}
+    folder.counts["read_tokens"] = completion_tokens(group for group in groups if group.learnability > 0)
     policy, ids = sampling_policy(recipe, stage.run_dir), [group.prompt.prompt_id for group in groups]
     with StoreWriter.open(folder.path, ids, feature_dim(policy)) as store:
         todo = store.open_rows()

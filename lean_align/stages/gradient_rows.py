@@ -102,8 +102,20 @@ def fill_rows(recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequen
     """Write the store's rows that are not there, and flush; the stage's counts go to `folder`."""
     n_learnable = sum(group.learnability > 0 for group in groups)
     folder.counts |= {"n_rows": len(groups), "n_learnable": n_learnable}
+    folder.counts |= {"trained_tokens": _tokens_of_gradients(recipe, groups)}
     _write_open_rows(recipe, run_dir, folder, groups, store)
     store.flush()
+
+
+def _tokens_of_gradients(recipe: Recipe, groups: Sequence[Group]) -> int:
+    """Completion tokens that the gradients of all groups are taken of."""
+    from lean_align.gradients import GradientSettings, completion_weights
+
+    settings = GradientSettings.of(recipe)
+    used = (
+        group.completions[i] for group in groups if group.learnability > 0 for i in completion_weights(group, settings)
+    )
+    return sum(completion.n_tokens for completion in used)
 
 
 def _range_of(rows: tuple[int | None, int | None], n: int) -> range:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.stages.dependencies import POLICY, asked_for
+from lean_align.stages.inputs import read_groups
+from lean_align.stages.rollout_facts import completion_tokens
 from lean_align.stages.signals import Row, fill_table, read_values
 from lean_align.types import Group
 
@@ -32,6 +34,8 @@ def run(stage: StageRun) -> None:
         return (asdict(values) for values in found)
 
     fill_table(stage, PERPLEXITY, rows_of)
+    # behind the question, and without it
+    stage.folder.counts["read_tokens"] = 2 * completion_tokens(read_groups(stage.run_dir))
 
 
 def read_perplexity(run_dir: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.stages.dependencies import POLICY, asked_for
+from lean_align.stages.inputs import read_groups
 from lean_align.stages.signals import Row, fill_table, read_values
 from lean_align.types import Group
 
@@ -30,8 +31,12 @@ def run(stage: StageRun) -> None:
         budget, record = stage.recipe.gradients.token_budget, recorder(stage.folder, "gradients")
         return (asdict(values) for values in ratings(policy, groups, budget, on_halving=record))
 
+    from lean_align.signals import RATING_PROMPTS
+
     rows = fill_table(stage, RATINGS, rows_of)
+    rated = sum(group.completions[0].n_tokens for group in read_groups(stage.run_dir))
     stage.folder.counts["n_cut"] = sum(row["n_cut"] > 0 for row in rows)
+    stage.folder.counts["read_tokens"] = len(RATING_PROMPTS) * (rated - sum(row["n_cut"] for row in rows))
 
 
 def read_ratings(run_dir: Path) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ def run(stage: StageRun) -> None:
     start = "warmup" if trainer.init == "warmup" else None
     trainer = replace(trainer, steps=steps, keep_rows=False)
     log = train_policy(recipe, trainer, start, prompts, "reward_curves", folder)
-    from lean_align.grpo import SECOND_MOMENTS, generated_tokens, read_rewards, reward_curves
+    from lean_align.grpo import SECOND_MOMENTS, generated_tokens, read_rewards, reward_curves, trained_tokens
 
     rows, ids = read_rewards(folder.path), [prompt.prompt_id for prompt in prompts]
     curves = reward_curves(rows, ids, epochs)
@@ -42,7 +42,7 @@ def run(stage: StageRun) -> None:
     np.save(folder.path / CURVES, curves.astype(np.float32))
     write_json(folder.path / IDS, ids)
     folder.counts |= {"n_prompts": len(ids), "steps": steps, "epochs": epochs}
-    folder.counts |= {"generated_tokens": generated_tokens(rows)}
+    folder.counts |= {"generated_tokens": generated_tokens(rows), "trained_tokens": trained_tokens(log)}
     shutil.rmtree(folder.path / "adapter")
     (folder.path / SECOND_MOMENTS).unlink(missing_ok=True)
 

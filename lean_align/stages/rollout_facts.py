@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def rollout_facts(groups: Sequence[Group]) -> dict[str, Any]:
         "n_prompts": n,
         "num_generations": len(groups[0].completions),
         "n_completions": total,
-        "tokens": sum(c.n_tokens for c in completions),
+        "tokens": completion_tokens(groups),
         "share_learnable": sum(g.learnability > 0 for g in groups) / n,
         "share_all_wrong": sum(g.success_rate == 0 for g in groups) / n,
         "share_all_right": sum(g.success_rate == 1 for g in groups) / n,
@@ -54,6 +54,11 @@ def rollout_facts(groups: Sequence[Group]) -> dict[str, Any]:
         "share_unparsable": sum(extract_answer(c.completion) is None for c in completions) / total,
         "mean_reward": sum(c.reward for c in completions) / total,
     }
+
+
+def completion_tokens(groups: Iterable[Group]) -> int:
+    """Tokens of all completions."""
+    return sum(completion.n_tokens for group in groups for completion in group.completions)
 
 
 def rollout_lines(facts: dict[str, Any], groups: Sequence[Group], stage: str = "rollouts") -> list[str]:

@@ -16,7 +16,7 @@ from lean_align.recipe import RolloutRecipe
 from lean_align.scoring import unbiased_estimates
 from lean_align.stages.dependencies import POLICY, asked_for, drawn
 from lean_align.stages.inputs import POOL, ROLLOUTS, Sampled, read_groups, reward
-from lean_align.stages.rollout_facts import rollout_facts, rollout_lines
+from lean_align.stages.rollout_facts import completion_tokens, rollout_facts, rollout_lines
 from lean_align.types import Group
 
 
@@ -73,7 +73,7 @@ def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe, total: in
     return {
         "allocation": settings.allocation,
         "num_generations": total,
-        "generated_tokens": sum(c.n_tokens for group in groups for c in group.completions),
+        "generated_tokens": completion_tokens(groups),
         "completions_saved": total * len(groups) - sum(drawn),
         "n_stopped": sum(n < total for n in drawn),
         "mean_reward": float(success_rate.mean()),

@@ -22,7 +22,7 @@ from lean_align.artifacts import StageFolder, file_hash, read_json, read_jsonl, 
 from lean_align.errors import StaleStageError
 from lean_align.pipeline.execution import run_stages
 from lean_align.pipeline.graph import Graph
-from lean_align.pipeline.stage import StageRun
+from lean_align.pipeline.stage import TOKENS, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.rng import seed_for
@@ -37,15 +37,16 @@ _TAKEN_OVER = ("data", "warmup")
 def train_in_rounds(stage: StageRun) -> None:
     """Train in `selection.rounds` stretches; leaves what a training leaves, and what the selections cost in counts."""
     recipe, folder, graph = stage.recipe, stage.folder, stage.graph
-    before, done, counts = stage.run_dir, 0, {"generated_tokens": 0, "training_seconds": 0.0}
+    before, done, counts = stage.run_dir, 0, dict[str, Any]({"generated_tokens": 0, "training_seconds": 0.0})
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in LOGS}
     for number, steps in enumerate(stretches(recipe.training.steps, recipe.selection.rounds), start=1):
-        round_dir, own = folder.path / ROUNDS / str(number), round_recipe(recipe, number, steps)
+        round_dir, own = folder.path / ROUNDS / str(number), round_recipe(recipe, number, steps, done)
         say(f"training: round {number} of {recipe.selection.rounds}, {steps} steps")
         _begin(graph, own, round_dir, before, number)
         run_stages(graph, own, round_dir, stop_after="train")
         if number > 1:
-            _add_costs(graph, own, round_dir, counts)
+            _add_costs(graph, own, round_dir, counts, done)
+        _keep_adapters(recipe, round_dir, folder.path, done, steps)
         for name, found in rows.items():
             found += [row | {"step": row["step"] + done} for row in read_jsonl(round_dir / "training" / name)]
         _add_training(round_dir, folder, counts)
@@ -62,9 +63,15 @@ def stretches(steps: int, rounds: int) -> list[int]:
     return [steps // rounds + (i < steps % rounds) for i in range(rounds)]
 
 
-def round_recipe(recipe: Recipe, number: int, steps: int) -> Recipe:
-    """The recipe of a round's own run."""
-    own = replace(recipe, selection=replace(recipe.selection, rounds=1), training=replace(recipe.training, steps=steps))
+def round_recipe(recipe: Recipe, number: int, steps: int, done: int = 0) -> Recipe:
+    """The recipe of a round's own run, which begins after `done` steps."""
+    at_steps = tuple(step - done for step in recipe.evaluation.at_steps if 0 < step - done <= steps)
+    own = replace(
+        recipe,
+        selection=replace(recipe.selection, rounds=1),
+        training=replace(recipe.training, steps=steps),
+        evaluation=replace(recipe.evaluation, at_steps=at_steps),
+    )
     if number == 1:
         return own
     warmup = recipe.warmup if recipe.warmup.steps else replace(recipe.warmup, steps=1)
@@ -101,20 +108,36 @@ def _copy_stage(graph: Graph, own: Recipe, round_dir: Path, name: str, source: P
         folder.counts |= read_json(source / "manifest.json")["counts"]
 
 
-def _add_training(round_dir: Path, folder: StageFolder, counts: dict[str, float]) -> None:
+def _keep_adapters(recipe: Recipe, round_dir: Path, folder: Path, done: int, steps: int) -> None:
+    """Take over the adapters that a round kept, under the steps of the whole training."""
+    from lean_align.grpo import kept_adapter
+
+    training = round_dir / "training"
+    for step in recipe.kept_steps:
+        if 0 < step - done <= steps:
+            own = kept_adapter(training, step - done) if step - done < steps else training / "adapter"
+            shutil.copytree(own, kept_adapter(folder, step), dirs_exist_ok=True)
+
+
+def _add_training(round_dir: Path, folder: StageFolder, counts: dict[str, Any]) -> None:
     manifest = read_json(round_dir / "training" / "manifest.json")
     folder.earlier_peak_rss_bytes = max(folder.earlier_peak_rss_bytes, manifest["peak_rss_bytes"])
     vram = [p for p in (folder.earlier_peak_vram_bytes, manifest["peak_vram_bytes"]) if p is not None]
     folder.earlier_peak_vram_bytes = max(vram, default=None)
     counts["generated_tokens"] += manifest["counts"]["generated_tokens"]
+    counts["trained_tokens"] = counts.get("trained_tokens", 0) + manifest["counts"].get("trained_tokens", 0)
     counts["training_seconds"] = round(counts["training_seconds"] + manifest["wall_seconds"], 3)
 
 
-def _add_costs(graph: Graph, own: Recipe, round_dir: Path, costs: dict[str, float]) -> None:
-    """Add what a later round's selection took to `selection_seconds` and `selection_tokens`."""
+def _add_costs(graph: Graph, own: Recipe, round_dir: Path, costs: dict[str, Any], done: int) -> None:
+    """Add what a later round's selection took to `selection_seconds` and `selection_tokens`, and to `reselections`."""
+    spent = {"after_step": done, "seconds": 0.0, **dict.fromkeys(TOKENS, 0)}
     for stage in graph.needed_stages(own):
         manifest = read_manifest(round_dir / stage.folder)
         if manifest is not None and stage.for_selection and stage.folder not in _TAKEN_OVER:
-            seconds = costs.get("selection_seconds", 0.0) + manifest["wall_seconds"]
-            tokens = costs.get("selection_tokens", 0) + manifest["counts"].get("generated_tokens", 0)
-            costs |= {"selection_seconds": round(seconds, 3), "selection_tokens": tokens}
+            spent["seconds"] = round(spent["seconds"] + manifest["wall_seconds"], 3)
+            for kind in TOKENS:
+                spent[kind] += manifest["counts"].get(kind) or 0
+    costs["selection_seconds"] = round(costs.get("selection_seconds", 0.0) + spent["seconds"], 3)
+    costs["selection_tokens"] = costs.get("selection_tokens", 0) + spent["generated_tokens"]
+    costs.setdefault("reselections", []).append(spent)

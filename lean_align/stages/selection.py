@@ -26,6 +26,7 @@ from lean_align.scoring.tables import read_scores, rollout_table
 from lean_align.selection import (
     SelectionMethod,
     SelectionPool,
+    check_training,
     method_file,
     no_peeking,
     recipe_method,
@@ -47,6 +48,7 @@ def run(stage: StageRun) -> None:
     """Write `selected.jsonl`, and `values.parquet` with each prompt's place among the chosen and its value."""
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     prompts, method = read_prompts(run_dir, "train"), recipe_method(recipe)
+    check_training(method, recipe)
     pool = read_pool(recipe, run_dir, prompts, method)
     settings = recipe.data
     target = recipe.selection.target

@@ -20,15 +20,18 @@ def run(stage: StageRun) -> None:
         return
     prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
     start = "warmup" if recipe.training.init == "warmup" else None
-    log = train_policy(recipe, recipe.training, start, prompts, "training", folder)
+    kept = recipe.kept_steps
+    log = train_policy(recipe, recipe.training, start, prompts, "training", folder, kept_steps=kept)
     keep_log(folder, log, prompts, recipe.training.steps)
 
 
 def _more_keys(recipe: Recipe) -> tuple[str, ...]:
-    """A training in rounds takes rollouts and gradients of its own."""
+    """A training in rounds takes rollouts and gradients of its own; adapters of steps are kept where they are asked
+    for."""
+    kept = ("evaluation.at_steps",) if recipe.kept_steps else ()
     if recipe.selection.rounds == 1:
-        return kept_rows(recipe.training)
-    return ("rollouts", "gradients", "selection.method", "selection.n", *drawn(recipe), *aimed_at(recipe))
+        return (*kept_rows(recipe.training), *kept)
+    return ("rollouts", "gradients", "selection.method", "selection.n", *drawn(recipe), *aimed_at(recipe), *kept)
 
 
 STAGE = Stage(

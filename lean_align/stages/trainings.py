@@ -30,6 +30,7 @@ def train_policy(
     folder: StageFolder,
     judge: Reward = reward,
     on_loaded: Callable[[], None] = lambda: None,
+    kept_steps: Sequence[int] = (),
 ) -> list[dict[str, float]]:
     """Train from a finished stage's adapter or a fresh one, in smaller pieces where memory runs out.
 
@@ -49,6 +50,8 @@ def train_policy(
         (gold, completion) -> reward; the verifier when not given.
     on_loaded : callable
         Called when policy and engine are loaded, before the first step.
+    kept_steps : sequence of int
+        Optimiser steps, counted from 1, after which the adapter is kept too; see `kept_adapter`.
 
     Returns
     -------
@@ -61,6 +64,7 @@ def train_policy(
         from lean_align.grpo import TrainerSettings, train_grpo
 
         settings = TrainerSettings.of(replace(recipe, **{section: trainer}), section, stage)  # type: ignore[arg-type]
+        settings = replace(settings, kept_steps=tuple(kept_steps))
         if backend["backend"] == "lean":
             return _train_lean(recipe, settings, run_dir, start, prompts, folder, judge, on_loaded)
         while True:
@@ -108,8 +112,9 @@ def _train_lean(
 
 def keep_log(folder: StageFolder, log: Sequence[Mapping[str, float]], prompts: Sequence[Prompt], steps: int) -> None:
     """Write a training's log, and leave its counts."""
-    from lean_align.grpo import generated_tokens, read_rewards
+    from lean_align.grpo import generated_tokens, read_rewards, trained_tokens
 
     write_jsonl(folder.path / "log.jsonl", [dict(row) for row in log])
     folder.counts |= {"n_prompts": len(prompts), "steps": steps}
     folder.counts |= {"generated_tokens": generated_tokens(read_rewards(folder.path))}
+    folder.counts |= {"trained_tokens": trained_tokens(log)}

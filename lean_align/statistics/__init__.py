@@ -17,6 +17,14 @@ from lean_align.statistics.paired import mcnemar, paired_difference, sign_flip_p
 from lean_align.statistics.power import detectable_difference, holm
 from lean_align.statistics.proportions import Z_95, accuracy, pass_at_k, wilson
 from lean_align.statistics.rank_tests import RankCorrelation, rank_correlation_test
+from lean_align.statistics.reaching import (
+    Reached,
+    cost_ratio,
+    cost_to_reach,
+    first_reached,
+    reached_costs,
+    seed_draws,
+)
 from lean_align.statistics.seeds import (
     BySeed,
     SeedComparison,
@@ -32,12 +40,16 @@ __all__ = [
     "BySeed",
     "Correlations",
     "RankCorrelation",
+    "Reached",
     "SeedComparison",
     "SeedMean",
     "accuracy",
     "average_at_k",
     "bootstrap_interval",
+    "cost_ratio",
+    "cost_to_reach",
     "detectable_difference",
+    "first_reached",
     "holm",
     "mcnemar",
     "mean_over_seeds",
@@ -47,7 +59,9 @@ __all__ = [
     "pearson",
     "problem_p_value",
     "rank_correlation_test",
+    "reached_costs",
     "seed_differences",
+    "seed_draws",
     "seed_p_value",
     "sign_flip_p",
     "spearman",
