@@ -99,7 +99,7 @@ BY_HAND = {
     "limr": ("bdac", [0, 0.8, 0, 0.8]),
     "learnalign-diverse": ("badc", [0.006328125, 0.03515625, 0, 0.005625]),
 }
-UNRANKED = {"random", "full", "random-length-matched", "pass-rate-band"}
+UNRANKED = {"random", "full", "online", "random-length-matched", "pass-rate-band"}
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -123,7 +123,7 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
 
 def test_every_method_is_by_hand_or_draws() -> None:
     assert set(BY_HAND) | UNRANKED == set(METHODS)
-    assert len(METHODS) == 16
+    assert len(METHODS) == 17
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -141,7 +141,7 @@ def test_every_method_gives_n_prompts_the_same_each_time(pool: SelectionPool, na
     assert select_prompts(method, pool, n)[0].prompt_ids == selection.prompt_ids
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"random-length-matched", "full"}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"random-length-matched", "full", "online"}))
 def test_a_larger_choice_begins_with_the_smaller(pool: SelectionPool, name: str) -> None:
     orders = [chosen(name, pool, n)[0] for n in (1, 2, 3, 4)]
     assert all(orders[3].startswith(order) for order in orders)

@@ -21,8 +21,6 @@ _NAMED = {
     "selection.n": "the size is written METHOD@N",
     "seed": "seeds belong to the whole comparison: --seeds says how many, --set seed=S where they begin",
 }
-FULL = "full"
-"""Takes the whole pool, whatever the size."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,6 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
     """
     head, *settings = text.strip().split("+")
     name, at, size = head.partition("@")
-    find_method(name)
     if at and not (size.isascii() and size.isdigit() and int(size) > 0):
         raise RecipeError(f"{text!r}: the size is {size!r}; expected a whole number above 0, as in {name}@50.")
     pairs = [setting.partition("=") for setting in settings]
@@ -71,7 +68,7 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
     for key, _, _ in pairs:
         if key.strip() in _NAMED:
             raise RecipeError(f"{text!r} sets {key.strip()}; {_NAMED[key.strip()]}.")
-    n = None if name == FULL else int(size) if at else base.selection.n
+    n = None if find_method(name).keeps_all else int(size) if at else base.selection.n
     variant = Variant(name, n, tuple((key.strip(), value) for key, _, value in pairs))
     variant.recipe(base, seed)  # a wrong key is refused now
     return variant

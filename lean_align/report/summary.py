@@ -192,7 +192,8 @@ class Rollouts(StageCounts):
 
 @dataclass(frozen=True)
 class SelectionCounts(StageCounts):
-    """How many prompts were chosen, by which method, out of how many; in how many rounds of the training."""
+    """How many prompts were chosen, by which method, out of how many; in how many rounds of the training, and what an
+    online one drew."""
 
     method: str | None = None
     n: int | None = None
@@ -200,6 +201,7 @@ class SelectionCounts(StageCounts):
     n_without_signal: int | None = None
     explanation: str | None = None
     rounds: int | None = None
+    online: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from lean_align.selection import (
     learnalign_loo,
     length_matched,
     limr,
+    online,
     pass_rate_band,
     random_subset,
     selectit,
@@ -52,6 +53,7 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         feature_similarity,
         limr,
         learnalign_diverse,
+        online,
     )
 )
 

@@ -24,7 +24,7 @@ from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
-from lean_align.selection import check_n
+from lean_align.selection import check_n, find_method
 from lean_align.stages.dependencies import file_hashes
 from lean_align.stages.inputs import KINDS
 from lean_align.stages.planning import PLAN, write_plan
@@ -64,7 +64,7 @@ def run(stage: StageRun) -> None:
         _say_overlaps(train.contamination, recipe.data.contamination)
     asked = {f"problems of {s.name}": (s.encoder(encoder), s.prompts) for s in sets}
     say_prompt_notes("data", {"training prompts": (encoder, train.prompts), **asked})
-    if recipe.selection.method != "full":
+    if not find_method(recipe.selection.method).keeps_all:
         # now, not after hours of rollouts; dropped.jsonl is not to be seen before the stage is done
         check_n(recipe.selection.n, folder.counts["n_train"], train.dropped_by_reason)
     write_plan(stage, encoder, train.prompts, sets)
