@@ -18,7 +18,7 @@ from test_grpo_lean import Killed, files
 from lean_align.artifacts import write_jsonl
 from lean_align.compare.variants import read_variants
 from lean_align.errors import DataError, RecipeError, StageError
-from lean_align.grpo import lean, read_rewards, train_lean
+from lean_align.grpo import TrainerSettings, lean, read_rewards, train_lean
 from lean_align.online import OnlineSelector, OnlineSettings
 from lean_align.online.state_files import ARRAYS, read_state
 from lean_align.pipeline.graph import picked
@@ -116,7 +116,7 @@ def test_what_a_training_believes_is_what_its_files_tell(model, tmp_path, proj_d
     log = train(model, tmp_path, settings, selector_of(proj_dim))
     again, store = selector_of(proj_dim), open_store(tmp_path / ROWS)
     every, rows = settings.trainer.num_iterations, read_rewards(tmp_path)
-    assert any(None not in row["rows"] or any(r is not None for r in row["rows"]) for row in rows if "rows" in row)
+    assert any(number is not None for row in rows for number in row.get("rows", []))
     for step in range(0, settings.trainer.steps, every):
         ids, order = rows[step]["prompt_ids"], again.order(step)
         assert ids == [POOL[place].prompt_id for place in order.places[: len(ids)]]
@@ -179,8 +179,7 @@ def stage_of(folder: Path, **counts) -> SimpleNamespace:
 
 def test_the_selector_of_a_run_knows_run_pool_and_projection(tmp_path):
     recipe = load_recipe("demo", {"selection.online": True})
-    settings = settings_of(prompts_per_step=3)
-    training = settings.__class__.of(recipe, "training")
+    training = TrainerSettings.of(recipe, "training")
     (tmp_path / "inputs.json").write_text(json.dumps({"inputs": {"a": 1}, "wall_seconds": 0.0}))
     small = training.with_trainer(prompts_per_step=3)
     one = online_selector(recipe, small, POOL, stage_of(tmp_path))

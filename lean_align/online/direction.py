@@ -5,10 +5,11 @@
 
 u_j : unit row of a prompt's projected gradient at its last visit that had one, (k,); V_j = p (1 - p) at its last visit.
 
-What is expected of a_i is drawn towards the mean of all a, by as much as their spread is that of random directions: a
-projected row is noisy, and of many prompts the ones that look best would otherwise be those with the luckiest noise.
+What is expected of a_i is drawn towards the mean of all a, by the share of their variance that the noise of the
+projection explains, that of <u, m> over random directions u: of many prompts the ones that look best would otherwise be
+those with the luckiest noise.
 
-    E[a_i] = mean a + r (a_i - mean a),    r = max(0, 1 - e / var a),    e = sum_j (w_j V_j)^2 / (k (sum_j w_j)^2)
+    E[a_i] = mean a + r (a_i - mean a),    r = max(0, 1 - |m|^2 / (k var a))
 
 A prompt without a row has mean a.
 
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from lean_align.errors import DataError
 
 BLOCK = 1024
-"""Rows that are widened to float32 at a time."""
+"""Rows that are widened to float64 at a time."""
 
 
 class MeanDirection:
@@ -82,18 +83,20 @@ class MeanDirection:
         if len(met) < 2:
             return None
         own, whole = weights[met] * learnability[met], weights.sum()
-        total = sum(self._block(met[i : i + BLOCK]).T @ own[i : i + BLOCK] for i in range(0, len(met), BLOCK))
-        a = np.concatenate([self._block(met[i : i + BLOCK]) @ total for i in range(0, len(met), BLOCK)])
-        squares = np.concatenate([(self._block(met[i : i + BLOCK]) ** 2).sum(1) for i in range(0, len(met), BLOCK)])
+        total, a, squares = np.zeros(self.rows.shape[1]), np.empty(len(met)), np.empty(len(met))
+        blocks = [slice(i, i + BLOCK) for i in range(0, len(met), BLOCK)]
+        for block in blocks:
+            rows = self.rows[met[block]].astype(np.float64)
+            total += own[block] @ rows
+            squares[block] = (rows**2).sum(1)
+        for block in blocks:
+            a[block] = self.rows[met[block]].astype(np.float64) @ total
         others = whole - weights[met]
         a = np.divide(a - own * squares, others, out=np.zeros(len(met)), where=others > 0)
         mean, spread = float(a.mean()), float(a.var())
         if mean <= 0:
             return None
-        noise = float((own**2).sum()) / (self.rows.shape[1] * whole**2)
+        noise = float(total @ total) / (self.rows.shape[1] * whole**2)
         found = np.full(len(self.has_row), mean)
         found[met] = mean + (max(0.0, 1 - noise / spread) if spread > 0 else 0.0) * (a - mean)
         return found
-
-    def _block(self, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        return self.rows[places].astype(np.float64)
