@@ -97,7 +97,7 @@ def test_alignment_is_what_brute_force_gives(monkeypatch, block):
     monkeypatch.setattr("lean_align.online.direction.BLOCK", block)
     rng = np.random.default_rng(1)
     direction = MeanDirection(10, K)
-    rows = rng.standard_normal((7, K)) + 0.5
+    rows = rng.standard_normal((7, K)) + np.array([3.0, 2.0, 1.0, 0.5, 0.0, 0.0, -0.5])[:, None]
     for place, row in enumerate(rows):
         direction.keep(place, row)
     weights, v = np.r_[rng.random(8), 0, 0], np.r_[rng.random(7) / 4, 0, 0, 0]

@@ -21,6 +21,8 @@ shrunk.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,7 +51,7 @@ class MeanDirection:
         self.rows = np.zeros((n, proj_dim), dtype=np.float16)
         self.has_row = np.zeros(n, dtype=bool)
 
-    def keep(self, place: int, row: NDArray[np.floating]) -> None:
+    def keep(self, place: int, row: NDArray[np.floating[Any]]) -> None:
         """Take the row of a prompt, of any length but 0 and infinity.
 
         Raises

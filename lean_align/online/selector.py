@@ -133,7 +133,9 @@ class OnlineSelector:
         v, alignment = self.posterior.draw_learnability(step, rng), self.alignment(step)
         return draw_order(v if alignment is None else v * alignment, self.settings.exploration, rng)
 
-    def observe(self, step: int, place: int, rewards: Sequence[float], row: NDArray[np.floating] | None = None) -> None:
+    def observe(
+        self, step: int, place: int, rewards: Sequence[float], row: NDArray[np.floating[Any]] | None = None
+    ) -> None:
         """Take what a step has found out of a prompt.
 
         Parameters
