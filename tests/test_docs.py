@@ -19,7 +19,11 @@ from docs.make_architecture import LAYERS, architecture
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "recipes/README.md")), *DOCS]
-RUN_ELSEWHERE = {"selection.md": "test_selection_methods.py", "sandbox.md": "test_sandbox.py"}
+RUN_ELSEWHERE = {
+    "selection.md": "test_selection_methods.py",
+    "sandbox.md": "test_sandbox.py",
+    "online.md": "test_online_stream.py",
+}
 
 
 def name_of(page: Path) -> str:

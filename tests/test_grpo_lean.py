@@ -46,7 +46,7 @@ from lean_align.store import open_store
 from lean_align.types import Prompt
 
 PACKAGE = Path(drawing.__file__).parent.parent
-TRACED = ("grpo", "gradients", "rollouts", "store", "stages/training_rows.py", "policy/saving.py")
+TRACED = ("grpo", "gradients", "rollouts", "store", "online", "stages/training_rows.py", "policy/saving.py")
 RESUMED = {"num_iterations": 2, "beta": 0.1, "refill": True, "keep_rows": True, "save_steps": 1}
 KILLED_IN = (
     "StepSampler.draw",
@@ -121,8 +121,11 @@ class Killed:
         self.model, self.folder = model, folder
         self.settings = replace(settings_of(steps=steps, **RESUMED), kept_steps=(1, 3, 6))
         lines = Lines()
-        lines.run(lambda: train_as_a_stage(model, folder / "whole", self.settings))
+        lines.run(lambda: self.train(folder / "whole"))
         self.counts, self.whole = lines.counts, files(folder / "whole")
+
+    def train(self, folder: Path) -> None:
+        train_as_a_stage(self.model, folder, self.settings)
 
     def at(self, lines: set[tuple[str, int]]) -> dict[tuple[str, int], Path]:
         """Copies of the folder, by the line of a function before which they were made."""
@@ -132,12 +135,12 @@ class Killed:
             if (name, count) in left:
                 shutil.copytree(self.folder / "again", left[name, count])
 
-        Lines(copy).run(lambda: train_as_a_stage(self.model, self.folder / "again", self.settings))
+        Lines(copy).run(lambda: self.train(self.folder / "again"))
         assert files(self.folder / "again") == self.whole
         return left
 
     def resumed(self, folder: Path) -> dict[str, bytes]:
-        train_as_a_stage(self.model, folder, self.settings)
+        self.train(folder)
         return files(folder)
 
 

@@ -119,7 +119,7 @@ BY_HAND = {
     "learnalign-whitened": ("bdac", [0.0623096, 0.3478140, 0, 0.1247817]),
     "learnalign-whitened-target": ("dbca", [-0.0185463, 0.3978120, 0, 1.0679623]),
 }
-UNRANKED = {"random", "full", "random-length-matched", "pass-rate-band", "dynamic-sampling"}
+UNRANKED = {"random", "full", "online", "random-length-matched", "pass-rate-band", "dynamic-sampling"}
 
 
 @pytest.mark.parametrize("name", BY_HAND)
@@ -149,7 +149,7 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
 
 def test_every_method_is_by_hand_or_draws() -> None:
     assert set(BY_HAND) | UNRANKED == set(METHODS)
-    assert len(METHODS) == 23
+    assert len(METHODS) == 24
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -167,7 +167,10 @@ def test_every_method_gives_n_prompts_the_same_each_time(pool: SelectionPool, na
     assert select_prompts(method, pool, n)[0].prompt_ids == selection.prompt_ids
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"random-length-matched", "full", "dynamic-sampling"}))
+WHOLE = {"full", "online", "dynamic-sampling"}
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"random-length-matched"} - WHOLE))
 def test_a_larger_choice_begins_with_the_smaller(pool: SelectionPool, name: str) -> None:
     orders = [chosen(name, pool, n)[0] for n in (1, 2, 3, 4)]
     assert all(orders[3].startswith(order) for order in orders)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from lean_align.grpo.order import PromptSeries
+from lean_align.grpo.order import Series
 from lean_align.grpo.settings import REFILL_SHARE, TrainerSettings
 from lean_align.memory import Halving
 from lean_align.rollouts import Engine, Reward, generate_within_memory
@@ -46,7 +46,7 @@ class StepSampler:
     Parameters
     ----------
     engine : Engine
-    series : PromptSeries
+    series : Series
     settings : TrainerSettings
     reward : callable
         (gold, completion) -> reward.
@@ -57,7 +57,7 @@ class StepSampler:
     def __init__(
         self,
         engine: Engine,
-        series: PromptSeries,
+        series: Series,
         settings: TrainerSettings,
         reward: Reward,
         on_halving: Callable[[Halving], None],
@@ -86,7 +86,10 @@ class StepSampler:
             budget = trainer.refill_tokens or REFILL_SHARE * tokens_of(groups)
             counted, spent = teaching(groups), 0
             while len(counted) < n and spent < budget:
-                further = self._sample(self.series.take(first + len(groups), n - len(counted)), step, seen)
+                prompts = self.series.take(first + len(groups), n - len(counted))
+                if not prompts:
+                    break
+                further = self._sample(prompts, step, seen)
                 groups, spent = groups + further, spent + tokens_of(further)
                 counted = teaching(groups)
         return StepGroups(tuple(groups), tuple(counted), len(groups) - n)

@@ -8,7 +8,9 @@ Differs from trl's GRPOTrainer in: 1. completions come from the decode loop (or 
 place of `generate`, so that they are others of the same distribution; 2. no padding, and no logits of whole rows;
 3. adapter weights and their gradients in float32, without autocast; 4. a step may refill (`training.refill`);
 5. a training that is killed and resumed is an uninterrupted one, byte for byte; 6. entropy and KL are means over the
-tokens that are run.  Losses, advantages, clipping, weight decay and schedules are trl's (`losses`, `optimiser`).
+tokens that are run; 7. prompts may be drawn while it runs (`lean_align.online`).
+
+Losses, advantages, clipping, weight decay and schedules are trl's (`losses`, `optimiser`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from lean_align.advice import made_anew
 from lean_align.errors import StageError
 from lean_align.gradients import (
     Budget,
@@ -33,6 +37,7 @@ from lean_align.gradients import (
 )
 from lean_align.grpo.checkpoints import drop_checkpoints, last_checkpoint, read_checkpoint, save_checkpoint, steps_of
 from lean_align.grpo.drawing import StepGroups, StepSampler
+from lean_align.grpo.drawn_series import DrawnSeries
 from lean_align.grpo.kept_adapters import keep_adapter
 from lean_align.grpo.losses import GroupLoss, group_loss, token_shares
 from lean_align.grpo.moments import write_second_moments
@@ -43,12 +48,15 @@ from lean_align.grpo.rewards import REWARDS, TRAINED_TOKENS, RewardLog
 from lean_align.grpo.settings import TrainerSettings
 from lean_align.grpo.training import what_moves
 from lean_align.memory import Halving
+from lean_align.online import OnlineSelector
 from lean_align.policy import Policy, save_adapter
 from lean_align.progress import Progress, say
 from lean_align.rollouts import Engine, Reward, TransformersEngine
 from lean_align.types import Group, Prompt
 
 LogRow = dict[str, float]
+ONLINE = "online"
+"""Folder of the state that an online selection ends with."""
 
 
 class RowKeeper(Protocol):
@@ -56,6 +64,10 @@ class RowKeeper(Protocol):
 
     def keep(self, step: int, place: int, gradients: dict[str, torch.Tensor]) -> int:
         """Keep the gradient of the group at `place` of a step, counted from 0; returns the number of its row."""
+        ...
+
+    def unit_row(self, number: int) -> NDArray[np.float16]:
+        """A row that was kept, of length 1."""
         ...
 
     def end_step(self, step: int) -> None:
@@ -87,6 +99,7 @@ def train_lean(
     sampler: Sampler | None = None,
     on_halving: Callable[[Halving], None] = lambda halving: None,
     rows: RowKeeper | None = None,
+    online: OnlineSelector | None = None,
 ) -> list[LogRow]:
     """Train the policy's adapter, continuing from the last whole checkpoint, and save it.
 
@@ -95,19 +108,22 @@ def train_lean(
     policy : Policy
         With trainable LoRA parameters; changed in place.
     prompts : sequence of Prompt
-        Cycled through until the steps are done.
+        Cycled through until the steps are done, or drawn from by `online`.
     settings : TrainerSettings
     reward : callable
         (gold, completion) -> 0.0 or 1.0.
     folder : Path
-        Gets `adapter/`, `rewards.jsonl`, `second_moments.safetensors` from an Adam in full precision, and `at_steps/`
-        with the adapters of the settings' `kept_steps`; holds `checkpoints/` meanwhile.
+        Gets `adapter/`, `rewards.jsonl`, `second_moments.safetensors` from an Adam in full precision, `at_steps/` with
+        the adapters of the settings' `kept_steps`, and `online/`, the state that an online selection ends with; holds
+        `checkpoints/` meanwhile.
     sampler : Sampler, optional
         The decode loop on the policy itself when not given.
     on_halving : callable
         Told when memory ran out and `token_budget` or `sampling_batch` was halved, from there on.
     rows : RowKeeper, optional
         Given each group's gradient, as of a mean over its completions alone.
+    online : OnlineSelector, optional
+        Of these prompts in this order; draws each step's, and is told how they went.  Changed in place.
 
     Returns
     -------
@@ -119,12 +135,14 @@ def train_lean(
     ------
     StageError
         When a gradient is NaN or infinite.
+    DataError
+        When the checkpoint's state of the online selection is of another run, pool or projection.
     ModelError
         When the model's completions cannot be decoded, or its gradients not be taken.
     OutOfMemoryError
         When a single completion does not fit.  Checkpoints are kept.
     """
-    training = _Training(policy, prompts, settings, reward, folder, sampler, on_halving, rows)
+    training = _Training(policy, prompts, settings, reward, folder, sampler, on_halving, rows, online)
     with training.progress:
         while training.steps_done < settings.trainer.steps:
             training.take_step()
@@ -145,11 +163,13 @@ class _Training:
         sampler: Sampler | None,
         on_halving: Callable[[Halving], None],
         rows: RowKeeper | None,
+        online: OnlineSelector | None,
     ) -> None:
         trainer = settings.trainer
         self.policy, self.settings, self.trainer, self.folder, self.rows = policy, settings, trainer, folder, rows
         self.sampler = sampler or Sampler(TransformersEngine(policy))
-        series = PromptSeries(prompts, settings.seed, settings.stage)
+        self.online = None if online is None else DrawnSeries(prompts, online)
+        series = self.online or PromptSeries(prompts, settings.seed, settings.stage)
         self.draws = StepSampler(self.sampler.engine, series, settings, reward, on_halving)
         self.parameters = policy.lora_parameters
         self.optimizer, self.scheduler = make_optimizer(policy, trainer)
@@ -166,6 +186,8 @@ class _Training:
         self.progress = Progress(settings.stage, trainer.steps, self.steps_done, 0.0)
         self.step_groups = StepGroups((), (), 0)
         self.losses: dict[int, GroupLoss] = {}
+        self.kept_rows: dict[int, NDArray[np.float16]] = {}
+        self.drawn_facts: LogRow = {}
 
     def take_step(self) -> None:
         """One step of the optimiser, on new completions or on those of the step before."""
@@ -175,6 +197,8 @@ class _Training:
             self._draw(step)
         gradient = self._gradient(step if fresh and self.rows is not None else None)
         row = self._metrics() | self._apply(gradient)
+        if fresh and self.online is not None:
+            self.online.observe(step, self.step_groups.groups, self.kept_rows)
         self.steps_done += 1
         self.log.append({"step": self.steps_done, **row})
         self.rewards.end_step(self.steps_done)
@@ -187,18 +211,23 @@ class _Training:
         """Write what a training leaves, and drop its checkpoints."""
         save_adapter(self.policy.model, self.folder / "adapter")
         write_second_moments(self.policy, self.optimizer, self.folder)
+        if self.online is not None:
+            self.online.selector.save(self.folder / ONLINE)
         drop_checkpoints(self.checkpoints)
 
     def _draw(self, step: int) -> None:
         self.sampler.follow(step)
-        found = self.draws.draw(step, self.drawn)
+        if self.online is not None:
+            self.online.begin(step)
+        found = self.draws.draw(step, 0 if self.online is not None else self.drawn)
+        self.drawn_facts = {} if self.online is None else self.online.facts(len(found.groups))
         self.drawn += len(found.groups)
         self.step_groups = found
         groups = [found.groups[i] for i in found.counted]
         for place, group in enumerate(found.groups):
             kept = place in found.counted if self.trainer.refill else None
             self.rewards.add_group(group, kept)
-        self.losses = {}
+        self.losses, self.kept_rows = {}, {}
         for place, (group, shares) in enumerate(zip(groups, token_shares(groups, self.settings))):
             loss = group_loss(group, shares, self.settings, self.policy.device)
             if loss is not None:
@@ -232,6 +261,8 @@ class _Training:
                 whole = {name: n * gradient.get(name, nothing.expand_as(p)) for name, p in self.parameters.items()}
                 row = self.rows.keep(step_of_rows, place, whole)
                 self.rewards.note_row(self.step_groups.counted[place], row)
+                if self.online is not None and self.online.selector.direction is not None:
+                    self.kept_rows[self.step_groups.counted[place]] = self.rows.unit_row(row)
             _add(total, gradient)
             loss.keep_as_old()
         if step_of_rows is not None and self.rows is not None:
@@ -295,7 +326,7 @@ class _Training:
             row["share_clipped"] = sum(float(loss.clipped) for loss in losses) / tokens
         if self.trainer.refill:
             row["refilled"] = found.refilled
-        return row
+        return row | self.drawn_facts
 
     def _checkpoint_is_due(self) -> bool:
         """At each multiple of save_steps, or where the completions of that step are used up."""
@@ -312,6 +343,8 @@ class _Training:
         }
         if self.initial is not None:
             state["initial"] = self.initial.weights
+        if self.online is not None:
+            state["online"] = self.online.state()
         save_checkpoint(self.checkpoints, self.steps_done, state)
 
     def _restore(self) -> dict[str, torch.Tensor] | None:
@@ -326,6 +359,10 @@ class _Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.steps_done, self.drawn, self.log = steps_of(checkpoint), state["drawn"], state["log"]
+        if self.online is not None:
+            if "online" not in state:
+                raise StageError(f"{checkpoint} has no state of an online selection. {made_anew(self.folder)}")
+            self.online.restore(state["online"], str(checkpoint))
         found: dict[str, torch.Tensor] | None = state.get("initial")
         return found
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from lean_align.rng import rng_for
 from lean_align.types import Prompt
+
+
+class Series(Protocol):
+    """Prompts by their place."""
+
+    def take(self, first: int, n: int) -> Sequence[Prompt]:
+        """The prompts at places [first, first + n); fewer where the series ends."""
+        ...
 
 
 class PromptSeries:

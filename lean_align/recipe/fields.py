@@ -310,6 +310,18 @@ class SelectionRecipe:
     """Problems of what is wanted, with answers, for methods that aim at them, such as `learnalign-target`: a file, as
     data.train_path takes it, or a hub id; `held-out:N`, N rows of the training data that are then not chosen from;
     `testbed:N`, N generated problems of the pool's target kind. Other methods take no notice of it."""
+    online: bool = switch(False, **LATER)
+    """Draw each step's prompts from the whole pool by what the training has found out so far, in place of a choice
+    before it: the method is then `online`, and training.keep_rows true. Of lean alone."""
+    online_score: str = choice("learnalign", "learnability", **LATER)
+    """What online draws by: `learnalign`, learnability times alignment with the mean gradient of the prompts met;
+    `learnability` alone."""
+    online_discount: float = number(0.95, 0.01, 1.0, **LATER)
+    """What evidence of a prompt keeps of its weight per step, as the policy moves."""
+    online_exploration: float = number(0.1, 0.0, 1.0, **LATER)
+    """Share of prompts that online draws whatever their score."""
+    online_prior_strength: float = number(2.0, 0.01, **LATER)
+    """Completions that the pool's mean success rate is worth as what is believed of a prompt that was not met."""
 
 
 @dataclass(frozen=True)

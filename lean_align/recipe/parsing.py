@@ -21,6 +21,9 @@ from lean_align.recipe.fields import PoolRecipe, Recipe, TrainerRecipe
 from lean_align.recipe.scalars import Plain, converted, read_setting, read_tree, shown
 from lean_align.recipe.targets import read_target
 
+ONLINE = "online"
+"""The selection method that `selection.online` is."""
+
 LONGEST_NAME = 200
 """Bytes of a recipe's name, which is a folder's."""
 
@@ -93,9 +96,44 @@ def _recipe(
             section, name = key.split(".")
             if not isinstance(tree.get(section), dict) or name not in tree[section]:
                 _put(tree, key, value)
-    recipe: Recipe = _build(Recipe, tree, "")
+    recipe = _with_online(_build(Recipe, tree, ""), tree, overrides or {})
     _check(recipe)
     return recipe
+
+
+def _with_online(recipe: Recipe, tree: Mapping[str, Any], overrides: Mapping[str, Any]) -> Recipe:
+    """Settle `selection.online` and `selection.method: online`, which say the same: the one that is given last decides.
+
+    What online trains with comes and goes with it: rows are kept, and groups without spread replaced unless
+    `training.refill` is given.
+
+    Raises
+    ------
+    RecipeError
+        When both are given at once and contradict each other.
+    """
+    selection, training = recipe.selection, recipe.training
+    online, method = selection.online, selection.method
+    changed = {key for key in ("online", "method") if f"selection.{key}" in overrides}
+    if online != (method == ONLINE):
+        given = changed or {"online", "method"} & set(tree["selection"])
+        if len(given) == 2:
+            raise RecipeError(
+                f"selection.online is {str(online).lower()} and selection.method {method}. Give one of them: "
+                "selection.online=true, or a method that chooses before the training."
+            )
+        online = online if given == {"online"} else method == ONLINE
+        if online or method == ONLINE:
+            method = ONLINE if online else type(selection).method
+        if not online:  # it was until now
+            gone = (key for key in ("keep_rows", "refill") if f"training.{key}" not in overrides)
+            training = dataclasses.replace(training, **dict.fromkeys(gone, False))
+    if online:
+        named = "training.refill" in overrides or (not changed and "refill" in (tree.get("training") or {}))
+        training = dataclasses.replace(training, keep_rows=True, refill=training.refill if named else True)
+    return dataclasses.replace(
+        recipe, selection=dataclasses.replace(selection, online=online, method=method), training=training
+    )
 
 
 def _type_of(key: str) -> Any:
@@ -213,6 +251,7 @@ def _check(recipe: Recipe) -> None:
                 f"{name}.micro_batch is {trainer.micro_batch}, which does not divide the {completions} completions of "
                 f"a step ({name}.prompts_per_step {trainer.prompts_per_step} x rollouts.num_generations {generations})."
             )
+        _check_online(name, trainer, recipe)
         _check_backend(name, trainer)
     if "{prompt}" not in recipe.data.prompt_template:
         raise RecipeError(
@@ -245,6 +284,21 @@ def _takes_micro_batches(trainer: TrainerRecipe) -> bool:
     """Whether a training may cut its steps into micro-batches: lean does so for bnpo alone."""
     may_be_unsloth = trainer.backend == "auto" and find_spec("unsloth") is not None
     return trainer.backend in ("trl", "unsloth") or trainer.loss == "bnpo" or may_be_unsloth
+
+
+def _check_online(name: str, trainer: TrainerRecipe, recipe: Recipe) -> None:
+    if name != "training" or not recipe.selection.online:
+        return
+    if trainer.backend in ("trl", "unsloth"):
+        raise RecipeError(
+            f"selection.online is true and training.backend {trainer.backend}; only lean draws its prompts while it "
+            "trains. Set training.backend=lean. For trl's own trainer there is lean_align.online.PromptStream."
+        )
+    if recipe.selection.rounds > 1:
+        raise RecipeError(
+            f"selection.online is true and selection.rounds {recipe.selection.rounds}; expected 1: each step's prompts "
+            "are drawn anew."
+        )
 
 
 def _check_backend(name: str, trainer: TrainerRecipe) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lean_align.report.formatting import count, p_value, percent, points
 from lean_align.report.results_table import MethodResults
@@ -153,6 +153,10 @@ def selection_notes(selection: SelectionCounts | None) -> list[str]:
             f"The training was cut into {rounds} rounds; what is shown here is the choice of the first. The later ones "
             "are in training/rounds, each a run of its own."
         )
+    if selection.online and selection.pool_size:
+        notes.append(
+            f"Prompts were drawn while the model was trained: {drawn_sentence(selection.online, selection.pool_size)}."
+        )
     return notes
 
 
@@ -169,6 +173,15 @@ def target_notes(target: Target) -> list[str]:
             f"{count(target.n_in_pool)} prompts of the pool are problems of the target; none counts for itself."
         )
     return notes
+
+
+def drawn_sentence(online: Mapping[str, int], pool_size: int) -> str:
+    """What an online training drew, as a clause."""
+    drawn, met, spread = online["n_drawn"], online["n_met"], online["n_with_spread"]
+    return (
+        f"{count(drawn)} groups of {count(met)} of the pool's {count(pool_size)} prompts, "
+        f"{count(online['n_explored'])} of them to explore; {count(spread)} had rewards that differ"
+    )
 
 
 def stability_notes(stability: Stability | None) -> list[str]:

@@ -220,7 +220,8 @@ class Target:
 
 @dataclass(frozen=True)
 class SelectionCounts(StageCounts):
-    """How many prompts were chosen, by which method, out of how many; in how many rounds of the training."""
+    """How many prompts were chosen, by which method, out of how many; in how many rounds of the training, and what an
+    online one drew."""
 
     method: str | None = None
     n: int | None = None
@@ -229,6 +230,7 @@ class SelectionCounts(StageCounts):
     explanation: str | None = None
     rounds: int | None = None
     target: Target | None = None
+    online: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from lean_align.selection import (
     learnalign_whitened_target,
     length_matched,
     limr,
+    online,
     pass_rate_band,
     random_subset,
     selectit,
@@ -67,6 +68,7 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         learnalign_whitened,
         learnalign_whitened_target,
         dynamic_sampling,
+        online,
     )
 )
 

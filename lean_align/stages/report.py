@@ -76,6 +76,8 @@ def summarise(recipe: Recipe, run_dir: Path, stages: list[str]) -> Summary:
     add_seconds(evaluation["benchmarks"], found["evaluation"]["counts"][SECONDS])
     counts, planned = {name: manifest["counts"] for name, manifest in found.items()}, planned_peaks(run_dir)
     data, chosen = counts["data"], counts["selection"] | {"rounds": recipe.selection.rounds}
+    if "online" in counts.get("training", {}):
+        chosen |= {"online": counts["training"]["online"]}
     return replace(
         Summary.from_json(evaluation),
         recipe=recipe.name,

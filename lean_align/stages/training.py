@@ -5,15 +5,18 @@ from __future__ import annotations
 from lean_align.artifacts import read_jsonl
 from lean_align.data import prompts_from_rows
 from lean_align.pipeline.stage import Stage, StageRun
+from lean_align.progress import say
 from lean_align.recipe import Recipe
+from lean_align.report.run_wording import drawn_sentence
 from lean_align.stages.dependencies import POLICY, SAMPLED, aimed_at, drawn, kept_rows, no_warmup
 from lean_align.stages.inputs import SELECTED
+from lean_align.stages.online import drawn_counts, online_keys
 from lean_align.stages.rounds import train_in_rounds
 from lean_align.stages.trainings import keep_log, train_policy
 
 
 def run(stage: StageRun) -> None:
-    """Train on the chosen prompts, in rounds where the recipe says so."""
+    """Train on the chosen prompts, in rounds or drawing from the pool where the recipe says so."""
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     if recipe.selection.rounds > 1:
         train_in_rounds(stage)
@@ -23,6 +26,11 @@ def run(stage: StageRun) -> None:
     kept = recipe.kept_steps
     log = train_policy(recipe, recipe.training, start, prompts, "training", folder, kept_steps=kept)
     keep_log(folder, log, prompts, recipe.training.steps)
+    if recipe.selection.online:
+        from lean_align.grpo import read_rewards
+
+        folder.counts["online"] = drawn_counts(read_rewards(folder.path), log)
+        say(f"training: {drawn_sentence(folder.counts['online'], len(prompts))}")
 
 
 def _more_keys(recipe: Recipe) -> tuple[str, ...]:
@@ -30,7 +38,7 @@ def _more_keys(recipe: Recipe) -> tuple[str, ...]:
     for."""
     kept = ("evaluation.at_steps",) if recipe.kept_steps else ()
     if recipe.selection.rounds == 1:
-        return (*kept_rows(recipe.training), *kept)
+        return (*kept_rows(recipe.training), *online_keys(recipe), *kept)
     return ("rollouts", "gradients", "selection.method", "selection.n", *drawn(recipe), *aimed_at(recipe), *kept)
 
 

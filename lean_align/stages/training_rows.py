@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lean_align.artifacts import StageFolder, write_json
 from lean_align.projection import project_parts, recipe_projector
@@ -59,6 +61,10 @@ class TrainingRows:
         self.writer.write(row, projected.float().cpu().numpy())
         self._kept.add(row)
         return row
+
+    def unit_row(self, number: int) -> NDArray[np.float16]:
+        """A row that was kept, of length 1."""
+        return np.array(self.writer.rows[number])
 
     def _rows_of(self, step: int) -> range:
         first = step // self.num_iterations * self.per_step

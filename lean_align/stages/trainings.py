@@ -14,6 +14,7 @@ from lean_align.pipeline.engines import keep_share, live_engine, longest_of
 from lean_align.pipeline.halving import recorder, smaller_trainer
 from lean_align.recipe import Recipe, TrainerRecipe, WarmupRecipe
 from lean_align.stages.inputs import reward
+from lean_align.stages.online import online_selector
 from lean_align.types import Prompt
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def _train_lean(
         live_engine(recipe, policy, folder, longest, slots, fewer_slots) as (engine, follow),
     ):
         on_loaded()
-        return train_lean(policy, prompts, settings, judge, folder.path, Sampler(engine, follow), record, rows)
+        online = online_selector(recipe, settings, prompts, folder)
+        return train_lean(policy, prompts, settings, judge, folder.path, Sampler(engine, follow), record, rows, online)
 
 
 def keep_log(folder: StageFolder, log: Sequence[Mapping[str, float]], prompts: Sequence[Prompt], steps: int) -> None:
