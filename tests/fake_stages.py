@@ -7,6 +7,7 @@ have learnability above 0.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
 from lean_align.stages import GRAPH, run_stage
+from lean_align.stages.inputs import POOL as POOL_SIDE
+from lean_align.stages.inputs import TARGET, Sampled
 from lean_align.store import StoreWriter
 
-POOL, PROBLEMS, PROJ_DIM = 40, 60, 8
+POOL, PROBLEMS, WANTED, PROJ_DIM = 40, 60, 8, 8
 
 
 def write_stage(stage: Stage, run_dir: Path) -> None:
@@ -42,6 +45,10 @@ def write_stage(stage: Stage, run_dir: Path) -> None:
             folder.counts |= {"generated_tokens": 7 * recipe.warmup.steps}
         if stage.folder == "rollouts":
             folder.counts |= {"generated_tokens": 1000}
+        if stage.folder == "target_rollouts":
+            folder.counts |= {"generated_tokens": 200}
+        if stage.folder == "target":
+            folder.counts |= {"n_problems": WANTED, "n_in_pool": 1, "n_near": 0}
         if stage.folder == "data":
             folder.counts |= {"n_train": POOL, "n_dropped": 0, "dropped_by_reason": {}}
         if stage.folder == "evaluation":
@@ -69,9 +76,16 @@ def _warmup(recipe: Recipe, run_dir: Path, folder: Path) -> None:
     _training_files(recipe.warmup.steps, folder, 0.3, "train-000")
 
 
-def _rollouts(recipe: Recipe, run_dir: Path, folder: Path) -> None:
-    rng, rows = rng_for(recipe.seed, "fake rollouts"), []
-    for i, prompt in enumerate(read_jsonl(run_dir / "data" / "train.jsonl")):
+def _target(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+    rows = [{"prompt_id": f"target-{i:03d}", **row} for i, row in enumerate(raw_rows("wanted", WANTED))]
+    write_jsonl(folder / "target.jsonl", rows)
+    write_jsonl(folder / "near_matches.jsonl", [])
+    write_json(folder / "in_both.json", {"train-002": ["target-001"]})
+
+
+def _rollouts(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = POOL_SIDE) -> None:
+    rng, rows = rng_for(recipe.seed, f"fake {which.rollouts}"), []
+    for i, prompt in enumerate(read_jsonl(run_dir / which.file)):
         rate = (0.0, 0.5, 1.0, 0.3)[i % 4]
         for g in range(recipe.selection_generations):
             reward = float(rng.random() < rate)
@@ -79,11 +93,11 @@ def _rollouts(recipe: Recipe, run_dir: Path, folder: Path) -> None:
     write_jsonl(folder / "rollouts.jsonl", rows)
 
 
-def _gradients(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+def _gradients(recipe: Recipe, run_dir: Path, folder: Path, which: Sampled = POOL_SIDE) -> None:
     by_prompt: dict[str, list[float]] = {}
-    for row in read_jsonl(run_dir / "rollouts" / "rollouts.jsonl"):
+    for row in read_jsonl(run_dir / which.rollouts / "rollouts.jsonl"):
         by_prompt.setdefault(row["prompt_id"], []).append(row["reward"])
-    rng = rng_for(recipe.seed, "fake gradients")
+    rng = rng_for(recipe.seed, f"fake {which.gradients}")
     with StoreWriter.open(folder, list(by_prompt), PROJ_DIM) as store:
         for i, rewards in enumerate(by_prompt.values()):
             learnable = 0 < sum(rewards) < len(rewards)
@@ -126,6 +140,9 @@ def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
 
 WRITERS = {
     "data": _data,
+    "target": _target,
+    "target_rollouts": partial(_rollouts, which=TARGET),
+    "target_gradients": partial(_gradients, which=TARGET),
     "warmup": _warmup,
     "rollouts": _rollouts,
     "gradients": _gradients,

@@ -666,3 +666,64 @@ def test_the_null_is_taken_from_the_outcomes_of_one_method(
     rows = list(bench_null.rows_of([tmp_path / f"seed-{seed}" / "random@10" for seed in range(3)]))
     assert {(row["seeds"], row["problems"]) for row in rows} == {(3, module.PROBLEMS)}
     assert [(row["test"], row["rejects"]) for row in rows] == [("seed", 0), ("seed", 0)]  # 2 / 2^3 is above 5 %
+
+
+# --- targets
+
+
+def test_what_a_target_costs_is_shared_by_all_that_aim_at_it(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """Two methods at one target, one at another; rollouts and gradients of the pool are everybody's."""
+    other = "learnalign-target+selection.target=testbed:16"
+    found = compare(recipe, tmp_path, ("learnalign-target", "alignment-target", other, "learnalign", "random"), 1)
+    assert (found["n_done"], found["faults"]) == (5, [])
+    times = Counter(stage for stage, _ in fake_stages)
+    assert [times[name] for name in ("target", "target_rollouts", "target_gradients")] == [2, 2, 2]
+    assert [times[name] for name in ("data", "warmup", "rollouts", "gradients")] == [1, 1, 1, 1]
+    tokens = {row["label"]: row["cost"]["generated_tokens"] for row in found["methods"]}
+    assert tokens == {
+        "learnalign-target@10": 1000 + 2 * 7 + 200,
+        "alignment-target@10": 1000 + 2 * 7 + 200,
+        "learnalign-target@10+selection.target=testbed:16": 1000 + 2 * 7 + 200,
+        "learnalign@10": 1000 + 2 * 7,
+        "random@10": 0,
+    }
+
+
+def test_a_method_without_its_target_is_refused_before_anything_runs(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran
+) -> None:
+    without = changed_recipe(recipe, {"selection.target": None})
+    with pytest.raises(RecipeError, match=r"selection\.target is null"):
+        compare(without, tmp_path, ("random", "learnalign-target"), 1)
+    assert fake_stages == []
+    assert read_variant("learnalign-target+selection.target=testbed:16", without).settings
+    with pytest.raises(RecipeError, match=r"selection\.target is 'testbed:x'"):
+        read_variant("learnalign-target+selection.target=testbed:x", without)
+
+
+def test_a_target_that_holds_evaluation_problems_does_not_count(
+    recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = module.WRITERS["target"]
+
+    def leaking(recipe: Recipe, run_dir: Path, folder: Path) -> None:
+        target(recipe, run_dir, folder)
+        problem, rows = read_jsonl(run_dir / "data" / "test.jsonl")[0], read_jsonl(folder / "target.jsonl")
+        write_jsonl(folder / "target.jsonl", [rows[0] | {"prompt": problem["prompt"]}, *rows[1:]])
+
+    monkeypatch.setitem(module.WRITERS, "target", leaking)
+    fault = faults_after(recipe, tmp_path, ("learnalign-target", "learnalign"))
+    assert "1 problems of the target are evaluation problems, word for word (first: target-000)" in fault
+
+
+def test_a_bad_target_is_the_fault_of_those_that_aim_at_it(recipe: Recipe, tmp_path: Path, fake_stages: Ran) -> None:
+    """A row of another projection: refused as the selection reads it, and no other method is held up."""
+    compare(recipe, tmp_path, ("learnalign-target", "learnalign"), 1)
+    cell = tmp_path / "seed-0" / "learnalign-target@10"
+    for folder, seed in (("gradients", 0), ("target_gradients", 1)):
+        write_json(cell / folder / "projection.json", {"projection": {"kind": "sjlt", "seed": seed}})
+        rewrite_manifest(cell / folder)
+    for name in ("selection", "training", "evaluation"):
+        shutil.rmtree(cell / name)
+    found = compare(recipe, tmp_path, ("learnalign-target", "random"), 1)
+    assert "projection.seed: 1 -> 0" in "\n".join(found["faults"])

@@ -296,6 +296,41 @@ def test_benchmarks_are_counted_with_their_samples_and_the_longest_of_them_decid
     assert both.hours > gsm8k.hours
 
 
+def test_the_problems_of_a_target_are_counted_in_stages_of_their_own(few_layers):
+    """16 problems, 8 completions each of up to 512 tokens, and a prompt of 128 before the gradients."""
+    recipe = load_recipe("gsm8k", {"selection.method": "learnalign-target"})
+    aimed = plan_of(recipe, 24 * GIB, dataclasses.replace(POOL, n_target=16, longest_prompt=128), SPEED)
+    plain = plan_of(load_recipe("gsm8k"), 24 * GIB, dataclasses.replace(POOL, longest_prompt=128), SPEED)
+    names = [stage.stage for stage in plain.stages]
+    assert [s.stage for s in aimed.stages] == [names[0], "target_rollouts", "target_gradients", *names[1:]]
+    by_name = {stage.stage: stage for stage in aimed.stages}
+    assert by_name["target_rollouts"].tokens == 16 * 8 * 512
+    assert by_name["target_gradients"].tokens == 16 * (8 * 512 + 128)
+    assert by_name["target_gradients"].disk_bytes == 16 * 2 * 8192 * 2
+    assert by_name["target_gradients"].peak_bytes == by_name["gradients"].peak_bytes
+    assert by_name["target_gradients"].hours == pytest.approx(by_name["gradients"].hours * 16 / POOL.n_train)
+    assert [by_name[name] for name in names] == list(plain.stages)
+
+
+def test_the_problems_of_a_target_are_counted_before_anything_runs(tmp_path):
+    rows = tmp_path / "wanted.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"What is {i} + 1?", "answer": str(i + 1)}) + "\n" for i in range(9)))
+
+    def counted(recipe, target):
+        few = {"data.demo_train": 12, "data.demo_test": 7} if recipe == "demo" else {}
+        aimed = {"selection.method": "learnalign-target", "selection.target": target}
+        pool = pool_of(load_recipe(recipe, few | aimed))
+        return pool.n_train, pool.n_target
+
+    assert counted("demo", "held-out:5") == (12, 5)
+    assert counted("demo", str(rows)) == (12, 9)
+    assert counted("testbed", "testbed:16") == (1000, 16)
+    assert counted("gsm8k", "held-out:128") == (7473 - 128, 128)
+    assert pool_of(load_recipe("gsm8k")).n_train == 7473
+    with pytest.raises(RecipeError, match=r"selection\.target is 'someone/else', on the hub.*Give a local file"):
+        counted("demo", "someone/else")
+
+
 def test_data_that_nobody_has_counted_are_refused():
     recipe = load_recipe("gsm8k", {"data.train_path": "someone/else"})
     with pytest.raises(RecipeError, match=r"data\.train_path is 'someone/else'.*Give a local file"):

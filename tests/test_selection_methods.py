@@ -19,6 +19,7 @@ from lean_align.selection import (
     Choice,
     SelectionMethod,
     SelectionPool,
+    TargetProblems,
     check_n,
     close_needs,
     find_method,
@@ -42,6 +43,9 @@ IDS = ("a", "b", "c", "d")
 GRADIENTS = np.array([[2, 0, 0], [3, 4, 0], [0, 0, 0], [0, 8, 0]], dtype=np.float64)
 UNIT_ROWS = np.array([[1, 0, 0], [0.6, 0.8, 0], [0, 0, 0], [0, 1, 0]])
 FEATURES = np.array([[1, 0, 0], [0, 2, 0], [1, 0, 0], [0, 3, 0]], dtype=np.float64)
+TARGET_IDS = ("t0", "t1", "t2")
+TARGET_GRADIENTS = np.array([[0, 5, 0], [6, 8, 0], [0, 0, 0]], dtype=np.float64)
+TARGET_FEATURES = np.array([[0, 1, 0], [2, 0, 0], [0, 1, 0]], dtype=np.float64)
 REWARDS = ((1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (1.0,) * 4, (0.0, 1.0, 0.0, 1.0))
 METHODS = selection_methods()
 HUNDRED = tuple(f"p-{i:02d}" for i in range(100))
@@ -77,6 +81,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> SelectionPool:
         rating=np.array([2.0, np.nan, 3.5, 2.0]),
         features=store_of(folder / "features", FEATURES),
         reward_curves=np.array([[0, 0.5], [0.5, 1], [1, 1], [0.5, 0.5]]),
+        target=TargetProblems(
+            TARGET_IDS,
+            success_rate=np.array([0.5, 0.25, 1.0]),
+            learnability=np.array([0.25, 0.1875, 0.0]),
+            gradients=store_of(folder / "target_gradients", TARGET_GRADIENTS, TARGET_IDS),
+            features=store_of(folder / "target_features", TARGET_FEATURES, TARGET_IDS),
+            in_both={1: (1,)},
+        ),
     )
 
 
@@ -98,6 +110,10 @@ BY_HAND = {
     "feature-similarity": ("bdac", [0.0087890625, 0.03125, 0, 0.03125]),
     "limr": ("bdac", [0, 0.8, 0, 0.8]),
     "learnalign-diverse": ("badc", [0.006328125, 0.03515625, 0, 0.005625]),
+    "learnalign-target": ("dbac", [0.00703125, 0.025, 0, 0.1 / 3]),
+    "learnalign-diverse-target": ("dabc", [0.00703125, 0.005, 0, 0.1 / 3]),
+    "alignment-target": ("dbac", [0.2, 0.4, 0, 0.6]),
+    "feature-similarity-target": ("bdac", [0.01171875, 0.03125, 0, 0.0625 / 3]),
 }
 UNRANKED = {"random", "full", "random-length-matched", "pass-rate-band"}
 
@@ -115,6 +131,10 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
     features: e1, e2, e1, e2; m = (3/16, 1/2, 0)/4; V <h, m> = 3/16 * 3/64; 1/4 * 1/8; 0; 1/32.
     limr: mean curve (.5, .75), below it .25 + .0625 = .3125; a off by .25 + .0625, b by .0625, c as a, d as b.
     diverse: b first; then a .0158203125 * (1 - .6) = .006328125 before d .028125 * (1 - .8) = .005625; then c.
+    target: (0, 1, 0), b itself, 0, with V = 1/4, 3/16, 0: m = (.0375, .4 / 3, 0); of b, without itself, (0, .125, 0); V
+    of each times .0375; .8 * .125 = .1; 0; .4 / 3.  The plain mean is (.2, .6, 0), of b (0, .5, 0): .2; .4; 0; .6.
+    target, diverse: d first; then a, whose cosine with d is 0, before b .025 * (1 - .8) = .005; then c.
+    target, features: e2, e1, e2; m = (.1875, .25, 0) / 3; b: (0, .125, 0); 3/16 * .0625; .125 / 4; 0; .0625 / 3.
     """
     order, values = chosen(name, pool)
     assert order == BY_HAND[name][0]
@@ -123,7 +143,7 @@ def test_four_prompts_by_hand(pool: SelectionPool, name: str) -> None:
 
 def test_every_method_is_by_hand_or_draws() -> None:
     assert set(BY_HAND) | UNRANKED == set(METHODS)
-    assert len(METHODS) == 16
+    assert len(METHODS) == 20
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -149,6 +169,7 @@ def test_a_larger_choice_begins_with_the_smaller(pool: SelectionPool, name: str)
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_the_order_of_the_pool_does_not_matter(pool: SelectionPool, tmp_path: Path, name: str) -> None:
+    assert pool.target is not None
     order = [2, 3, 0, 1]
     ids = tuple(IDS[i] for i in order)
     arrays = {key: getattr(pool, key)[order] for key in ("n_tokens", "perplexity", "ifd", "rating", "reward_curves")}
@@ -160,6 +181,7 @@ def test_the_order_of_the_pool_does_not_matter(pool: SelectionPool, tmp_path: Pa
         rewards=tuple(REWARDS[i] for i in order),
         gradients=store_of(tmp_path / "g", GRADIENTS[order], ids),
         features=store_of(tmp_path / "f", FEATURES[order], ids),
+        target=dataclasses.replace(pool.target, in_both={order.index(1): (1,)}),
         **arrays,
     )
     assert chosen(name, moved)[0] == chosen(name, pool)[0]

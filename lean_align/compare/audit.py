@@ -7,6 +7,7 @@
 5. Numbers of steps, of prompts per step or of completions that differ from the reference's, or another start, other
    limits or another decoding.
 6. A training on prompts other than those the method chose.
+7. A target that holds evaluation problems, word for word.
 
 A method that looks at gold answers is refused while it chooses (`lean_align.selection`).
 """
@@ -31,7 +32,7 @@ from lean_align.recipe import Recipe
 from lean_align.scoring import score_prompts, success_estimates
 from lean_align.scoring.tables import read_scores, rollout_table
 from lean_align.stages import GRAPH
-from lean_align.stages.inputs import SELECTED, VALUES, chosen_ids, read_prompts
+from lean_align.stages.inputs import POOL, SELECTED, TARGET, VALUES, Sampled, chosen_ids, read_prompts
 from lean_align.store import open_store
 
 _TOLERANCE = 1e-6
@@ -121,29 +122,37 @@ def _selection_faults(recipe: Recipe, cell: Path) -> Iterator[str]:
     others = sorted(trained - {p.prompt_id for p in chosen})
     if others and recipe.selection.rounds == 1:
         yield f"the training used {len(others)} prompts that were not chosen (first: {others[0]})"
-    leaked = sorted({p.prompt_id for p in chosen} & _leaks(cell)["exact"])
+    leaked = sorted({p.prompt_id for p in chosen} & _leaks(cell, POOL)["exact"])
     if leaked:
         yield f"{len(leaked)} chosen prompts are evaluation problems, word for word (first: {leaked[0]})"
+    if aimed := sorted(_leaks(cell, TARGET)["exact"]):
+        yield f"{len(aimed)} problems of the target are evaluation problems, word for word (first: {aimed[0]})"
 
 
 def cell_flags(cell: Path) -> list[str]:
     """What a reader should know about a cell whose figures count."""
     chosen = {row["prompt_id"] for row in read_jsonl(cell / "selection" / SELECTED)}
-    near = sorted(chosen & _leaks(cell)["near"])
-    return [f"{len(near)} chosen prompts are nearly evaluation problems (first: {near[0]})"] if near else []
+    near = sorted(chosen & _leaks(cell, POOL)["near"])
+    aimed = sorted(_leaks(cell, TARGET)["near"])
+    found = [f"{len(near)} chosen prompts are nearly evaluation problems (first: {near[0]})"] if near else []
+    return found + (
+        [f"{len(aimed)} problems of the target are nearly evaluation problems (first: {aimed[0]})"] if aimed else []
+    )
 
 
-def _leaks(cell: Path) -> dict[str, set[str]]:
-    """Prompts of the pool that the evaluation holds too, by kind of match; once for all cells that share both."""
+def _leaks(cell: Path, which: Sampled) -> dict[str, set[str]]:
+    """Prompts of the pool or target that the evaluation holds too, by kind of match; once for cells that share both."""
+    if not (cell / which.file).exists():
+        return {"exact": set(), "near": set()}
     sets = [cell / "data" / "test.jsonl", *sorted((cell / "evaluation" / "problems").glob("*.jsonl"))]
     texts = tuple(path.read_text(encoding="utf-8") for path in sets if path.exists())
-    return _leaks_once((cell / "data" / "train.jsonl").read_text(encoding="utf-8"), texts)
+    return _leaks_once((cell / which.file).read_text(encoding="utf-8"), texts)
 
 
 @cache
-def _leaks_once(pool: str, sets: tuple[str, ...]) -> dict[str, set[str]]:
+def _leaks_once(prompts: str, sets: tuple[str, ...]) -> dict[str, set[str]]:
     train, *problems = (
-        prompts_from_rows([json.loads(row) for row in text.split("\n") if row]) for text in (pool, *sets)
+        prompts_from_rows([json.loads(row) for row in text.split("\n") if row]) for text in (prompts, *sets)
     )
     found = find_contamination(train, {str(i): held for i, held in enumerate(problems)})
     return {kind: {p.prompt_id for p in found.pairs if p.kind == kind} for kind in ("exact", "near")}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe, changed_recipe
-from lean_align.selection.registry import find_method
+from lean_align.selection.registry import find_method, recipe_method
 
 _NAMED = {
     "selection.method": "the method comes first",
@@ -73,7 +73,7 @@ def read_variant(text: str, base: Recipe, seed: int = 0) -> Variant:
             raise RecipeError(f"{text!r} sets {key.strip()}; {_NAMED[key.strip()]}.")
     n = None if name == FULL else int(size) if at else base.selection.n
     variant = Variant(name, n, tuple((key.strip(), value) for key, _, value in pairs))
-    variant.recipe(base, seed)  # a wrong key is refused now
+    recipe_method(variant.recipe(base, seed))  # a wrong key is refused now, and a method without its target
     return variant
 
 

@@ -13,10 +13,11 @@ match;
 3. the numbers must agree: the same story with other numbers is another problem.
 """
 
+from lean_align.contamination.normalising import exact_key
 from lean_align.contamination.overlap import BenchmarkOverlap, Contamination, ContaminationPair
 from lean_align.contamination.searching import find_contamination
 
-__all__ = ["CONTAMINATION", "BenchmarkOverlap", "Contamination", "ContaminationPair", "find_contamination"]
+__all__ = ["CONTAMINATION", "BenchmarkOverlap", "Contamination", "ContaminationPair", "exact_key", "find_contamination"]
 
 CONTAMINATION = "contamination.json"
 """What was found, in the data folder of a run."""

@@ -16,7 +16,8 @@ Rules, in order; a row that a rule from 2 on leaves out goes to `dropped.jsonl` 
 7. what a benchmark also contains is looked for in all that is left, whatever `limit`, and dropped where
    `data.contamination` says so;
 8. a prompt that leaves no room for a completion in the model's context is dropped;
-9. of what is left, `limit` takes a seeded random subset, in file order.
+9. of what is left, `limit` takes a seeded random subset, in file order.  A target that is `held-out:N` takes N others,
+   first from those that the limit leaves out.
 """
 
 from lean_align.data.local_files import FORMATS, is_local, local_files
@@ -35,7 +36,10 @@ from lean_align.data.raw_rows import (
     data_sources,
     fields_for,
     load_rows,
+    local_sources,
+    named_or_usual,
     read_rows,
+    target_rows,
     testbed_pool,
 )
 from lean_align.data.row_formats import float_text, read_row
@@ -54,10 +58,13 @@ __all__ = [
     "is_local",
     "load_rows",
     "local_files",
+    "local_sources",
+    "named_or_usual",
     "prepare_prompts",
     "prompt_rows",
     "prompts_from_rows",
     "read_row",
     "read_rows",
+    "target_rows",
     "testbed_pool",
 ]

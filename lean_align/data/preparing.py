@@ -48,6 +48,8 @@ class PromptRules:
         Size of the seeded random subset to keep.
     seed : int
         Seed of that subset.
+    set_apart : int
+        Rows that are kept out of it, drawn by the same seed: those that `limit` leaves out, as far as there are any.
     """
 
     prompt_field: str | None = None
@@ -56,6 +58,7 @@ class PromptRules:
     contamination: str = "keep"
     limit: int | None = None
     seed: int = 0
+    set_apart: int = 0
 
     @classmethod
     def of(cls, recipe: Recipe, split: str, rows: Sequence[Mapping[str, Any]]) -> PromptRules:
@@ -106,6 +109,8 @@ class PreparedPrompts:
     census : Census
     contamination : Contamination or None
         None where the check is off.
+    set_apart : tuple of Prompt
+        Usable prompts that are not among `prompts`, where the rules set some apart.
     """
 
     prompts: tuple[Prompt, ...]
@@ -113,6 +118,7 @@ class PreparedPrompts:
     dropped_by_reason: dict[str, int]
     census: Census
     contamination: Contamination | None
+    set_apart: tuple[Prompt, ...] = ()
 
 
 @dataclass
@@ -194,8 +200,8 @@ def prepare_prompts(
         more = f"; and {len(reasons) - SHOWN_REASONS} more" if len(reasons) > SHOWN_REASONS else ""
         told = "; ".join(reasons[:SHOWN_REASONS]) + more
         raise DataError(f"{source}: none of its {len(sieve.dropped)} rows can be used ({told}).")
-    chosen = _subset(prompts, rules.limit, rules.seed, split)
-    return PreparedPrompts(chosen, tuple(sieve.dropped), dict(sieve.by_reason), census, found)
+    chosen, apart = _subsets(prompts, rules, split, source)
+    return PreparedPrompts(chosen, tuple(sieve.dropped), dict(sieve.by_reason), census, found, apart)
 
 
 def prompt_rows(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
@@ -339,8 +345,17 @@ def _uncontaminated(prompts: Sequence[Prompt], found: Contamination, rule: str, 
     return sieve.keep(prompts, CONTAMINATED, reason_of)
 
 
-def _subset(prompts: Sequence[Prompt], limit: int | None, seed: int, split: str) -> tuple[Prompt, ...]:
-    if limit is None or limit >= len(prompts):
-        return tuple(prompts)
-    keep = rng_for(seed, "data.limit", split).permutation(len(prompts))[:limit]
-    return tuple(prompts[i] for i in sorted(keep))
+def _subsets(
+    prompts: Sequence[Prompt], rules: PromptRules, split: str, source: str
+) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """The prompts to keep and those set apart: the first and the last of one seeded order, both in file order."""
+    n, n_apart = len(prompts), rules.set_apart
+    if n_apart >= n:
+        raise DataError(
+            f"selection.target sets {n_apart} rows apart, and {source} has {n} that can be used; expected fewer. "
+            "Lower the number, or give the target a file of its own."
+        )
+    n_kept = n - n_apart if rules.limit is None else min(rules.limit, n - n_apart)
+    order = rng_for(rules.seed, "data.limit", split).permutation(n)
+    kept, apart = order[:n_kept], order[n - n_apart :]
+    return tuple(prompts[i] for i in sorted(kept)), tuple(prompts[i] for i in sorted(apart))

@@ -11,11 +11,11 @@ from lean_align.data.answers import ANSWER_FIELDS
 from lean_align.data.columns import value_of
 from lean_align.data.local_files import FORMATS, Row, is_local, local_files, read_file
 from lean_align.data.questions import PROMPT_FIELDS
-from lean_align.demo.pool import KINDS, PoolPrompt, make_held_out, make_pool
+from lean_align.demo.pool import KINDS, PoolPrompt, make_held_out, make_labelled, make_pool
 from lean_align.demo.problems import problem_stream
 from lean_align.errors import DataError
 from lean_align.progress import say
-from lean_align.recipe import DataRecipe, PoolRecipe
+from lean_align.recipe import HELD_OUT, TESTBED, DataRecipe, PoolRecipe, Recipe, TargetSource
 
 TRAIN_SEED, TEST_SEED = 1, 2
 GENERATED = ("demo", "testbed")
@@ -61,6 +61,30 @@ def load_rows(data: DataRecipe, split: str, pool: PoolRecipe | None = None) -> l
     return found
 
 
+def target_rows(recipe: Recipe, target: TargetSource) -> list[dict[str, Any]]:
+    """Read the raw rows of a target that is not set apart from the training rows themselves.
+
+    `testbed:N` gives problems of the pool's target kind that are in no pool of this make-up and in no evaluation;
+    `held-out:N` of the generator `demo` the N that follow those it trains on.
+
+    Raises
+    ------
+    DataError
+        As `load_rows`, and where the generator has too few.
+    """
+    data, pool = recipe.data, recipe.pool
+    if target.source == TESTBED and target.n is not None:
+        labelled = make_labelled(target.n, testbed_pool(pool), pool.target_families, pool.target_grades)
+        return [{"prompt": question, "answer": str(answer)} for question, answer in labelled]
+    if target.source == HELD_OUT and target.n is not None:
+        return list(_demo_rows(data, "train", target.n))[data.demo_train :]
+    config = data.config if target.source in (data.train_path, data.test_path) or is_local(target.source) else None
+    found = _without_copies(read_rows(target.source, config, data.train_split), target.source)
+    if not found:
+        raise DataError(f"selection.target: {target.source} has no rows; expected one prompt with its answer per row.")
+    return found
+
+
 def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str, Any]]:
     """Every raw row of a local source (`local_files.py`), or of a split of a data set on the hub, as they are there.
 
@@ -76,16 +100,18 @@ def read_rows(source: str, config: str | None, split: str) -> Iterator[dict[str,
 
 def data_sources(data: DataRecipe) -> set[str]:
     """The files that a recipe's rows come from; the name of a source that is not local, or that cannot be read."""
-    found: set[str] = set()
-    for source, split in ((data.train_path, data.train_split), (data.test_path, data.test_split)):
-        if source is None:
-            continue
-        try:
-            local = source not in GENERATED and not Path(source).is_file() and is_local(source)
-            found |= {str(path) for path in local_files(source, data.config, split)} if local else {source}
-        except DataError:  # the stage that reads it says what is wrong
-            found.add(source)
-    return found
+    named = ((data.train_path, data.train_split), (data.test_path, data.test_split))
+    return {path for source, split in named if source is not None for path in local_sources(source, data.config, split)}
+
+
+def local_sources(source: str, config: str | None, split: str) -> set[str]:
+    """The files of one source; its name where it is not local, or cannot be read."""
+    try:
+        if source not in GENERATED and not Path(source).is_file() and is_local(source):
+            return {str(path) for path in local_files(source, config, split)}
+    except DataError:  # the stage that reads it says what is wrong
+        pass
+    return {source}
 
 
 def _without_copies(rows: Iterable[dict[str, Any]], source: str) -> list[dict[str, Any]]:
@@ -107,14 +133,14 @@ def _without_copies(rows: Iterable[dict[str, Any]], source: str) -> list[dict[st
     return found
 
 
-def _demo_rows(data: DataRecipe, split: str) -> Iterator[dict[str, Any]]:
+def _demo_rows(data: DataRecipe, split: str, n_more: int = 0) -> Iterator[dict[str, Any]]:
     weights = dict(enumerate(data.demo_grade_weights, start=1))
     test = list(problem_stream(TEST_SEED, data.demo_test, weights))
     if split == "test":
         chosen = test
     else:
         skip = frozenset(problem.question for problem in test)
-        chosen = list(problem_stream(TRAIN_SEED, data.demo_train, weights, skip))
+        chosen = list(problem_stream(TRAIN_SEED, data.demo_train + n_more, weights, skip))
     for problem in chosen:
         yield {"prompt": problem.question, "answer": str(problem.answer)}
 
@@ -179,6 +205,11 @@ def fields_for(data: DataRecipe, split: str, rows: Sequence[Mapping[str, Any]]) 
         return None, None
     if split == "train":
         return data.prompt_field, data.answer_field
+    return named_or_usual(data, rows)
+
+
+def named_or_usual(data: DataRecipe, rows: Sequence[Mapping[str, Any]]) -> tuple[str | None, str | None]:
+    """The columns of question and answer that the recipe names; None for one that rows of another source lack."""
     return _or_usual(data.prompt_field, PROMPT_FIELDS, rows), _or_usual(data.answer_field, ANSWER_FIELDS, rows)
 
 

@@ -34,7 +34,7 @@ from lean_align.policy.shapes import is_local, loading_bytes, model_config, shap
 from lean_align.progress import say
 from lean_align.recipe import LoraRecipe, ModelRecipe, Recipe, TrainerRecipe
 from lean_align.rollouts.paths import PLAIN, rollout_path
-from lean_align.selection import find_method
+from lean_align.selection import recipe_method
 
 _TOKEN_CHARACTERS = 12
 """Of a completion's line in rollouts.jsonl, a token: its text and its number."""
@@ -112,7 +112,7 @@ def check_model_serves(recipe: Recipe, longest: int | None = None) -> tuple[str,
         path = rollout_path(family, longest).or_refuse()
         notes += [path.reason] if path.name != PLAIN else []
     shaped = _shapes(recipe.model, recipe.lora)
-    if "gradients" in find_method(recipe.selection.method).needs or _by_lean(recipe.training):
+    if "gradients" in recipe_method(recipe).needs or _by_lean(recipe.training):
         backbone_of(shaped.causal_lm)
         if gradient_path(family) != SHARED and recipe.gradients.share_prompt:
             notes.append(f"{why_plain(family)}: gradients recompute the prompt for each completion, which is slower")
@@ -183,7 +183,7 @@ def _assumptions(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, pla
             "rollouts, evaluation and trainings by lean take our own decode loop; auto takes vLLM where it is "
             "installed: --set rollouts.engine=vllm plans that"
         )
-    unplanned = sorted(find_method(recipe.selection.method).needs - {"rollouts", "gradients", "scores"})
+    unplanned = sorted(recipe_method(recipe).needs - {"rollouts", "gradients", "scores", "target"})
     if unplanned:
         found.append(f"{', '.join(unplanned)}, which {recipe.selection.method} needs, are not planned")
     if recipe.selection.rounds > 1:
@@ -213,6 +213,7 @@ def _assumptions(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, pla
 def _plan_stage(
     stage: PlannedStage, recipe: Recipe, pool: Pool, place: Place, loaded: int, loading: int, download: int
 ) -> StagePlan:
+    pool = pool.of_target() if stage.of_target else pool
     name, work = stage.folder, stage.work
     backend = place.backend(getattr(recipe, stage.section)) if work == "training" else ""
     process, cost = place.process.of(work, backend), cost_of(work, stage.section)

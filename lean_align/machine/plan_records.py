@@ -30,11 +30,14 @@ class PlannedStage:
         What it does: `rollouts`, `gradients`, `training` or `evaluation`.
     section : str
         Of the recipe, with its settings.
+    of_target : bool
+        Whether it goes over the target of the selection, and not over the pool.
     """
 
     folder: str
     work: str
     section: str
+    of_target: bool = False
 
 
 @dataclass(frozen=True)

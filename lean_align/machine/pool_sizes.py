@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from lean_align.benchmarks import find_benchmarks
-from lean_align.data import GENERATED, PromptRules, is_local, load_rows, prepare_prompts
+from lean_align.data import (
+    GENERATED,
+    PromptRules,
+    is_local,
+    load_rows,
+    named_or_usual,
+    prepare_prompts,
+    target_rows,
+)
 from lean_align.errors import RecipeError
 from lean_align.policy import load_encoder
 from lean_align.policy.shapes import is_local as is_local_model
-from lean_align.recipe import Recipe
+from lean_align.recipe import Recipe, read_target
+from lean_align.selection import recipe_method, rows_set_apart
 from lean_align.verify import parse_gold
 
 _CHARACTERS_A_TOKEN = 3.0
@@ -52,6 +62,8 @@ class Pool:
     source : str
         Where the figures come from.
     benchmarks : tuple of EvaluationSet
+    n_target : int
+        Problems that the selection aims at, 0 where it does not.
     """
 
     n_train: int
@@ -59,6 +71,11 @@ class Pool:
     longest_prompt: int
     source: str
     benchmarks: tuple[EvaluationSet, ...] = ()
+    n_target: int = 0
+
+    def of_target(self) -> Pool:
+        """The same with the target's problems in the place of the pool's prompts."""
+        return replace(self, n_train=self.n_target)
 
     def evaluation_sets(self, recipe: Recipe) -> tuple[EvaluationSet, ...]:
         """All that the evaluation solves: the held-out set, and the benchmarks."""
@@ -77,15 +94,44 @@ def pool_of(recipe: Recipe) -> Pool:
     """
     sources = {"train": recipe.data.train_path, "test": recipe.data.test_path}
     splits = {split: _split(recipe, split, path) for split, path in sources.items() if path is not None}
-    limits = {"train": recipe.data.limit, "test": recipe.data.test_limit}
-    sizes = {split: min(n, limits[split] or n) for split, (n, _, _) in splits.items()}
+    limits, apart = {"train": recipe.data.limit, "test": recipe.data.test_limit}, {"train": rows_set_apart(recipe)}
+    left = {split: n - apart.get(split, 0) for split, (n, _, _) in splits.items()}
+    sizes = {split: min(n, limits[split] or n) for split, n in left.items()}
+    n_target = 0
+    if (target := target_size(recipe)) is not None:
+        n_target, splits = target[0], {**splits, "target": target}
     source = "; ".join(dict.fromkeys(text for _, _, text in splits.values()))
     longest = max(_at_most(recipe, split, longest) for split, (_, longest, _) in splits.items())
-    return Pool(sizes["train"], sizes.get("test", 0), longest, source, _known_benchmarks(recipe))
+    return Pool(sizes["train"], sizes.get("test", 0), longest, source, _known_benchmarks(recipe), n_target)
+
+
+def target_size(recipe: Recipe, from_hub: bool = False) -> tuple[int, int, str] | None:
+    """Problems of the target, the longest in tokens, and how that is known; None where the method does not aim.
+
+    Raises
+    ------
+    RecipeError
+        When they are on the hub, unless `from_hub`: then they are downloaded.
+    DataError
+        When they cannot be read.
+    """
+    if "target" not in recipe_method(recipe).needs:
+        return None
+    target = read_target(str(recipe.selection.target))
+    if target.n is not None and rows_set_apart(recipe):
+        return target.n, 0, f"{target.n} training rows are the target"
+    if target.is_rows and not from_hub and not is_local(target.source):
+        raise RecipeError(
+            f"selection.target is {target.source!r}, on the hub, so its problems cannot be counted before they are "
+            "downloaded. Give a local file to plan with."
+        )
+    rows = target_rows(recipe, target)
+    rules = PromptRules(*named_or_usual(recipe.data, rows), contamination="off")
+    return _counted(recipe, rows, "target", str(recipe.selection.target), rules)
 
 
 def _at_most(recipe: Recipe, split: str, longest: int) -> int:
-    limit = recipe.data.max_prompt_tokens if split == "train" else None
+    limit = None if split == "test" else recipe.data.max_prompt_tokens
     return longest if limit is None else min(longest, limit)
 
 
@@ -111,12 +157,7 @@ def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
     if path in GENERATED or is_local(path):
         rows = load_rows(data, split, recipe.pool)
         rules = replace(PromptRules.of(recipe, split, rows), contamination="off", limit=None)
-        found = prepare_prompts(rows, split, path, parse_gold, lambda prompt: True, rules)
-        texts = [prompt.prompt for prompt in found.prompts]
-        if is_local_model(recipe.model):
-            encoder = load_encoder(recipe.model, data)
-            return len(texts), max(len(encoder.encode(p)) for p in found.prompts), f"tokens counted in {path}"
-        return len(texts), _estimate(recipe, texts), f"characters counted in {path}, {_CHARACTERS_A_TOKEN:g} a token"
+        return _counted(recipe, rows, split, path, rules)
     if path in _KNOWN_ROWS:
         n_train, n_test, longest = _KNOWN_ROWS[path]
         template = _estimate(recipe, [""])
@@ -125,6 +166,17 @@ def _split(recipe: Recipe, split: str, path: str) -> tuple[int, int, str]:
         f"data.{split}_path is {path!r}, on the hub and not known to the package, so its prompts cannot be counted "
         "before they are downloaded. Give a local file to plan with."
     )
+
+
+def _counted(
+    recipe: Recipe, rows: Sequence[Mapping[str, Any]], split: str, source: str, rules: PromptRules
+) -> tuple[int, int, str]:
+    found = prepare_prompts(rows, split, source, parse_gold, lambda prompt: True, rules)
+    texts = [prompt.prompt for prompt in found.prompts]
+    if is_local_model(recipe.model):
+        encoder = load_encoder(recipe.model, recipe.data)
+        return len(texts), max(len(encoder.encode(p)) for p in found.prompts), f"tokens counted in {source}"
+    return len(texts), _estimate(recipe, texts), f"characters counted in {source}, {_CHARACTERS_A_TOKEN:g} a token"
 
 
 def _estimate(recipe: Recipe, texts: Sequence[str]) -> int:

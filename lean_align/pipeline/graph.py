@@ -52,7 +52,7 @@ class Graph:
     def planned(self, recipe: Recipe) -> list[PlannedStage]:
         """Those that a plan covers, in order."""
         stages = self.needed_stages(recipe)
-        return [PlannedStage(s.folder, s.work, s.trains or s.folder) for s in stages if s.work is not None]
+        return [PlannedStage(s.folder, s.work, s.trains or s.work, s.of_target) for s in stages if s.work is not None]
 
     def upstream(self, stage: Stage, recipe: Recipe) -> list[Stage]:
         """The finished stages that a stage reads."""

@@ -82,6 +82,8 @@ class Stage:
         Whether it is part of what the selection costs.
     work : str or None
         What it mostly does, as plans count it: training, rollouts, gradients or evaluation.
+    of_target : bool
+        Whether it goes over the problems that the selection aims at, and not over the pool.
     """
 
     folder: str
@@ -105,6 +107,7 @@ class Stage:
     shared: bool = True
     for_selection: bool = True
     work: str | None = None
+    of_target: bool = False
 
     def all_keys(self, recipe: Recipe) -> tuple[str, ...]:
         """The recipe keys that its result depends on under a recipe."""

@@ -27,8 +27,12 @@ from lean_align.recipe.parsing import (
     recipe_tree,
     shipped_recipes,
 )
+from lean_align.recipe.targets import FEWEST_PROBLEMS, HELD_OUT, TESTBED, TargetSource, read_target
 
 __all__ = [
+    "FEWEST_PROBLEMS",
+    "HELD_OUT",
+    "TESTBED",
     "CompareRecipe",
     "DataRecipe",
     "EvaluationRecipe",
@@ -39,6 +43,7 @@ __all__ = [
     "Recipe",
     "RolloutRecipe",
     "SelectionRecipe",
+    "TargetSource",
     "TrainerRecipe",
     "TrainingRecipe",
     "WarmupRecipe",
@@ -46,6 +51,7 @@ __all__ = [
     "changed_recipe",
     "dump_recipe",
     "load_recipe",
+    "read_target",
     "recipe_of",
     "recipe_tree",
     "shipped_recipes",

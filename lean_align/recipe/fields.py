@@ -303,6 +303,10 @@ class SelectionRecipe:
     again from the current adapter and the subset is chosen again."""
     curve_epochs: int = number(3, 1)
     """Passes over the whole pool in the training whose reward curves `limr` reads."""
+    target: str | None = field(default=None, metadata=LATER)
+    """Problems of what is wanted, with answers, for methods that aim at them, such as `learnalign-target`: a file, as
+    data.train_path takes it, or a hub id; `held-out:N`, N rows of the training data that are then not chosen from;
+    `testbed:N`, N generated problems of the pool's target kind. Other methods take no notice of it."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lean_align.demo.problems import FAMILIES, GRADES
 from lean_align.errors import RecipeError
 from lean_align.recipe.fields import PoolRecipe, Recipe, TrainerRecipe
 from lean_align.recipe.scalars import Plain, converted, read_setting, read_tree, shown
+from lean_align.recipe.targets import read_target
 
 LONGEST_NAME = 200
 """Bytes of a recipe's name, which is a folder's."""
@@ -232,6 +233,8 @@ def _check(recipe: Recipe) -> None:
         )
     _check_gradients(recipe)
     _check_stages_of_selection(recipe)
+    if recipe.selection.target is not None:
+        read_target(recipe.selection.target)
     _check_pool(recipe.pool)
     if recipe.training.init == "warmup" and recipe.warmup.steps == 0:
         raise RecipeError("training.init is 'warmup' but warmup.steps is 0. Set training.init=base, or give it steps.")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from lean_align.report.formatting import count, p_value, percent, points
 from lean_align.report.results_table import MethodResults
-from lean_align.report.summary import Accuracy, Contamination, Means, Rollouts, SelectionCounts, Stability
+from lean_align.report.summary import Accuracy, Contamination, Means, Rollouts, SelectionCounts, Stability, Target
 from lean_align.types import BenchmarkScore, PairedDifference, Proportion
 
 FEW_LEARNABLE = 0.2
@@ -147,10 +147,26 @@ def selection_notes(selection: SelectionCounts | None) -> list[str]:
         notes.append(
             f"{n} of the {whole} chosen prompts have learnability 0: their gradient is zero and they teach nothing."
         )
+    notes += [] if selection.target is None else target_notes(selection.target)
     if rounds > 1:
         notes.append(
             f"The training was cut into {rounds} rounds; what is shown here is the choice of the first. The later ones "
             "are in training/rounds, each a run of its own."
+        )
+    return notes
+
+
+def target_notes(target: Target) -> list[str]:
+    """What to look at in a target."""
+    notes = []
+    if target.n_near:
+        notes.append(
+            f"{count(target.n_near)} of the {count(target.n_problems)} problems of the target are near matches of "
+            "evaluation problems (target/near_matches.jsonl): the choice may aim at the test."
+        )
+    if target.n_in_pool:
+        notes.append(
+            f"{count(target.n_in_pool)} prompts of the pool are problems of the target; none counts for itself."
         )
     return notes
 

@@ -191,6 +191,33 @@ class Rollouts(StageCounts):
 
 
 @dataclass(frozen=True)
+class Target:
+    """The problems that a selection aims at, and how near to them the chosen prompts and the pool are.
+
+    Attributes
+    ----------
+    source : str or None
+        selection.target of the recipe.
+    n_problems, n_learnable, n_in_pool, n_near : int or None
+        Problems; those that can teach; prompts of the pool that are among them; near matches of evaluation problems.
+    success_rate, learnability : float or None
+        Means of p and V.
+    alignment_chosen, alignment_pool : float or None
+        Mean cosine with the target's weighted mean row.
+    """
+
+    source: str | None = None
+    n_problems: int | None = None
+    n_learnable: int | None = None
+    n_in_pool: int | None = None
+    n_near: int | None = None
+    success_rate: float | None = None
+    learnability: float | None = None
+    alignment_chosen: float | None = None
+    alignment_pool: float | None = None
+
+
+@dataclass(frozen=True)
 class SelectionCounts(StageCounts):
     """How many prompts were chosen, by which method, out of how many; in how many rounds of the training."""
 
@@ -200,6 +227,7 @@ class SelectionCounts(StageCounts):
     n_without_signal: int | None = None
     explanation: str | None = None
     rounds: int | None = None
+    target: Target | None = None
 
 
 @dataclass(frozen=True)

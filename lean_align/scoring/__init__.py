@@ -1,5 +1,6 @@
 """The LearnAlign score of every prompt, and how far the choice that it leads to can be trusted.  Imports no torch."""
 
+from lean_align.scoring.aimed import aimed_alignment, mean_without, target_mean
 from lean_align.scoring.estimates import (
     exact_estimates,
     learnability,
@@ -13,8 +14,10 @@ from lean_align.scoring.stability import SelectionStability, selection_stability
 
 __all__ = [
     "SelectionStability",
+    "aimed_alignment",
     "exact_estimates",
     "learnability",
+    "mean_without",
     "plug_in_scale",
     "rank_correlation",
     "rank_scores",
@@ -22,6 +25,7 @@ __all__ = [
     "selection_change",
     "selection_stability",
     "success_estimates",
+    "target_mean",
     "unbiased_estimates",
     "weighted_alignment",
 ]

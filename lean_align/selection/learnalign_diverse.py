@@ -34,11 +34,15 @@ Rows = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64]
 
 def choose(pool: SelectionPool, n: int) -> Choice:
     """The greedy choice by score and by distance from what was chosen."""
-    score = given(pool.scores, "scores").score
+    return diverse_choice(pool, given(pool.scores, "scores").score, n, "highest scores")
+
+
+def diverse_choice(pool: SelectionPool, score: NDArray[np.float64], n: int, what: str) -> Choice:
+    """The greedy choice by any score, (pool,) float64; `what` names it in the explanation."""
     order, at_choice = greedy_order(given(pool.gradients, "gradients").rows, score, pool.prompt_ids, n)
     values = np.full(len(pool), np.nan)  # others have none: it depends on what was chosen before
     values[order] = at_choice
-    return Choice(order, values, f"the {n} highest scores, discounted by the cosine with those chosen before")
+    return Choice(order, values, f"the {n} {what}, discounted by the cosine with those chosen before")
 
 
 def greedy_order(

@@ -17,6 +17,7 @@ from lean_align.errors import DataError, LeanAlignError, RecipeError
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
 from lean_align.selection.peeking import refuse_gold
+from lean_align.selection.target import TargetProblems
 from lean_align.store.gradient_store import GradientStore
 from lean_align.types import Scores, Selection
 
@@ -29,6 +30,7 @@ FIELDS = {
     "ratings": ("rating",),
     "features": ("features",),
     "reward_curves": ("reward_curves",),
+    "target": ("target",),
 }
 """Fields of `SelectionPool` by the stage folder that they are read from."""
 
@@ -38,6 +40,7 @@ _IMPLIED = {
     "perplexity": ("rollouts",),
     "ratings": ("rollouts",),
     "features": ("rollouts",),
+    "target": ("rollouts",),
 }
 
 
@@ -71,6 +74,9 @@ class SelectionPool:
         Mean reward of each prompt in each pass of a training on the whole pool, from RUN/reward_curves.
     estimated_learnability : (n,) float64 or None
         V where it is not p (1 - p) of the rewards, and there are no scores to hold it: sequential rollouts.
+    target : TargetProblems or None
+        What `selection.target` names, from RUN/target_rollouts, and RUN/target_gradients and RUN/target_features where
+        `needs` has those of the pool too.
 
     Raises
     ------
@@ -91,6 +97,7 @@ class SelectionPool:
     features: GradientStore | None = None
     reward_curves: NDArray[np.float64] | None = None
     estimated_learnability: NDArray[np.float64] | None = None
+    target: TargetProblems | None = None
 
     def __post_init__(self) -> None:
         n = len(self.prompt_ids)
@@ -105,6 +112,8 @@ class SelectionPool:
             found = getattr(self, name)
             if found is not None and len(found) != n:
                 raise DataError(f"the pool has {n} prompts and {len(found)} of {name}; expected one per prompt.")
+        if self.target is not None:
+            self.target.check_pool(self)
 
     if not TYPE_CHECKING:  # else every misspelt field would pass for one
 

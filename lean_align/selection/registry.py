@@ -12,16 +12,21 @@ from typing import Any
 import numpy as np
 
 from lean_align.errors import RecipeError
+from lean_align.recipe import HELD_OUT, Recipe, read_target
 from lean_align.selection import (
     alignment,
+    alignment_target,
     feature_similarity,
+    feature_similarity_target,
     full,
     gradient_dot,
     ifd,
     learnability,
     learnalign,
     learnalign_diverse,
+    learnalign_diverse_target,
     learnalign_loo,
+    learnalign_target,
     length_matched,
     limr,
     pass_rate_band,
@@ -52,6 +57,10 @@ SHIPPED: tuple[SelectionMethod, ...] = tuple(
         feature_similarity,
         limr,
         learnalign_diverse,
+        learnalign_target,
+        learnalign_diverse_target,
+        alignment_target,
+        feature_similarity_target,
     )
 )
 
@@ -78,6 +87,34 @@ def find_method(name: str) -> SelectionMethod:
         offer = f"; did you mean {near[0]!r}?" if near else "."
         raise RecipeError(f"there is no selection method {name!r}{offer} There are: {', '.join(known)}.")
     return _load(next(entry for entry in entry_points(group=GROUP) if entry.name == name))
+
+
+def recipe_method(recipe: Recipe) -> SelectionMethod:
+    """The method of a recipe.
+
+    Raises
+    ------
+    RecipeError
+        As `find_method`, and when the method aims at a target and the recipe names none.
+    """
+    method = find_method(recipe.selection.method)
+    if "target" in method.needs and recipe.selection.target is None:
+        raise RecipeError(
+            f"selection.method is {method.name}, which aims at a target, and selection.target is null; expected "
+            "labelled problems of what is wanted: a file, a hub id, or held-out:64 for 64 training rows, set apart."
+        )
+    return method
+
+
+def rows_set_apart(recipe: Recipe) -> int:
+    """Rows of the training data that the recipe's target takes out of the pool; 0 of a method that does not aim.
+
+    The generator of `demo` makes further ones, so that its pool stays as it is.
+    """
+    if "target" not in recipe_method(recipe).needs or recipe.data.train_path == "demo":
+        return 0
+    target = read_target(str(recipe.selection.target))
+    return target.n or 0 if target.source == HELD_OUT else 0
 
 
 def method_file(name: str) -> Path | None:

@@ -25,6 +25,10 @@ from lean_align.stages import (
     rollouts,
     scores,
     selection,
+    target,
+    target_features,
+    target_gradients,
+    target_rollouts,
     training,
     warmup,
 )
@@ -33,7 +37,11 @@ __all__ = ["GRAPH", "run", "run_stage"]
 
 _MODULES = (
     data,
+    target,
     warmup,
+    target_rollouts,
+    target_gradients,
+    target_features,
     rollouts,
     gradients,
     scores,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, write_json, write_jsonl
@@ -24,7 +24,7 @@ from lean_align.pipeline.prompt_notes import say_prompt_notes
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
-from lean_align.selection import check_n
+from lean_align.selection import check_n, rows_set_apart
 from lean_align.stages.dependencies import file_hashes
 from lean_align.stages.inputs import KINDS
 from lean_align.stages.planning import PLAN, write_plan
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lean_align.policy import PromptEncoder
 
 RUN = "run.json"
+SET_APART = "set_apart.jsonl"
+"""Rows of the training data that the target takes out of the pool."""
 
 
 def run(stage: StageRun) -> None:
@@ -98,15 +100,16 @@ def _split(
     data, training = recipe.data, split == "train"
     source = data.train_path if training else data.test_path
     assert source is not None  # the caller asks for no held-out set that is not there
-    longest = context - recipe.rollouts.max_new_tokens
-    if training and data.max_prompt_tokens is not None:
-        longest = min(longest, data.max_prompt_tokens)
     rows = load_rows(data, split, recipe.pool)
     rules = PromptRules.of(recipe, split, rows)
-    prepared = prepare_prompts(
-        rows, split, source, parse_gold, lambda prompt: len(encoder.encode(prompt)) <= longest, rules, held_out
-    )
+    if training:
+        rules = replace(rules, set_apart=rows_set_apart(recipe))
+    fits = prompt_fits(recipe, encoder, context, training)
+    prepared = prepare_prompts(rows, split, source, parse_gold, fits, rules, held_out)
     write_jsonl(folder.path / f"{split}.jsonl", prompt_rows(prepared.prompts))
+    if rules.set_apart:
+        write_jsonl(folder.path / SET_APART, prompt_rows(prepared.set_apart))
+        say(f"data: {len(prepared.set_apart)} rows of {source} are set apart as the target, and not chosen from")
     folder.counts[f"n_{split}"] = len(prepared.prompts)
     reasons = ", ".join(f"{count} {reason}" for reason, count in prepared.dropped_by_reason.items())
     say(
@@ -120,14 +123,23 @@ def _split(
     return prepared
 
 
+def prompt_fits(recipe: Recipe, encoder: PromptEncoder, context: int, training: bool) -> Callable[[Prompt], bool]:
+    """Whether a prompt leaves room for a completion in a context of so many tokens, and is as short as is asked for."""
+    longest = context - recipe.rollouts.max_new_tokens
+    if training and recipe.data.max_prompt_tokens is not None:
+        longest = min(longest, recipe.data.max_prompt_tokens)
+    return lambda prompt: len(encoder.encode(prompt)) <= longest
+
+
 def _drops_matches(recipe: Recipe) -> bool:
     """Whether training prompts that a benchmark holds too are left out."""
     return recipe.data.contamination in ("drop", "drop_exact")
 
 
 def _more_keys(recipe: Recipe) -> tuple[str, ...]:
-    """What the training prompts are compared with: they depend on it only where matches are dropped."""
-    return ("evaluation.benchmarks", "evaluation.data_dir") if _drops_matches(recipe) else ()
+    """What matches are dropped from, and the target that rows are set apart for; each only where that is done."""
+    compared = ("evaluation.benchmarks", "evaluation.data_dir") if _drops_matches(recipe) else ()
+    return (*compared, *(("selection.target",) if rows_set_apart(recipe) else ()))
 
 
 def _more_inputs(recipe: Recipe) -> dict[str, Any]:

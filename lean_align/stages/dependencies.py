@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lean_align.artifacts import file_hash
 from lean_align.recipe import Recipe, TrainerRecipe
-from lean_align.selection.registry import find_method
+from lean_align.selection.registry import recipe_method
 
 PROMPT = ("data.prompt_format", "data.system_prompt", "data.prompt_template", "data.chat_template_kwargs")
 POLICY = ("seed", "model", "lora", *PROMPT)
@@ -20,15 +20,20 @@ def drawn(recipe: Recipe) -> tuple[str, ...]:
     return () if recipe.selection.num_generations is None else ("selection.num_generations",)
 
 
+def aimed_at(recipe: Recipe) -> tuple[str, ...]:
+    """The key of the target, where the selection method aims at one."""
+    return ("selection.target",) if asked_for("target")(recipe) else ()
+
+
 def kept_rows(trainer: TrainerRecipe) -> tuple[str, ...]:
     """Keys of the projection, where a training keeps rows."""
     keys = ("projection", "sjlt_nonzeros", "proj_dim")
     return tuple(f"gradients.{key}" for key in keys) if trainer.keep_rows else ()
 
 
-def asked_for(folder: str) -> Callable[[Recipe], bool]:
-    """Whether the recipe's selection method looks at what a stage found out."""
-    return lambda recipe: folder in find_method(recipe.selection.method).needs
+def asked_for(*folders: str) -> Callable[[Recipe], bool]:
+    """Whether the recipe's selection method looks at what some stages found out, at all of them."""
+    return lambda recipe: recipe_method(recipe).needs.issuperset(folders)
 
 
 def no_warmup(recipe: Recipe) -> tuple[str, ...]:

@@ -18,9 +18,11 @@ from lean_align.errors import RecipeError, StoreError
 from lean_align.memory import Halving
 from lean_align.pipeline.folder_locks import turn
 from lean_align.pipeline.halving import recorder
+from lean_align.pipeline.stage import StageRun
 from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
-from lean_align.stages.inputs import sampling_policy
+from lean_align.stages.inputs import Sampled, sampling_policy
+from lean_align.stages.rollout_facts import groups_to_learn
 from lean_align.store import PROJECTION, StoreWriter
 from lean_align.types import Group
 
@@ -89,6 +91,13 @@ def open_rows(
         return RowWriters(writers, opening.pop_all())
 
 
+def fill_store(stage: StageRun, which: Sampled) -> None:
+    """Fill the stage's store with the projected gradient of each prompt that is not there."""
+    groups = groups_to_learn(stage.run_dir, which)
+    with open_rows(stage.recipe, groups, stage.folder.path) as store:
+        fill_rows(stage.recipe, stage.run_dir, stage.folder, groups, store)
+
+
 def fill_rows(recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters) -> None:
     """Write the store's rows that are not there, and flush; the stage's counts go to `folder`."""
     n_learnable = sum(group.learnability > 0 for group in groups)
@@ -117,14 +126,14 @@ def _write_open_rows(
     path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
     folder.counts["path"] = str(path)
     if settings.share_prompt and not path.shares_prompt:
-        say(f"gradients: the prompt is computed again for each completion; {path.reason}")
+        say(f"{folder.final.name}: the prompt is computed again for each completion; {path.reason}")
     projector, fingerprints = recipe_projector(settings, policy.lora_sizes, recipe.seed, policy.device)
     folder.counts |= fingerprints
     check_projection(run_dir, folder.path / PROJECTION, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
     record, shared = recorder(folder, "gradients"), path.shares_prompt
     gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, shared, record)
-    with Progress("gradients", writable, writable - len(open_rows)) as progress:
+    with Progress(folder.final.name, writable, writable - len(open_rows)) as progress:
         for row, (_, projected) in zip(open_rows, gradients):
             store.write(row, projected.numpy())
             progress.advance()

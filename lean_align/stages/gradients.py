@@ -24,7 +24,8 @@ from lean_align.pipeline.stage import Rows, Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.stages.dependencies import POLICY, asked_for, drawn
-from lean_align.stages.gradient_rows import fill_rows, open_rows
+from lean_align.stages.gradient_rows import fill_rows, fill_store, open_rows
+from lean_align.stages.inputs import POOL
 from lean_align.stages.rollout_facts import groups_to_learn
 from lean_align.types import Group
 
@@ -33,9 +34,7 @@ WORKERS = "workers"
 
 def run(stage: StageRun) -> None:
     """Fill the store with the projected gradient of each prompt that is not there."""
-    groups = groups_to_learn(stage.run_dir)
-    with open_rows(stage.recipe, groups, stage.folder.path) as store:
-        fill_rows(stage.recipe, stage.run_dir, stage.folder, groups, store)
+    fill_store(stage, POOL)
     _add_workers(stage.folder)
 
 

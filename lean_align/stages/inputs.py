@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,37 @@ from lean_align.verify import verify
 
 if TYPE_CHECKING:
     from lean_align.policy import Policy
+ROLLOUTS = "rollouts.jsonl"
 KINDS = "kinds.json"
 """Of a generated pool: kind of each prompt, and whether its gold is wrong.  For reports; no method may open it."""
 SELECTED = "selected.jsonl"
 VALUES = "values.parquet"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Prompts that completions and gradients are taken of, and where; all but the file are stages' folders.
+
+    Attributes
+    ----------
+    file : str
+        Of the prompts, below the run's folder.
+    rollouts, gradients, features : str
+    """
+
+    file: str
+    rollouts: str
+    gradients: str
+    features: str
+
+    def prompts(self, run_dir: Path) -> list[Prompt]:
+        """The prompts, in the order of their file."""
+        return prompts_from_rows(read_jsonl(run_dir / self.file))
+
+
+POOL = Sampled("data/train.jsonl", "rollouts", "gradients", "features")
+TARGET = Sampled("target/target.jsonl", "target_rollouts", "target_gradients", "target_features")
+"""The problems that `selection.target` names."""
 
 
 def read_prompts(run_dir: Path, split: str) -> list[Prompt]:
@@ -33,12 +61,12 @@ def chosen_ids(run_dir: Path) -> list[str]:
     return sorted(places, key=places.__getitem__)
 
 
-def read_groups(run_dir: Path, path: Path | None = None) -> list[Group]:
-    """Training prompts with their completions, from `path` or from the finished rollouts."""
+def read_groups(run_dir: Path, which: Sampled = POOL, path: Path | None = None) -> list[Group]:
+    """Prompts with their completions, from `path` or from their finished rollouts."""
     from lean_align.rollouts import group_completions, read_completions
 
-    path = path or run_dir / "rollouts" / "rollouts.jsonl"
-    return group_completions(read_prompts(run_dir, "train"), read_completions(path))
+    path = path or run_dir / which.rollouts / ROLLOUTS
+    return group_completions(which.prompts(run_dir), read_completions(path))
 
 
 def sampling_policy(recipe: Recipe, run_dir: Path) -> Policy:

@@ -24,7 +24,7 @@ def write_plan(stage: StageRun, encoder: PromptEncoder, train: Sequence[Prompt],
     A run does not stop for it: stages halve their piece of work where memory runs out.
     """
     from lean_align.machine.plan import plan_run
-    from lean_align.machine.pool_sizes import EvaluationSet, Pool
+    from lean_align.machine.pool_sizes import EvaluationSet, Pool, target_size
 
     recipe, run_dir = stage.recipe, stage.run_dir
     held_out = [prompt for s in sets if s.facts is None for prompt in s.prompts]
@@ -34,10 +34,12 @@ def write_plan(stage: StageRun, encoder: PromptEncoder, train: Sequence[Prompt],
         for s in sets
         if s.facts is not None
     )
-    pool = Pool(len(train), len(held_out), longest, "the run's own", benchmarks)
     try:
+        n_target, longest_problem, _ = target_size(recipe, from_hub=True) or (0, 0, "")
+        longest = max(longest, longest_problem)
+        pool = Pool(len(train), len(held_out), longest, "the run's own", benchmarks, n_target)
         plan = plan_run(recipe, stage.graph.planned(recipe), pool=pool)
-    except Exception as error:  # whatever a model of an unknown kind does on shapes alone
+    except Exception as error:  # whatever a model of an unknown kind does on shapes alone; a target is refused later
         write_json(run_dir / PLAN, {"note": f"no plan: {type(error).__name__}: {error}"})
         return
     write_json(run_dir / PLAN, plan.as_json())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lean_align.errors import NothingToLearnError
-from lean_align.stages.inputs import read_groups
+from lean_align.stages.inputs import POOL, Sampled, read_groups
 from lean_align.types import Group
 from lean_align.verify import extract_answer
 
@@ -16,18 +16,18 @@ SAMPLE_COMPLETIONS = 3
 SAMPLE_CHARACTERS = 400
 
 
-def groups_to_learn(run_dir: Path) -> list[Group]:
-    """Every group of the rollouts.
+def groups_to_learn(run_dir: Path, which: Sampled = POOL) -> list[Group]:
+    """Every group of the rollouts of some prompts.
 
     Raises
     ------
     NothingToLearnError
         When no group has rewards that differ.
     """
-    groups = read_groups(run_dir)
+    groups = read_groups(run_dir, which)
     if not any(group.learnability > 0 for group in groups):
-        lines = rollout_lines(rollout_facts(groups), groups)
-        raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / 'rollouts'}.")
+        lines = rollout_lines(rollout_facts(groups), groups, which.rollouts)
+        raise NothingToLearnError("\n".join(lines) + f"\nThe rollouts are kept in {run_dir / which.rollouts}.")
     return groups
 
 
@@ -56,10 +56,10 @@ def rollout_facts(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
-def rollout_lines(facts: dict[str, Any], groups: Sequence[Group]) -> list[str]:
+def rollout_lines(facts: dict[str, Any], groups: Sequence[Group], stage: str = "rollouts") -> list[str]:
     """The facts in words; with few or no learnable prompts also the likely reason, and sample completions."""
     lines = [
-        f"rollouts: {facts['share_learnable']:.1%} of {facts['n_prompts']} prompts can teach (success rate between 0 "
+        f"{stage}: {facts['share_learnable']:.1%} of {facts['n_prompts']} prompts can teach (success rate between 0 "
         f"and 1), {facts['share_all_wrong']:.1%} are always wrong, {facts['share_all_right']:.1%} always right; "
         f"{facts['share_truncated']:.1%} of completions truncated, {facts['share_unparsable']:.1%} without an answer"
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lean_align.disk import disk_errors
@@ -14,21 +15,24 @@ from lean_align.progress import say
 from lean_align.recipe import RolloutRecipe
 from lean_align.scoring import unbiased_estimates
 from lean_align.stages.dependencies import POLICY, asked_for, drawn
-from lean_align.stages.inputs import read_groups, read_prompts, reward
+from lean_align.stages.inputs import POOL, ROLLOUTS, Sampled, read_groups, reward
 from lean_align.stages.rollout_facts import rollout_facts, rollout_lines
 from lean_align.types import Group
 
-ROLLOUTS = "rollouts.jsonl"
-
 
 def run(stage: StageRun) -> None:
+    """Sample the pool."""
+    sample(stage, POOL)
+
+
+def sample(stage: StageRun, which: Sampled) -> None:
     """Write `rollouts.jsonl`: as many completions of each prompt as the recipe's allocation gives it."""
     from lean_align.rollouts import Sampling, complete, complete_sequentially
 
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
     settings = recipe.rollouts
-    sampling = Sampling.of_rollouts(recipe)
-    prompts, path = read_prompts(run_dir, "train"), folder.path / ROLLOUTS
+    sampling = replace(Sampling.of_rollouts(recipe), stage=which.rollouts)
+    prompts, path = which.prompts(run_dir), folder.path / ROLLOUTS
     record = recorder(folder, "rollouts")
     # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained
     adapter = run_dir / "warmup" / "adapter" if recipe.warmup.steps > 0 else None
@@ -40,12 +44,16 @@ def run(stage: StageRun) -> None:
         else:
             complete(engine, prompts, path, sampling, *rest)
         end_names = engine.encoder.end_names
-    groups = read_groups(run_dir, path)
+    groups = read_groups(run_dir, which, path)
     facts = rollout_facts(groups) | allocation_facts(groups, settings, recipe.selection_generations)
     folder.counts |= facts
     shares = {"completions": facts["share_truncated"]}
-    cut = cut_lines("rollouts", shares, "rollouts.max_new_tokens", end_names)
-    for line in (*rollout_lines(facts, groups), *cut, *_allocation_lines(facts, settings)):
+    cut = cut_lines(which.rollouts, shares, "rollouts.max_new_tokens", end_names)
+    for line in (
+        *rollout_lines(facts, groups, which.rollouts),
+        *cut,
+        *_allocation_lines(facts, settings, which.rollouts),
+    ):
         say(line)
 
 
@@ -72,11 +80,11 @@ def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe, total: in
     }
 
 
-def _allocation_lines(facts: dict[str, Any], settings: RolloutRecipe) -> list[str]:
+def _allocation_lines(facts: dict[str, Any], settings: RolloutRecipe, stage: str) -> list[str]:
     if settings.allocation == "fixed":
         return []
     return [
-        f"rollouts: {facts['n_stopped']} of {facts['n_prompts']} prompts stopped after "
+        f"{stage}: {facts['n_stopped']} of {facts['n_prompts']} prompts stopped after "
         f"{settings.first_generations} equal rewards, which saved {facts['completions_saved']} of "
         f"{facts['n_prompts'] * facts['num_generations']} completions"
     ]

@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 
 from lean_align.artifacts import file_hash, write_jsonl
-from lean_align.data import data_sources
+from lean_align.data import data_sources, local_sources
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
@@ -25,16 +25,17 @@ from lean_align.scoring.tables import read_scores, rollout_table
 from lean_align.selection import (
     SelectionMethod,
     SelectionPool,
-    find_method,
     method_file,
     no_peeking,
+    recipe_method,
     select_prompts,
 )
 from lean_align.selection.method import FIELDS
-from lean_align.stages.inputs import SELECTED, VALUES, read_prompts
+from lean_align.stages.inputs import SELECTED, TARGET, VALUES, read_prompts
 from lean_align.stages.perplexity import read_perplexity
 from lean_align.stages.ratings import read_ratings
 from lean_align.stages.reward_curves import read_reward_curves
+from lean_align.stages.target import read_target_problems, target_facts
 from lean_align.store import open_store
 from lean_align.types import Prompt, Selection
 
@@ -42,11 +43,14 @@ from lean_align.types import Prompt, Selection
 def run(stage: StageRun) -> None:
     """Write `selected.jsonl`, and `values.parquet` with each prompt's place among the chosen and its value."""
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
-    prompts, method = read_prompts(run_dir, "train"), find_method(recipe.selection.method)
+    prompts, method = read_prompts(run_dir, "train"), recipe_method(recipe)
     pool = read_pool(recipe, run_dir, prompts, method)
-    data = (recipe.data.train_path, recipe.data.test_path, recipe.evaluation.data_dir, *data_sources(recipe.data))
+    settings = recipe.data
+    target = recipe.selection.target
+    aim = local_sources(target, settings.config, settings.train_split) if target else set()
+    data = (settings.train_path, settings.test_path, recipe.evaluation.data_dir, *data_sources(settings), *aim)
     linked = [path.resolve() for path in run_dir.iterdir() if path.is_symlink()]  # stages that runs share
-    with no_peeking(run_dir, *linked, *(path for path in data if path is not None and Path(path).exists())):
+    with no_peeking(run_dir, *linked, *(path for path in data if path and Path(path).exists())):
         selection, choice = select_prompts(method, pool, recipe.selection.n)
     write_jsonl(folder.path / SELECTED, selected_rows(selection, prompts))
     place = np.zeros(len(prompts), dtype=np.int64)
@@ -61,6 +65,8 @@ def run(stage: StageRun) -> None:
         "n_without_signal": selection.n_without_signal,
         "explanation": selection.explanation,
     }
+    if pool.target is not None:
+        folder.counts["target"] = target_facts(recipe, run_dir, pool, choice.order)
     say(f"selection: {selection.explanation}")
 
 
@@ -96,6 +102,8 @@ def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: Sele
         found["scores"] = read_scores(run_dir / "scores" / "scores.parquet")
     for name in {"gradients", "features"} & needs:
         found[name] = open_store(run_dir / name)
+    if "target" in needs:
+        found["target"] = read_target_problems(recipe, run_dir, ids, needs)
     if "perplexity" in needs:
         found["perplexity"], found["ifd"] = read_perplexity(run_dir)
     if "ratings" in needs:
@@ -117,7 +125,7 @@ STAGE = Stage(
     "Choose the prompts to train on.",
     run,
     ("seed", "selection.method", "selection.n"),
-    ("data", *FIELDS),  # whatever a method may ask for
+    ("data", *FIELDS, TARGET.rollouts, TARGET.gradients, TARGET.features),  # whatever a method may ask for
     more_inputs=_more_inputs,
     resumable=False,
     uses_torch=False,

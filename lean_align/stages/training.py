@@ -6,7 +6,7 @@ from lean_align.artifacts import read_jsonl
 from lean_align.data import prompts_from_rows
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
-from lean_align.stages.dependencies import POLICY, SAMPLED, drawn, kept_rows, no_warmup
+from lean_align.stages.dependencies import POLICY, SAMPLED, aimed_at, drawn, kept_rows, no_warmup
 from lean_align.stages.inputs import SELECTED
 from lean_align.stages.rounds import train_in_rounds
 from lean_align.stages.trainings import keep_log, train_policy
@@ -28,7 +28,7 @@ def _more_keys(recipe: Recipe) -> tuple[str, ...]:
     """A training in rounds takes rollouts and gradients of its own."""
     if recipe.selection.rounds == 1:
         return kept_rows(recipe.training)
-    return ("rollouts", "gradients", "selection.method", "selection.n", *drawn(recipe))
+    return ("rollouts", "gradients", "selection.method", "selection.n", *drawn(recipe), *aimed_at(recipe))
 
 
 STAGE = Stage(

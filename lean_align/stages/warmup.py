@@ -5,7 +5,7 @@ from __future__ import annotations
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.rng import rng_for
-from lean_align.selection.registry import find_method
+from lean_align.selection.registry import recipe_method
 from lean_align.stages.dependencies import POLICY, SAMPLED, kept_rows
 from lean_align.stages.inputs import read_prompts
 from lean_align.stages.trainings import keep_log, train_policy
@@ -21,7 +21,7 @@ def run(stage: StageRun) -> None:
 
 
 def _needed(recipe: Recipe) -> bool:
-    needs = find_method(recipe.selection.method).needs
+    needs = recipe_method(recipe).needs
     return recipe.warmup.steps > 0 and ("rollouts" in needs or recipe.training.init != "base")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.advice import made_anew, quoted, removal
-from lean_align.artifacts import MANIFEST, check_outputs, json_text, read_json, read_manifest, stage_of
+from lean_align.artifacts import MANIFEST, changes, check_outputs, json_text, read_json, read_manifest, stage_of
 from lean_align.errors import StageError, StoreError
 from lean_align.store.format import CHECKSUMS, IDS, NORMS, PROJECTION, ROWS, WRITTEN, checksum, header_of, map_array
 
@@ -108,6 +108,11 @@ class GradientStore:
                 "gradients.projection=rademacher."
             )
         return FirstColumns(self, proj_dim)
+
+    def other_projection(self, other: GradientStore) -> list[str]:
+        """In what the projection of these rows differs from that of another store's; empty where that is not known."""
+        paths = [store.folder / PROJECTION for store in (self, other)]
+        return changes(*map(read_json, paths)) if all(path.exists() for path in paths) else []
 
     def _projection_kind(self) -> str | None:
         """Kind of projection as written next to the rows, or next to the first of two stores; None where it is not

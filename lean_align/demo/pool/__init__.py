@@ -17,7 +17,7 @@ the pool does not hold a copy of an evaluation problem under other names, and st
 evaluation.
 """
 
-from lean_align.demo.pool.making import KINDS, PoolPrompt, make_held_out, make_pool
+from lean_align.demo.pool.making import KINDS, PoolPrompt, make_held_out, make_labelled, make_pool
 from lean_align.demo.pool.signatures import is_held_out, signature
 
-__all__ = ["KINDS", "PoolPrompt", "is_held_out", "make_held_out", "make_pool", "signature"]
+__all__ = ["KINDS", "PoolPrompt", "is_held_out", "make_held_out", "make_labelled", "make_pool", "signature"]

@@ -108,6 +108,25 @@ def make_held_out(n: int, families: Sequence[str], grades: Sequence[int]) -> lis
     return _different(n, target, "held-out", is_held_out, signature)
 
 
+def make_labelled(n: int, pool: Sequence[PoolPrompt], families: Sequence[str], grades: Sequence[int]) -> list[Told]:
+    """Labelled problems to aim at: `n` of the target, neither in a pool nor in any evaluation under any name.
+
+    A smaller `n` gives the first of a larger one's.
+
+    Raises
+    ------
+    DataError
+        When the target has no `n` further problems of different signature.
+    """
+    taken = {signature(prompt.question) for prompt in pool}
+    target = _drawn("labelled", lambda rng: _tell_target(rng, families, grades))
+
+    def is_free(question: str) -> bool:
+        return not is_held_out(question) and signature(question) not in taken
+
+    return _different(n, target, "labelled", is_free, signature)
+
+
 def _drawn(kind: str, tell: Callable[[random.Random], Told]) -> Iterator[Told]:
     """The kind's own endless stream, whatever the other kinds take from theirs."""
     for item in itertools.count():
@@ -138,8 +157,8 @@ def _different(
         elif (in_vain := in_vain + 1) == DRAWS_IN_VAIN:
             raise DataError(
                 f"the test bed has about {len(found)} different {kind} prompts and {n} were asked for; lower that "
-                "number in the section pool (data.demo_test for the held-out ones), or give pool.target_families and "
-                "pool.target_grades more values."
+                "number in the section pool (data.demo_test for the held-out ones, selection.target for the "
+                "labelled), or give pool.target_families and pool.target_grades more values."
             )
     return list(found.values())
 
