@@ -32,11 +32,17 @@ class RolloutRecipe:
 
     num_generations: int = number(8, 2)
     """Completions per prompt (G)."""
-    allocation: str = choice("fixed", "sequential")
+    allocation: str = choice("fixed", "sequential", "predicted")
     """`fixed`: G completions of every prompt; `sequential`: first_generations of every prompt, the rest only where
-    the first rewards differ, and success rates estimated without bias."""
+    the first rewards differ, and success rates estimated without bias; `predicted`: G completions of a share of the
+    prompts, then, in rounds, of those that are likeliest to be among the best selection.n."""
     first_generations: int = number(4, 2)
     """Completions that `sequential` draws first; less than num_generations."""
+    share: float = number(0.15, 0.01, 1.0, **LATER)
+    """Of `predicted`: share of the prompts that is sampled first, spread over the space of their hidden states; 1 is
+    all of them, as with `fixed`."""
+    budget_share: float = number(0.4, 0.01, 1.0, **LATER)
+    """Of `predicted`: the most prompts that are sampled in all, as a share; less than `share` means no rounds."""
     temperature: float = number(1.0, 0.01, 10.0)
     """Sampling temperature; log-probabilities in gradients are taken at it too."""
     max_new_tokens: int = number(512, 1)

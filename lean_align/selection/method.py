@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
+from lean_align.prediction.forecast import ValueRule
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
 from lean_align.selection.peeking import refuse_gold
@@ -178,6 +179,10 @@ class SelectionMethod:
         Why it costs more than the rest.
     keeps_all : bool
         It takes the whole pool, whatever n is asked for.
+    ranks_by : str or None
+        What it ranks by, of a method that can choose among prompts that were sampled because that is predicted to be
+        high (`rollouts.allocation=predicted`); see `lean_align.prediction.ValueRule`.  None of one that must see every
+        prompt.
     """
 
     name: str
@@ -187,6 +192,7 @@ class SelectionMethod:
     departures: tuple[str, ...] = ()
     costly: str | None = None
     keeps_all: bool = False
+    ranks_by: ValueRule | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", close_needs(self.needs, self.name))
