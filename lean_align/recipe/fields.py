@@ -60,6 +60,19 @@ class RolloutRecipe:
     `request`: it stays separate from them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests
     are slow."""
 
+    @property
+    def predicts(self) -> bool:
+        """Whether only prompts that are predicted to be chosen are sampled, after a first share."""
+        return self.allocation == "predicted" and self.share < 1
+
+    def sampled_of(self, n_pool: int) -> tuple[int, int]:
+        """How many prompts of a pool are sampled at once, and how many in all at most."""
+        if not self.predicts:
+            return n_pool, n_pool
+        shares = self.share, max(self.share, self.budget_share)
+        first, most = (min(n_pool, max(2, math.ceil(round(share * n_pool, 6)))) for share in shares)
+        return first, most
+
 
 @dataclass(frozen=True)
 class TrainerRecipe:

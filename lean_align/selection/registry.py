@@ -104,7 +104,7 @@ def recipe_method(recipe: Recipe) -> SelectionMethod:
             f"selection.method is {method.name}, which aims at a target, and selection.target is null; expected "
             "labelled problems of what is wanted: a file, a hub id, or held-out:64 for 64 training rows, set apart."
         )
-    if recipe.rollouts.allocation == "predicted" and "rollouts" in method.needs and method.ranks_by is None:
+    if recipe.rollouts.predicts and "rollouts" in method.needs and method.ranks_by is None:
         able = ", ".join(shipped.name for shipped in SHIPPED if shipped.ranks_by is not None)
         raise RecipeError(
             f"rollouts.allocation is predicted and selection.method {method.name}, which must see every prompt's "

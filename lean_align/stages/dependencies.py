@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def aimed_at(recipe: Recipe) -> tuple[str, ...]:
 
 def predicts(recipe: Recipe) -> bool:
     """Whether a run samples the prompts that are predicted to be chosen."""
-    return recipe.rollouts.allocation == "predicted" and asked_for("rollouts")(recipe)
+    return recipe.rollouts.predicts and asked_for("rollouts")(recipe)
 
 
 def numbers_sampled(recipe: Recipe, n_pool: int) -> tuple[int, int]:
@@ -41,10 +40,7 @@ def numbers_sampled(recipe: Recipe, n_pool: int) -> tuple[int, int]:
         When that is fewer than are to be chosen.
     """
     settings = recipe.rollouts
-    first, most = (
-        min(n_pool, max(2, math.ceil(round(share * n_pool, 6))))
-        for share in (settings.share, max(settings.share, settings.budget_share))
-    )
+    first, most = settings.sampled_of(n_pool)
     if most < min(recipe.selection.n, n_pool):
         raise RecipeError(
             f"rollouts.budget_share is {settings.budget_share}, which is {most} of the {n_pool} prompts, and "

@@ -1,11 +1,11 @@
 """Rollouts of the prompts that are predicted to be chosen, in rounds.
 
 A first share of the pool, spread over the space of the prompts' hidden states, is sampled.  Then, round by round: the
-gradients of what was sampled are taken and projected, success rate and alignment of the other prompts are predicted from
-their hidden states, and those that are likeliest to be among the best N are sampled (`lean_align.prediction`).  Rounds
-end when the choice is settled, that is when at most `SETTLED` of the best N are expected among the prompts that were not
-sampled, or when the budget is spent.  Prompts that were not sampled have no completions, no row and no score: the choice
-is made among the others, by the rules that are there.
+gradients of what was sampled are taken and projected, success rate and alignment of the other prompts are predicted
+from their hidden states, and those that are likeliest to be among the best N are sampled (`lean_align.prediction`).
+Rounds end when the choice is settled, that is when at most `SETTLED` of the best N are expected among the prompts that
+were not sampled, or when the budget is spent.  Prompts that were not sampled have no completions, no row and no score:
+the choice is made among the others, by the rules that are there.
 
 What is decided is kept in `rounds.json` before it is done, and each round's completions and rows in `rounds/R/`: a
 stage that was killed goes on where it was.  The rows stay, and the gradient stage takes them over.
@@ -105,7 +105,9 @@ class _Rounds:
         features = read_features(self.run_dir, self.prompts)
         if not self.rounds:
             rng = rng_for(self.recipe.seed, "rollouts", "first share")
-            self._begin_round(cover(features, self.first, rng), None)
+            whole = self.first == len(self.prompts)
+            places = np.arange(self.first) if whole else cover(features, self.first, rng)
+            self._begin_round(places, None)
         with self._engine() as (engine, policy):
             while True:
                 self._sample(engine)
