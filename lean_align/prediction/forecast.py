@@ -6,7 +6,9 @@ of the alignment, from those of them whose rewards differ, since the others have
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -18,6 +20,10 @@ from lean_align.prediction.ridge import Ridge, fit_ridge
 ValueRule = Literal["learnability", "score", "leave-one-out", "target"]
 """What a method ranks by: V; V <u, m> with the pool's mean m, which the prompt is part of; the same without its part;
 V <u, m_T> with a target's mean."""
+SETTLED = 0.05
+"""Share of the best N that may be expected among the prompts that were not sampled when rounds end."""
+MOST_ROUNDS = 5
+"""Rounds after the first share that the budget is divided into."""
 FEWEST_ALIGNED = 3
 """Rows with a gradient that alignment is predicted from; with fewer the value is V alone."""
 
@@ -79,6 +85,20 @@ class Forecast:
     def expected_missing(self) -> float:
         """Expected number of the best N that are not sampled."""
         return float(self.chance.sum())
+
+    def settles(self, n: int) -> bool:
+        """Whether so few of the best n are expected elsewhere that no further round is worth its tokens."""
+        return self.expected_missing <= SETTLED * n
+
+    def likeliest(self, count: int, prompt_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Rows of the features of the prompts with the highest chances, ties by prompt_id of the whole pool."""
+        order = np.lexsort(([prompt_ids[i] for i in self.places], -self.chance))
+        return self.places[order[:count]]
+
+
+def round_size(first: int, most: int) -> int:
+    """Prompts of each round after the first share."""
+    return max(1, ceil((most - first) / MOST_ROUNDS))
 
 
 def measured_values(known: Known, rule: ValueRule) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 A first share of the pool, spread over the space of the prompts' hidden states, is sampled.  Then, round by round: the
 gradients of what was sampled are taken and projected, success rate and alignment of the other prompts are predicted
 from their hidden states, and those that are likeliest to be among the best N are sampled (`lean_align.prediction`).
-Rounds end when the choice is settled, that is when at most `SETTLED` of the best N are expected among the prompts that
+Rounds end when the choice is settled, that is when at most a twentieth of the best N is expected among the prompts that
 were not sampled, or when the budget is spent.  Prompts that were not sampled have no completions, no row and no score:
 the choice is made among the others, by the rules that are there.
 
@@ -31,7 +31,7 @@ from lean_align.disk import disk_errors
 from lean_align.memory import Halving
 from lean_align.pipeline.engines import keep_share, live_engine, longest_of, sampling_engine
 from lean_align.pipeline.stage import StageRun
-from lean_align.prediction import Forecast, Known, ValueRule, cover, fit_ridge, forecast, measured_values
+from lean_align.prediction import Forecast, Known, ValueRule, cover, fit_ridge, forecast, measured_values, round_size
 from lean_align.prediction.ridge import correlation
 from lean_align.progress import say
 from lean_align.rng import rng_for
@@ -53,10 +53,6 @@ if TYPE_CHECKING:
     from lean_align.rollouts import Engine, Sampling
 
 DECIDED, COMPLETIONS, PREDICTIONS = "rounds.json", "completions.jsonl", "predictions.parquet"
-SETTLED = 0.05
-"""Share of the best N that may be expected among the prompts that were not sampled when rounds end."""
-MOST_ROUNDS = 5
-"""Rounds after the first share that the budget is divided into."""
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -93,7 +89,7 @@ class _Rounds:
         self.prompts = POOL.prompts(self.run_dir)
         self.places = {prompt.prompt_id: place for place, prompt in enumerate(self.prompts)}
         self.first, self.most = numbers_sampled(self.recipe, len(self.prompts))
-        self.size = max(1, math.ceil((self.most - self.first) / MOST_ROUNDS))
+        self.size = round_size(self.first, self.most)
         begun = read_json(self.path / DECIDED) if (self.path / DECIDED).exists() else {"rounds": [], "found": {}}
         self.rounds: list[dict[str, Any]] = begun["rounds"]
         self.found: dict[str, Any] = begun["found"]
@@ -120,10 +116,10 @@ class _Rounds:
                 say(self._line())
                 if self.n_sampled >= self.most:
                     return self._end("budget", (features, known, found))
-                if found.expected_missing <= SETTLED * self.recipe.selection.n:
+                if found.settles(self.recipe.selection.n):
                     return self._end("settled", (features, known, found))
-                order = np.lexsort(([self.prompts[i].prompt_id for i in found.places], -found.chance))
-                self._begin_round(found.places[order[: min(self.size, self.most - self.n_sampled)]], found)
+                count = min(self.size, self.most - self.n_sampled)
+                self._begin_round(found.likeliest(count, [prompt.prompt_id for prompt in self.prompts]), found)
 
     @property
     def n_sampled(self) -> int:
