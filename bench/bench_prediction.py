@@ -49,10 +49,8 @@ def rows_of(run_dir: Path, shares: tuple[tuple[float, float], ...] = SHARES, dra
     most = min(recipe.selection.n, sum(group.learnability > 0 for group in groups))
     features = states_of(recipe, run_dir)
     for pair in shares:
-        effects = [
-            asdict(prediction_effect(features, store.rows, rewards, n_tokens, pair, most, seed))
-            for seed in range(draws)
-        ]
+        each = (prediction_effect(features, store.rows, rewards, n_tokens, pair, most, seed) for seed in range(draws))
+        effects = [asdict(effect) for effect in each]
         means = {key: float(np.mean([effect[key] for effect in effects])) for key in effects[0]}
         whole = {key: round(means[key]) for key in ("n_prompts", "top_n")}
         yield {"share": pair[0], "budget_share": pair[1], **means, **whole}

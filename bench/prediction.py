@@ -1,7 +1,8 @@
 """What predicted rollouts would have drawn and chosen, from the completions of a run with a fixed allocation.
 
 Completion g of a prompt is the same whichever prompts are sampled, and so is its gradient, so that a run with all of
-them holds what any rounds would have led to: which prompts are sampled, their tokens, and with the run's rows the choice.
+them holds what any rounds would have led to: which prompts are sampled, their tokens, and with the run's rows the
+choice.
 
 Differs from a run with `rollouts.allocation=predicted` in: completions that another batch rounded differently.
 """
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lean_align.prediction import Known, cover, forecast, round_size
 from lean_align.prediction.ridge import correlation
+from lean_align.recipe import RolloutRecipe
 from lean_align.rng import rng_for
 from lean_align.scoring import score_prompts
 
@@ -77,14 +79,11 @@ def prediction_effect(
     """
     u, r = np.asarray(rows, dtype=np.float32), np.asarray(rewards)
     n, total, right = len(u), r.shape[1], r.sum(axis=1).astype(np.int64)
-    first, most = (min(n, int(np.ceil(round(share * n, 6)))) for share in (shares[0], max(shares)))
+    settings = RolloutRecipe(allocation="predicted", share=shares[0], budget_share=shares[1])
+    first, most = settings.sampled_of(n)
     ids = [f"{i:08d}" for i in range(n)]
-    sampled, n_rounds, missing, agreement = (
-        cover(features, first, rng_for(seed, "rollouts", "first share")),
-        0,
-        0.0,
-        0.0,
-    )
+    sampled = cover(features, first, rng_for(seed, "rollouts", "first share"))
+    n_rounds, missing, agreement = 0, 0.0, 0.0
     while len(sampled) < n:
         found = forecast(features, _known(u, right, total, np.sort(sampled)), top_n, "score")
         missing = found.expected_missing
