@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.cases import demo_folder, run_recipe
 from bench.measure import Row, Settings
@@ -56,7 +57,7 @@ def rows_of(run_dir: Path, shares: tuple[tuple[float, float], ...] = SHARES, dra
         yield {"share": pair[0], "budget_share": pair[1], **means, **whole}
 
 
-def states_of(recipe: Recipe, run_dir: Path) -> np.ndarray:
+def states_of(recipe: Recipe, run_dir: Path) -> NDArray[np.float32]:
     """Standardised states of a run's prompts, which a run with all completions has not taken."""
     prompts = POOL.prompts(run_dir)
     found = dict(prompt_states(sampling_policy(recipe, run_dir), prompts, token_budget=recipe.gradients.token_budget))

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_end_to_end
+from conftest import QUESTIONS
 from forked import command
-from test_end_to_end import BEGUN, comparable, flagged, kill_in, lines_in, run
+from test_end_to_end import BEGUN, comparable, kill_in, lines_in, run
 
 from lean_align.artifacts import open_stage_folder, read_json, write_json
 from lean_align.errors import RecipeError, StoreError
@@ -20,6 +21,7 @@ from lean_align.recipe import load_recipe
 from lean_align.rng import rng_for
 from lean_align.scoring.tables import read_table
 from lean_align.selection import recipe_method
+from lean_align.signals import HiddenStates, prompt_state_dim, prompt_states
 from lean_align.stages import GRAPH
 from lean_align.stages.dependencies import numbers_sampled
 from lean_align.stages.gradient_rows import fill_rows, open_rows
@@ -27,13 +29,11 @@ from lean_align.stages.inputs import POOL, Sampled
 from lean_align.stages.prompt_states import read_features
 from lean_align.stages.rollout_facts import groups_to_learn
 from lean_align.store import PROJECTION, open_store
+from lean_align.types import Prompt
 
 PREDICTED = {"rollouts.allocation": "predicted", "rollouts.share": 0.3, "rollouts.budget_share": 0.7}
 FIRST, MOST = 8, 17  # of 24
-BEGUN_HERE = {
-    "prompt_states": lambda partial: flagged(partial / "written.npy"),
-    "rollouts": lambda partial: lines_in(partial / "rounds" / "1" / "completions.jsonl"),
-}
+BEGUN_HERE = {"rollouts": lambda partial: lines_in(partial / "rounds" / "1" / "completions.jsonl")}
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +187,25 @@ def test_a_share_of_all_is_the_fixed_allocation_byte_for_byte(fixed: Path, tmp_p
         assert (run_dir / name).read_bytes() == (fixed / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("name", BEGUN_HERE)
+def test_states_are_the_last_and_the_mean_of_a_prompt_and_the_same_whichever_are_wanted(make_policy) -> None:
+    policy = make_policy()
+    prompts = [Prompt(f"p-{i}", question, answer) for i, (question, answer) in enumerate(QUESTIONS)]
+    whole = dict(prompt_states(policy, prompts, token_budget=64))
+    assert sorted(whole) == [0, 1, 2, 3]
+    for place, prompt in enumerate(prompts):
+        alone = next(HiddenStates(policy, 4096).of([policy.encoder.encode(prompt)])).numpy()
+        assert whole[place] == pytest.approx(np.concatenate([alone[-1], alone.mean(0)]), abs=1e-4)
+        assert whole[place].shape == (prompt_state_dim(policy),)
+    for wanted in ({2}, {0, 3}):
+        part = dict(prompt_states(policy, prompts, wanted, token_budget=64))
+        assert part.keys() == wanted
+        assert all((part[place] == whole[place]).all() for place in wanted)
+
+
 def test_a_run_killed_in_its_rounds_gives_the_same_files(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_dir = tmp_path / "run"
+    run_dir, name = tmp_path / "run", "rollouts"
     shutil.copytree(whole, run_dir)
     order = [stage.folder for stage in GRAPH.stages]
     for later in order[order.index(name) :]:

@@ -7,7 +7,7 @@ probability that it is among the best N.  Imports no torch.
 from __future__ import annotations
 
 from lean_align.prediction.covering import cover
-from lean_align.prediction.forecast import Forecast, Known, ValueRule, forecast, measured_values, round_size
+from lean_align.prediction.forecasting import Forecast, Known, ValueRule, forecast, measured_values, round_size
 from lean_align.prediction.outlook import Outlook, TopChances, success_chances, top_chances
 from lean_align.prediction.ridge import Ridge, fit_ridge, standardised
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
-from lean_align.prediction.forecast import ValueRule
+from lean_align.prediction.forecasting import ValueRule
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
 from lean_align.selection.peeking import refuse_gold

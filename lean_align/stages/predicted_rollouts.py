@@ -71,8 +71,8 @@ def sample_in_rounds(
     from lean_align.policy import load_encoder
 
     rounds = _Rounds(stage, sampling, record)
+    rounds.draw()
     if not (stage.folder.path / ROLLOUTS).exists():
-        rounds.draw()
         rounds.merge()
     rounds.clean()
     return list(load_encoder(stage.recipe.model, stage.recipe.data).end_names), rounds.found
@@ -96,30 +96,32 @@ class _Rounds:
 
     def draw(self) -> None:
         """Sample round after round."""
-        if self.found:
-            return
         features = read_features(self.run_dir, self.prompts)
+        with self._engine() as (engine, policy):  # also where all is drawn: the manifest names it
+            if not self.found:
+                self._draw(features, engine, policy)
+
+    def _draw(self, features: NDArray[np.float32], engine: Engine, policy: Policy | None) -> None:
         if not self.rounds:
             rng = rng_for(self.recipe.seed, "rollouts", "first share")
             whole = self.first == len(self.prompts)
             places = np.arange(self.first) if whole else cover(features, self.first, rng)
             self._begin_round(places, None)
-        with self._engine() as (engine, policy):
-            while True:
-                self._sample(engine)
-                if self.n_sampled == len(self.prompts):
-                    return self._end("everything", None)
-                if policy is not None:
-                    self._take_rows(policy)
-                known, found = self._forecast(features)
-                self.rounds[-1] |= self._figures(found)
-                say(self._line())
-                if self.n_sampled >= self.most:
-                    return self._end("budget", (features, known, found))
-                if found.settles(self.recipe.selection.n):
-                    return self._end("settled", (features, known, found))
-                count = min(self.size, self.most - self.n_sampled)
-                self._begin_round(found.likeliest(count, [prompt.prompt_id for prompt in self.prompts]), found)
+        while True:
+            self._sample(engine)
+            if self.n_sampled == len(self.prompts):
+                return self._end("everything", None)
+            if policy is not None:
+                self._take_rows(policy)
+            known, found = self._forecast(features)
+            self.rounds[-1] |= self._figures(found)
+            say(self._line())
+            if self.n_sampled >= self.most:
+                return self._end("budget", (features, known, found))
+            if found.settles(self.recipe.selection.n):
+                return self._end("settled", (features, known, found))
+            count = min(self.size, self.most - self.n_sampled)
+            self._begin_round(found.likeliest(count, [prompt.prompt_id for prompt in self.prompts]), found)
 
     @property
     def n_sampled(self) -> int:
