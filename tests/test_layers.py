@@ -26,6 +26,7 @@ LAYERS = {
     2.0: ("verify", "policy", "projection", "store"),
     2.5: ("data",),  # whether two golds are the same is the verifier's question
     3.0: ("rollouts", "gradients", "scoring", "signals", "benchmarks", "online"),
+    3.5: ("prediction",),  # which prompts to sample, from scores
     4.0: ("selection", "grpo"),
     6.0: ("report",),
     6.5: ("machine",),
@@ -38,8 +39,8 @@ LAYERS = {
 }
 LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("recipe", "verify", "store", "statistics", "scoring", "selection", "report", "pipeline", "evaluation")
-LIGHT += ("stages", "compare", "machine.doctor", "shortcut", "online", "cli")
+LIGHT = ("recipe", "verify", "store", "statistics", "scoring", "prediction", "selection", "report", "pipeline")
+LIGHT += ("evaluation", "stages", "compare", "machine.doctor", "shortcut", "online", "cli")
 HEAVY = ("torch", "scipy", "transformers", "matplotlib", "trl", "peft", "bitsandbytes")
 
 

@@ -58,7 +58,11 @@ def _rollouts_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cos
         for each, n_prompts in zip(drawn, windows)
     ]
     cost = max(passes, key=lambda one: one.peak_bytes)
-    return _with_engine(cost, recipe, place, loaded, sampling.slots, pool.longest_prompt + longest)
+    cost = _with_engine(cost, recipe, place, loaded, sampling.slots, pool.longest_prompt + longest)
+    if not settings.predicts:
+        return cost
+    rows = _gradients_cost(recipe, pool, place, loaded).peak_bytes  # taken between the rounds, beside vLLM
+    return replace(cost, peak_bytes=cost.peak_bytes + rows if place.vllm else max(cost.peak_bytes, rows))
 
 
 def _evaluation_cost(recipe: Recipe, pool: Pool, place: Place, loaded: int) -> Cost:

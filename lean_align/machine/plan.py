@@ -186,6 +186,10 @@ def _assumptions(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, pla
     unplanned = sorted(recipe_method(recipe).needs - {"rollouts", "gradients", "scores", "target"})
     if unplanned:
         found.append(f"{', '.join(unplanned)}, which {recipe.selection.method} needs, are not planned")
+    if recipe.rollouts.predicts:
+        found.append(
+            "rollouts and gradients are those of rollouts.budget_share: fewer where a choice is settled before"
+        )
     if recipe.selection.rounds > 1:
         found.append(
             f"selection.rounds is {recipe.selection.rounds}: rollouts and gradients run that often, counted once"
@@ -213,7 +217,7 @@ def _assumptions(recipe: Recipe, stages: Sequence[PlannedStage], pool: Pool, pla
 def _plan_stage(
     stage: PlannedStage, recipe: Recipe, pool: Pool, place: Place, loaded: int, loading: int, download: int
 ) -> StagePlan:
-    pool = pool.of_target() if stage.of_target else pool
+    pool = pool.of_target() if stage.of_target else pool.sampled(recipe)
     name, work = stage.folder, stage.work
     backend = place.backend(getattr(recipe, stage.section)) if work == "training" else ""
     process, cost = place.process.of(work, backend), cost_of(work, stage.section)

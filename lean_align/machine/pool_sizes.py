@@ -77,6 +77,10 @@ class Pool:
         """The same with the target's problems in the place of the pool's prompts."""
         return replace(self, n_train=self.n_target)
 
+    def sampled(self, recipe: Recipe) -> Pool:
+        """The same with the most prompts that are sampled in the place of all."""
+        return replace(self, n_train=recipe.rollouts.sampled_of(self.n_train)[1])
+
     def evaluation_sets(self, recipe: Recipe) -> tuple[EvaluationSet, ...]:
         """All that the evaluation solves: the held-out set, and the benchmarks."""
         limit = recipe.evaluation.max_new_tokens or recipe.rollouts.max_new_tokens

@@ -32,11 +32,17 @@ class RolloutRecipe:
 
     num_generations: int = number(8, 2)
     """Completions per prompt (G)."""
-    allocation: str = choice("fixed", "sequential")
+    allocation: str = choice("fixed", "sequential", "predicted")
     """`fixed`: G completions of every prompt; `sequential`: first_generations of every prompt, the rest only where
-    the first rewards differ, and success rates estimated without bias."""
+    the first rewards differ, and success rates estimated without bias; `predicted`: G completions of a share of the
+    prompts, then, in rounds, of those that are likeliest to be among the best selection.n."""
     first_generations: int = number(4, 2)
     """Completions that `sequential` draws first; less than num_generations."""
+    share: float = number(0.15, 0.01, 1.0, **LATER)
+    """Of `predicted`: share of the prompts that is sampled first, spread over the space of their hidden states; 1 is
+    all of them, as with `fixed`."""
+    budget_share: float = number(0.4, 0.01, 1.0, **LATER)
+    """Of `predicted`: the most prompts that are sampled in all, as a share; less than `share` means no rounds."""
     temperature: float = number(1.0, 0.01, 10.0)
     """Sampling temperature; log-probabilities in gradients are taken at it too."""
     max_new_tokens: int = number(512, 1)
@@ -53,6 +59,19 @@ class RolloutRecipe:
     """vllm reads whole weights in place of 4-bit ones. `merged`: the adapter is added to them, in float32;
     `request`: it stays separate from them, in model.dtype; `auto`: request on a card, merged on a CPU, where requests
     are slow."""
+
+    @property
+    def predicts(self) -> bool:
+        """Whether only prompts that are predicted to be chosen are sampled, after a first share."""
+        return self.allocation == "predicted" and self.share < 1
+
+    def sampled_of(self, n_pool: int) -> tuple[int, int]:
+        """How many prompts of a pool are sampled at once, and how many in all at most."""
+        if not self.predicts:
+            return n_pool, n_pool
+        shares = self.share, max(self.share, self.budget_share)
+        first, most = (min(n_pool, max(2, math.ceil(round(share * n_pool, 6)))) for share in shares)
+        return first, most
 
 
 @dataclass(frozen=True)

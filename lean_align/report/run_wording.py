@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lean_align.report.formatting import count, p_value, percent, points
+from lean_align.report.formatting import count, number, p_value, percent, points
 from lean_align.report.results_table import MethodResults
-from lean_align.report.summary import Accuracy, Contamination, Means, Rollouts, SelectionCounts, Stability, Target
+from lean_align.report.summary import (
+    Accuracy,
+    Contamination,
+    Means,
+    Prediction,
+    Rollouts,
+    SelectionCounts,
+    Stability,
+    Target,
+)
 from lean_align.types import BenchmarkScore, PairedDifference, Proportion
 
 FEW_LEARNABLE = 0.2
@@ -207,7 +216,7 @@ def rollout_notes(rollouts: Rollouts | None) -> list[str]:
     """What unusual shares of the rollouts mean and what to change."""
     if rollouts is None:
         return []
-    notes = []
+    notes = [] if rollouts.prediction is None else prediction_notes(rollouts.prediction)
     if rollouts.share_learnable is not None and rollouts.share_learnable < FEW_LEARNABLE:
         notes.append(_few_learnable(rollouts))
     if (rollouts.share_truncated or 0.0) > MANY_UNREADABLE:
@@ -216,6 +225,26 @@ def rollout_notes(rollouts: Rollouts | None) -> list[str]:
         notes.append(
             "Many completions hold no answer that the verifier can read. They count as wrong; a longer warm-up or a "
             "clearer instruction on the form of the answer usually helps."
+        )
+    return notes
+
+
+def prediction_notes(found: Prediction) -> list[str]:
+    """What was sampled, what that saved, and how good the predictions were that it rests on."""
+    if found.share_of_tokens is None:
+        return []
+    why = "the choice was settled" if found.stopped == "settled" else "the budget was spent"
+    notes = [
+        f"{count(found.n_sampled)} of {count(found.n_pool)} prompts were sampled, those that were predicted to be "
+        f"chosen after a first {count(found.n_first)}, until {why}. That took {count(found.tokens)} tokens, about "
+        f"{percent(found.share_of_tokens)} of what all prompts would have taken. Figures below are of these prompts. "
+        f"{number(found.expected_missing)} of the best are expected among the others."
+    ]
+    if found.correlation is not None and found.expected_best is not None:
+        notes.append(
+            f"Of the prompts that were sampled after a prediction, predicted and measured success rates have the "
+            f"correlation {found.correlation:.2f}; {count(found.expected_best)} of them were expected among the best "
+            f"and {count(found.n_best)} are."
         )
     return notes
 

@@ -176,6 +176,67 @@ class StageCounts:
 
 
 @dataclass(frozen=True)
+class PredictionRound:
+    """What was known after a round of predicted rollouts: errors and correlations of predictions left out."""
+
+    n_sampled: int | None = None
+    rate_error: float | None = None
+    rate_correlation: float | None = None
+    alignment_error: float | None = None
+    alignment_correlation: float | None = None
+    expected_missing: float | None = None
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Prompts by their predicted success rate: how many, and the means predicted and measured."""
+
+    n: int
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Which prompts were sampled because they were predicted to be chosen, and how good the predictions were.
+
+    Attributes
+    ----------
+    stopped : str or None
+        `settled`, `budget`, or `everything`.
+    n_pool, n_first, n_most, n_sampled : int or None
+        Prompts: all, those of the first share, the most that the budget allows, and those that were sampled.
+    tokens, tokens_of_fixed : int or None
+        Drawn, and what all prompts would have taken, as estimated.
+    share_of_tokens : float or None
+    expected_missing : float or None
+        Expected number of the best N among the prompts that were not sampled.
+    correlation : float or None
+        Of predicted and measured success rates, over the prompts that were sampled after they were predicted.
+    calibration : tuple of CalibrationBin
+        Of the same prompts.
+    expected_best, n_best : number or None
+        How many of them were expected among the best N, and how many are.
+    rounds : tuple of PredictionRound
+    """
+
+    stopped: str | None = None
+    n_pool: int | None = None
+    n_first: int | None = None
+    n_most: int | None = None
+    n_sampled: int | None = None
+    tokens: int | None = None
+    tokens_of_fixed: int | None = None
+    share_of_tokens: float | None = None
+    expected_missing: float | None = None
+    correlation: float | None = None
+    calibration: tuple[CalibrationBin, ...] = ()
+    expected_best: float | None = None
+    n_best: int | None = None
+    rounds: tuple[PredictionRound, ...] = ()
+
+
+@dataclass(frozen=True)
 class Rollouts(StageCounts):
     """Completions of the pool; shares are of prompts (learnable, all wrong, all right) or of completions."""
 
@@ -189,6 +250,7 @@ class Rollouts(StageCounts):
     share_all_right: float | None = None
     share_truncated: float | None = None
     share_unparsable: float | None = None
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def success_estimates(
     Where the number of completions depended on the first rewards, both are the unbiased estimates of that rule.
     """
     settings = recipe.rollouts
-    if settings.allocation == "fixed":
+    if settings.allocation != "sequential":
         p = np.array([sum(found) / len(found) for found in rewards])
         return p, learnability(p)
     n_success, n_completions = [sum(found) for found in rewards], [len(found) for found in rewards]

@@ -29,4 +29,5 @@ METHOD = SelectionMethod(
     choose=choose,
     source="arXiv 2502.12272; V alone in LearnAlign, arXiv 2506.11480",
     departures=("taken once, before training",),
+    ranks_by="learnability",
 )

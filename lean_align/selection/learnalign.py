@@ -32,6 +32,7 @@ METHOD = SelectionMethod(
     choose=choose,
     source="LearnAlign, arXiv 2506.11480",
     departures=("LoRA gradients, projected", "row mean in closed form"),
+    ranks_by="score",
 )
 
 

@@ -114,4 +114,5 @@ METHOD = SelectionMethod(
     choose=choose,
     source="ours, after LearnAlign, arXiv 2506.11480",
     departures=("greedy, discounted by the cosine with those chosen before",),
+    ranks_by="score",
 )

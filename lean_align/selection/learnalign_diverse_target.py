@@ -29,4 +29,5 @@ METHOD = SelectionMethod(
     choose=choose,
     source="ours, after LearnAlign, arXiv 2506.11480",
     departures=("aligned with a target, j = i left out", "greedy, discounted by the cosine with those chosen before"),
+    ranks_by="target",
 )

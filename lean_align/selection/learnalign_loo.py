@@ -29,4 +29,5 @@ METHOD = SelectionMethod(
     choose=choose,
     source="ours, after LearnAlign, arXiv 2506.11480",
     departures=("the term j = i is left out",),
+    ranks_by="leave-one-out",
 )

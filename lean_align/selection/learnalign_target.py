@@ -45,4 +45,5 @@ METHOD = SelectionMethod(
     choose=choose,
     source="ours, after LearnAlign, arXiv 2506.11480, and LESS, arXiv 2402.04333",
     departures=("aligned with a target, j = i left out",),
+    ranks_by="target",
 )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.errors import DataError, LeanAlignError, RecipeError
+from lean_align.prediction.forecasting import ValueRule
 from lean_align.recipe import Recipe, TrainingRecipe
 from lean_align.scoring.estimates import learnability
 from lean_align.scoring.ranks import rank_scores
@@ -189,6 +190,10 @@ class SelectionMethod:
     trains_with : mapping of str to bool, int, float or str
         Keys of the recipe's section `training` that the method is one only with.  A comparison sets them for it; a run
         whose recipe says otherwise is refused.
+    ranks_by : str or None
+        What it ranks by, of a method that can choose among prompts that were sampled because that is predicted to be
+        high (`rollouts.allocation=predicted`); see `lean_align.prediction.ValueRule`.  None of one that must see every
+        prompt.
     """
 
     name: str
@@ -200,6 +205,7 @@ class SelectionMethod:
     keeps_all: bool = False
     keys: tuple[str, ...] = ()
     trains_with: Mapping[str, bool | int | float | str] = field(default_factory=dict, hash=False)
+    ranks_by: ValueRule | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "needs", close_needs(self.needs, self.name))

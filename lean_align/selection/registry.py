@@ -103,13 +103,20 @@ def recipe_method(recipe: Recipe) -> SelectionMethod:
     Raises
     ------
     RecipeError
-        As `find_method`, and when the method aims at a target and the recipe names none.
+        As `find_method`, when the method aims at a target and the recipe names none, and when the recipe has only some
+        prompts sampled and the method must see them all.
     """
     method = find_method(recipe.selection.method)
     if "target" in method.needs and recipe.selection.target is None:
         raise RecipeError(
             f"selection.method is {method.name}, which aims at a target, and selection.target is null; expected "
             "labelled problems of what is wanted: a file, a hub id, or held-out:64 for 64 training rows, set apart."
+        )
+    if recipe.rollouts.predicts and "rollouts" in method.needs and method.ranks_by is None:
+        able = ", ".join(shipped.name for shipped in SHIPPED if shipped.ranks_by is not None)
+        raise RecipeError(
+            f"rollouts.allocation is predicted and selection.method {method.name}, which must see every prompt's "
+            f"completions; expected a method whose value can be predicted: {able}. Or set rollouts.allocation=fixed."
         )
     return method
 

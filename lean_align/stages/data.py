@@ -25,7 +25,7 @@ from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
 from lean_align.recipe import Recipe
 from lean_align.selection import check_n, check_training, find_method, rows_set_apart
-from lean_align.stages.dependencies import file_hashes
+from lean_align.stages.dependencies import file_hashes, numbers_sampled, predicts
 from lean_align.stages.inputs import KINDS
 from lean_align.stages.planning import PLAN, write_plan
 from lean_align.types import Prompt
@@ -71,6 +71,8 @@ def run(stage: StageRun) -> None:
     if not method.keeps_all:
         # now, not after hours of rollouts; dropped.jsonl is not to be seen before the stage is done
         check_n(recipe.selection.n, folder.counts["n_train"], train.dropped_by_reason)
+        if predicts(recipe):
+            numbers_sampled(recipe, folder.counts["n_train"])
     write_plan(stage, encoder, train.prompts, sets)
 
 

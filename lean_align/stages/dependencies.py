@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lean_align.artifacts import file_hash
+from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe, TrainerRecipe
 from lean_align.selection.registry import recipe_method
 
@@ -23,6 +24,30 @@ def drawn(recipe: Recipe) -> tuple[str, ...]:
 def aimed_at(recipe: Recipe) -> tuple[str, ...]:
     """The key of the target, where the selection method aims at one."""
     return ("selection.target",) if asked_for("target")(recipe) else ()
+
+
+def predicts(recipe: Recipe) -> bool:
+    """Whether a run samples the prompts that are predicted to be chosen."""
+    return recipe.rollouts.predicts and asked_for("rollouts")(recipe)
+
+
+def numbers_sampled(recipe: Recipe, n_pool: int) -> tuple[int, int]:
+    """How many prompts are sampled first, and at most.
+
+    Raises
+    ------
+    RecipeError
+        When that is fewer than are to be chosen.
+    """
+    settings = recipe.rollouts
+    first, most = settings.sampled_of(n_pool)
+    if most < min(recipe.selection.n, n_pool):
+        raise RecipeError(
+            f"rollouts.budget_share is {settings.budget_share}, which is {most} of the {n_pool} prompts, and "
+            f"selection.n {recipe.selection.n}; expected a budget of at least as many prompts as are chosen. Raise "
+            "rollouts.budget_share, or lower selection.n."
+        )
+    return first, most
 
 
 def kept_rows(trainer: TrainerRecipe) -> tuple[str, ...]:

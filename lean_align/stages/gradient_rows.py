@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,9 @@ from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.stage import StageRun
 from lean_align.progress import Progress, say
 from lean_align.recipe import Recipe
-from lean_align.stages.inputs import Sampled, sampling_policy
+from lean_align.stages.inputs import POOL, Sampled, sampling_policy
 from lean_align.stages.rollout_facts import groups_to_learn
-from lean_align.store import PROJECTION, StoreWriter
+from lean_align.store import PROJECTION, StoreWriter, open_store
 from lean_align.types import Group
 
 if TYPE_CHECKING:
@@ -95,16 +95,25 @@ def fill_store(stage: StageRun, which: Sampled) -> None:
     """Fill the stage's store with the projected gradient of each prompt that is not there."""
     groups = groups_to_learn(stage.run_dir, which)
     with open_rows(stage.recipe, groups, stage.folder.path) as store:
-        fill_rows(stage.recipe, stage.run_dir, stage.folder, groups, store)
+        fill_rows(stage.recipe, stage.run_dir, stage.folder, groups, store, which)
 
 
-def fill_rows(recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters) -> None:
-    """Write the store's rows that are not there, and flush; the stage's counts go to `folder`."""
+def fill_rows(
+    recipe: Recipe,
+    run_dir: Path,
+    folder: StageFolder,
+    groups: Sequence[Group],
+    store: RowWriters,
+    which: Sampled = POOL,
+) -> None:
+    """Write the store's rows that are not there, and flush; the stage's counts go to `folder`.
+
+    Rows that the rollouts left, since they were needed to choose whom to sample, are not taken again.
+    """
     n_learnable = sum(group.learnability > 0 for group in groups)
     folder.counts |= {"n_rows": len(groups), "n_learnable": n_learnable}
     folder.counts |= {"trained_tokens": _tokens_of_gradients(recipe, groups)}
-    _write_open_rows(recipe, run_dir, folder, groups, store)
-    store.flush()
+    folder.counts |= write_open_rows(recipe, run_dir, folder, groups, store, earlier=which.row_folders(run_dir))
 
 
 def _tokens_of_gradients(recipe: Recipe, groups: Sequence[Group]) -> int:
@@ -126,22 +135,54 @@ def _range_of(rows: tuple[int | None, int | None], n: int) -> range:
     return range(start, stop)
 
 
-def _write_open_rows(
-    recipe: Recipe, run_dir: Path, folder: StageFolder, groups: Sequence[Group], store: RowWriters
-) -> None:
+def write_open_rows(
+    recipe: Recipe,
+    run_dir: Path,
+    folder: StageFolder,
+    groups: Sequence[Group],
+    store: RowWriters,
+    policy: Policy | None = None,
+    earlier: Sequence[Path] = (),
+) -> dict[str, Any]:
+    """Write a store's rows that are not there, and flush.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    run_dir : Path
+    folder : StageFolder
+        Of the stage, which is told of halvings.
+    groups : sequence of Group
+        One per row, at least one with a gradient.
+    store : RowWriters
+    policy : Policy, optional
+        The policy that sampled them; loaded when not given.
+    earlier : sequence of Path
+        Stores whose rows are taken over.
+
+    Returns
+    -------
+    dict
+        How prompts were passed through the model, and the projection's fingerprints.
+
+    Raises
+    ------
+    StoreError
+        When rows that are there, or an earlier store's, are of another projection.
+    """
     from lean_align.gradients import check_log_probs, checkpoint_layers
     from lean_align.projection import recipe_projector
 
-    policy, settings = sampling_policy(recipe, run_dir), recipe.gradients
+    policy, settings = policy or sampling_policy(recipe, run_dir), recipe.gradients
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
     path = check_log_probs(policy, next(group for group in groups if group.learnability > 0), settings.share_prompt)
-    folder.counts["path"] = str(path)
     if settings.share_prompt and not path.shares_prompt:
         say(f"{folder.final.name}: the prompt is computed again for each completion; {path.reason}")
     projector, fingerprints = recipe_projector(settings, policy.lora_sizes, recipe.seed, policy.device)
-    folder.counts |= fingerprints
-    check_projection(run_dir, folder.path / PROJECTION, fingerprints)
+    check_projection(run_dir, store.first.folder / PROJECTION, fingerprints)
+    for place in earlier:
+        _take_over(place, store, fingerprints)
     open_rows, writable = store.open_rows(), len(store.first.writable)
     record, shared = recorder(folder, "gradients"), path.shares_prompt
     gradients = _gradients_of(recipe, run_dir, policy, groups, open_rows, projector, shared, record)
@@ -149,6 +190,26 @@ def _write_open_rows(
         for row, (_, projected) in zip(open_rows, gradients):
             store.write(row, projected.numpy())
             progress.advance()
+    store.flush()
+    return {"path": str(path), **fingerprints}
+
+
+def _take_over(earlier: Path, store: RowWriters, fingerprints: dict[str, dict[str, object]]) -> None:
+    """Copy rows of a finished store to where they are open.
+
+    Raises
+    ------
+    StoreError
+        When they are of another projection.
+    """
+    _refuse_differences(earlier / PROJECTION, fingerprints, earlier.parents[2])
+    sources = [open_store(place) for place in (earlier, earlier / SECOND_SEED)[: len(store.writers)]]
+    places = {prompt_id: place for place, prompt_id in enumerate(sources[0].prompt_ids)}
+    for row in store.open_rows():
+        place = places.get(store.first.prompt_ids[row])
+        if place is not None:
+            for writer, source in zip(store.writers, sources):
+                writer.copy(row, source, place)
 
 
 def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str, object]]) -> None:
@@ -165,13 +226,17 @@ def check_projection(run_dir: Path, path: Path, fingerprints: dict[str, dict[str
     with turn(run_dir):
         if not path.exists():
             write_json(path, fingerprints)
-        differences = changes(read_json(path), fingerprints)
+        _refuse_differences(path, fingerprints, path.parent)
+
+
+def _refuse_differences(path: Path, fingerprints: dict[str, dict[str, object]], stage: Path) -> None:
+    differences = changes(read_json(path), fingerprints)
     if differences:
         raise StoreError(
             f"{path.parent} holds rows of another projection:\n  "
             + "\n  ".join(differences)
             + "\nContinue with the device and packages it was begun with, or delete it to start again:\n  "
-            + removal(path.parent)
+            + removal(stage)
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lean_align.artifacts import read_jsonl
+from lean_align.artifacts import read_json, read_jsonl
 from lean_align.data import prompts_from_rows
 from lean_align.pipeline.backends import policy_at
 from lean_align.recipe import Recipe
@@ -21,6 +21,10 @@ KINDS = "kinds.json"
 """Of a generated pool: kind of each prompt, and whether its gold is wrong.  For reports; no method may open it."""
 SELECTED = "selected.jsonl"
 VALUES = "values.parquet"
+SAMPLED = "sampled.json"
+"""Beside rollouts: ids of the prompts that have completions, where not every prompt was to have some."""
+ROUNDS, ROWS = "rounds", "rows"
+"""Beside rollouts that were drawn in rounds: a folder a round, with a store of the rows that were taken to choose."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,23 @@ class Sampled:
     def prompts(self, run_dir: Path) -> list[Prompt]:
         """The prompts, in the order of their file."""
         return prompts_from_rows(read_jsonl(run_dir / self.file))
+
+    def sampled_prompts(self, run_dir: Path, folder: Path | None = None) -> list[Prompt]:
+        """Those that have completions, in the same order; `folder` holds these, the stage's own where not given."""
+        prompts, listed = self.prompts(run_dir), (folder or run_dir / self.rollouts) / SAMPLED
+        if not listed.exists():
+            return prompts
+        kept = set(read_json(listed))
+        return [prompt for prompt in prompts if prompt.prompt_id in kept]
+
+    def row_folders(self, run_dir: Path) -> list[Path]:
+        """Stores of the rows that were taken while completions were drawn, round by round."""
+        return round_rows(run_dir / self.rollouts)
+
+
+def round_rows(folder: Path) -> list[Path]:
+    """Stores of a stage that draws in rounds, in their order."""
+    return sorted((folder / ROUNDS).glob(f"*/{ROWS}"), key=lambda rows: int(rows.parent.name))
 
 
 POOL = Sampled("data/train.jsonl", "rollouts", "gradients", "features")
@@ -66,7 +87,7 @@ def read_groups(run_dir: Path, which: Sampled = POOL, path: Path | None = None) 
     from lean_align.rollouts import group_completions, read_completions
 
     path = path or run_dir / which.rollouts / ROLLOUTS
-    return group_completions(which.prompts(run_dir), read_completions(path))
+    return group_completions(which.sampled_prompts(run_dir, path.parent), read_completions(path))
 
 
 def sampling_policy(recipe: Recipe, run_dir: Path) -> Policy:

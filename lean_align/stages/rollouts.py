@@ -12,10 +12,13 @@ from lean_align.pipeline.engines import longest_of, sampling_engine
 from lean_align.pipeline.halving import recorder
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.progress import say
-from lean_align.recipe import RolloutRecipe
+from lean_align.recipe import Recipe, RolloutRecipe
 from lean_align.scoring import unbiased_estimates
-from lean_align.stages.dependencies import POLICY, asked_for, drawn
-from lean_align.stages.inputs import POOL, ROLLOUTS, Sampled, read_groups, reward
+from lean_align.selection import recipe_method
+from lean_align.stages.dependencies import POLICY, aimed_at, asked_for, drawn, predicts
+from lean_align.stages.inputs import POOL, ROLLOUTS, TARGET, Sampled, read_groups, reward
+from lean_align.stages.predicted_rollouts import prediction_lines, sample_in_rounds
+from lean_align.stages.prompt_states import STATES
 from lean_align.stages.rollout_facts import completion_tokens, rollout_facts, rollout_lines
 from lean_align.types import Group
 
@@ -37,15 +40,22 @@ def sample(stage: StageRun, which: Sampled) -> None:
     # without a warm-up the policy's adapter is a fresh one, which changes nothing before it is trained
     adapter = run_dir / "warmup" / "adapter" if recipe.warmup.steps > 0 else None
     longest = longest_of(prompts, settings.max_new_tokens)
-    with sampling_engine(recipe, folder, adapter, longest, sampling.slots, record) as engine:
-        rest = (reward, disk_errors, record)
-        if settings.allocation == "sequential":
-            complete_sequentially(engine, prompts, path, sampling, settings.first_generations, *rest)
-        else:
-            complete(engine, prompts, path, sampling, *rest)
-        end_names = engine.encoder.end_names
+    prediction: dict[str, Any] = {}
+    if which == POOL and predicts(recipe):
+        end_names, prediction = sample_in_rounds(stage, sampling, record)
+    else:
+        with sampling_engine(recipe, folder, adapter, longest, sampling.slots, record) as engine:
+            rest = (reward, disk_errors, record)
+            if settings.allocation == "sequential":
+                complete_sequentially(engine, prompts, path, sampling, settings.first_generations, *rest)
+            else:
+                complete(engine, prompts, path, sampling, *rest)
+            end_names = engine.encoder.end_names
     groups = read_groups(run_dir, which, path)
     facts = rollout_facts(groups) | allocation_facts(groups, settings, recipe.selection_generations)
+    if prediction:
+        n_left = prediction["n_pool"] - prediction["n_sampled"]
+        facts |= {"prediction": prediction, "completions_saved": n_left * recipe.selection_generations}
     folder.counts |= facts
     shares = {"completions": facts["share_truncated"]}
     cut = cut_lines(which.rollouts, shares, "rollouts.max_new_tokens", end_names)
@@ -53,6 +63,7 @@ def sample(stage: StageRun, which: Sampled) -> None:
         *rollout_lines(facts, groups, which.rollouts),
         *cut,
         *_allocation_lines(facts, settings, which.rollouts),
+        *(prediction_lines(prediction) if prediction else ()),
     ):
         say(line)
 
@@ -81,7 +92,7 @@ def allocation_facts(groups: Sequence[Group], settings: RolloutRecipe, total: in
 
 
 def _allocation_lines(facts: dict[str, Any], settings: RolloutRecipe, stage: str) -> list[str]:
-    if settings.allocation == "fixed":
+    if settings.allocation != "sequential":
         return []
     return [
         f"{stage}: {facts['n_stopped']} of {facts['n_prompts']} prompts stopped after "
@@ -90,14 +101,28 @@ def _allocation_lines(facts: dict[str, Any], settings: RolloutRecipe, stage: str
     ]
 
 
+def _more_keys(recipe: Recipe) -> tuple[str, ...]:
+    """Of predicted rollouts also what is to be chosen, and how gradients are taken."""
+    if not predicts(recipe):
+        return drawn(recipe)
+    return (*drawn(recipe), "gradients", "selection.method", "selection.n", *aimed_at(recipe))
+
+
+def _unread(recipe: Recipe) -> tuple[str, ...]:
+    """The target, where no prediction aims at it."""
+    aims = predicts(recipe) and recipe_method(recipe).ranks_by == "target"
+    return () if aims else (TARGET.rollouts, TARGET.gradients)
+
+
 STAGE = Stage(
     "rollouts",
     "rollout",
     "Sample completions for every prompt, and reward them.",
     run,
     (*POLICY, "rollouts"),
-    ("data", "warmup"),
-    more_keys=drawn,
+    ("data", "warmup", TARGET.rollouts, TARGET.gradients, STATES),
+    more_keys=_more_keys,
+    unread=_unread,
     needed=asked_for("rollouts"),
     samples=True,
     work="rollouts",

@@ -33,7 +33,7 @@ from lean_align.selection import (
     select_prompts,
 )
 from lean_align.selection.method import FIELDS
-from lean_align.stages.inputs import SELECTED, TARGET, VALUES, read_prompts
+from lean_align.stages.inputs import POOL, SELECTED, TARGET, VALUES
 from lean_align.stages.perplexity import read_perplexity
 from lean_align.stages.ratings import read_ratings
 from lean_align.stages.reward_curves import read_reward_curves
@@ -47,8 +47,9 @@ _DEFAULTS = Recipe()
 def run(stage: StageRun) -> None:
     """Write `selected.jsonl`, and `values.parquet` with each prompt's place among the chosen and its value."""
     recipe, run_dir, folder = stage.recipe, stage.run_dir, stage.folder
-    prompts, method = read_prompts(run_dir, "train"), recipe_method(recipe)
+    method = recipe_method(recipe)
     check_training(method, recipe)
+    prompts = POOL.sampled_prompts(run_dir) if "rollouts" in method.needs else POOL.prompts(run_dir)
     pool = read_pool(recipe, run_dir, prompts, method)
     settings = recipe.data
     target = recipe.selection.target
@@ -101,7 +102,7 @@ def read_pool(recipe: Recipe, run_dir: Path, prompts: list[Prompt], method: Sele
         rewards, lengths = rollout_table(run_dir / "rollouts" / "rollouts.jsonl")
         found["rewards"] = tuple(tuple(rewards[i]) for i in ids)
         found["n_tokens"] = np.array([np.mean(lengths[i]) for i in ids])
-        if recipe.rollouts.allocation != "fixed":
+        if recipe.rollouts.allocation == "sequential":
             found["estimated_learnability"] = success_estimates(recipe, found["rewards"])[1]
     if "scores" in needs:
         found["scores"] = read_scores(run_dir / "scores" / "scores.parquet")

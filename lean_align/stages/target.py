@@ -112,7 +112,7 @@ def read_target_problems(recipe: Recipe, run_dir: Path, pool: Sequence[str], nee
     recipe : Recipe
     run_dir : Path
     pool : sequence of str
-        Ids of the pool.
+        Ids of the pool, or of some of its prompts.
     needs : frozenset of str
         Of the method.
     """
@@ -121,7 +121,8 @@ def read_target_problems(recipe: Recipe, run_dir: Path, pool: Sequence[str], nee
     success_rate, v = success_estimates(recipe, [rewards[i] for i in ids])
     stores = {name: open_store(run_dir / getattr(TARGET, name)) for name in ("gradients", "features") if name in needs}
     places, own = ({i: place for place, i in enumerate(found)} for found in (pool, ids))
-    shared = {places[i]: tuple(own[j] for j in found) for i, found in read_json(run_dir / "target" / IN_BOTH).items()}
+    both = read_json(run_dir / "target" / IN_BOTH)
+    shared = {places[i]: tuple(own[j] for j in found) for i, found in both.items() if i in places}
     return TargetProblems(ids, success_rate, v, in_both=shared, **stores)
 
 

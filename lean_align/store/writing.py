@@ -112,7 +112,35 @@ class StoreWriter(GradientStore):
             )
         length = float(np.linalg.norm(vector))
         unit = (vector / length if length > 0 else np.zeros_like(vector)).astype(np.float16)
-        norm = np.float32(length)
+        self._put_row(row, unit, np.float32(length))
+
+    def copy(self, row: int, source: GradientStore, place: int) -> None:
+        """Take a row of another store over, bit for bit; both must be of the same projection.
+
+        Parameters
+        ----------
+        row : int
+            One of `writable`.
+        source : GradientStore
+        place : int
+            Row of the source.
+
+        Raises
+        ------
+        StoreError
+            When the row is of another prompt or of another length.
+        """
+        own, other = (self.prompt_ids[row], self.proj_dim), (source.prompt_ids[place], source.proj_dim)
+        if row not in self.writable or own != other:
+            raise StoreError(
+                f"row {row} of {self.folder} is of {own[0]} and has {own[1]} numbers; got row {place} of "
+                f"{source.folder}, of {other[0]} and with {other[1]}. It was not copied."
+            )
+        unit = np.empty((1, source.proj_dim), dtype=np.float16)
+        source.read(place, unit)
+        self._put_row(row, unit[0], source.norms[place])
+
+    def _put_row(self, row: int, unit: NDArray[np.float16], norm: np.float32) -> None:
         if self.written[row]:  # written over: not whole until it is flagged again
             self._put(WRITTEN, row, b"\0")
         self._put(ROWS, row, unit.tobytes())
