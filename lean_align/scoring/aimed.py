@@ -108,4 +108,5 @@ def _row(source: Source, place: int) -> NDArray[np.float64]:
     if isinstance(source, FirstColumns):
         return source.rows_between(place, place + 1)[0].astype(np.float64)
     rows = source.rows if isinstance(source, GradientStore) else source.array
-    return np.asarray(rows[place], dtype=np.float64)
+    row: NDArray[np.float64] = np.asarray(rows[place], dtype=np.float64)
+    return row
