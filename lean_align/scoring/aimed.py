@@ -105,6 +105,7 @@ def mean_without(
 
 
 def _row(source: Source, place: int) -> NDArray[np.float64]:
+    own: NDArray[np.floating]
     if isinstance(source, FirstColumns):
         own = source.rows_between(place, place + 1)[0]
     else:
