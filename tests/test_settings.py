@@ -115,7 +115,7 @@ def test_rollouts(bench, monkeypatch):
     monkeypatch.setattr("lean_align.rollouts.complete", raising(3))
     monkeypatch.setattr("lean_align.rollouts.generate_batch", lambda *given: [])
     monkeypatch.setattr(rollouts, "sampling_engine", nothing)
-    monkeypatch.setattr(rollouts, "read_prompts", lambda run_dir, split: [])
+    monkeypatch.setattr("lean_align.stages.inputs.Sampled.prompts", lambda which, run_dir: [])
     assert handed(rollouts.run, StageRun(RECIPE, bench, SimpleNamespace(path=bench), GRAPH)) == expected
     assert handed(pieces.rollouts, bench, "transformers") == expected
     monkeypatch.setattr(rehearsals, "rehearse_decoding", raising(3))

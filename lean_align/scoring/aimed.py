@@ -105,7 +105,10 @@ def mean_without(
 
 
 def _row(source: Source, place: int) -> NDArray[np.float64]:
+    own: NDArray[np.floating]
     if isinstance(source, FirstColumns):
-        return source.rows_between(place, place + 1)[0].astype(np.float64)
-    rows = source.rows if isinstance(source, GradientStore) else source.array
-    return np.asarray(rows[place], dtype=np.float64)
+        own = source.rows_between(place, place + 1)[0]
+    else:
+        own = (source.rows if isinstance(source, GradientStore) else source.array)[place]
+    row: NDArray[np.float64] = np.asarray(own, dtype=np.float64)
+    return row

@@ -7,7 +7,7 @@ by the test.  Near matches are kept, listed and reported.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +152,17 @@ def target_facts(recipe: Recipe, run_dir: Path, pool: SelectionPool, order: NDAr
     }
 
 
-def _problems(recipe: Recipe, run_dir: Path) -> tuple[Sequence[Prompt], Sequence[Mapping[str, str]]]:
+def _problems(recipe: Recipe, run_dir: Path) -> tuple[Sequence[Prompt], list[dict[str, str]]]:
     """Usable problems, and what was left out; problems of the training data were prepared with it."""
     from lean_align.policy import context_length, load_encoder
 
     if rows_set_apart(recipe):
-        return prompts_from_rows(read_jsonl(run_dir / "data" / SET_APART)), ()
+        return prompts_from_rows(read_jsonl(run_dir / "data" / SET_APART)), []
     rows = target_rows(recipe, read_target(str(recipe.selection.target)))
     rules = PromptRules(*named_or_usual(recipe.data, rows), contamination="off")
     fits = prompt_fits(recipe, load_encoder(recipe.model, recipe.data), context_length(recipe.model), training=True)
     found = prepare_prompts(rows, "target", str(recipe.selection.target), parse_gold, fits, rules)
-    return found.prompts, found.dropped
+    return found.prompts, list(found.dropped)
 
 
 def _evaluated(recipe: Recipe, run_dir: Path) -> dict[str, Sequence[Prompt]]:
