@@ -65,7 +65,7 @@ class MeanCosine:
 def mean_cosines(
     rows: Source | ArrayLike,
     weights: ArrayLike,
-    choices: Mapping[str, Sequence[int]],
+    choices: Mapping[str, ArrayLike],
     target_rows: Source | ArrayLike,
     target_weights: ArrayLike,
     seed: int,
@@ -80,7 +80,7 @@ def mean_cosines(
         Unit rows of the pool.
     weights : (n,) float
         Of the pool's rows, 0 or more.
-    choices : mapping of str to sequence of int
+    choices : mapping of str to (N,) int
         Rows of each choice, each once; the others are compared with the first.
     target_rows : as rows, (n_T, k)
     target_weights : (n_T,) float
@@ -152,7 +152,7 @@ def _weights(chunks: Chunks, weights: ArrayLike, whose: str) -> Array:
     return w
 
 
-def _places(name: str, chosen: Sequence[int], n: int) -> NDArray[np.int64]:
+def _places(name: str, chosen: ArrayLike, n: int) -> NDArray[np.int64]:
     places = np.sort(np.asarray(chosen, dtype=np.int64))
     if places.ndim != 1 or not len(places) or places[0] < 0 or places[-1] >= n or (np.diff(places) == 0).any():
         raise ValueError(
