@@ -147,7 +147,7 @@ def _evaluation(recipe: Recipe, run_dir: Path, folder: Path) -> None:
         rows = [row | {"completion": "The answer is 1.", "finished": True} for row in rows]
         write_jsonl(folder / model / "demo.jsonl", rows)
     last = recipe.training.steps
-    steps = [StepAccuracy(step, "demo", 20, 0.4 + 0.3 * helped * step / last) for step in recipe.evaluated_steps]
+    steps = [StepAccuracy(step, "demo", 20, 0.4 + 0.3 * float(helped) * step / last) for step in recipe.evaluated_steps]
     if steps:
         write_jsonl(folder / FILE, [asdict(step) for step in steps])
     sets = run_sets(recipe, run_dir / "data" / "test.jsonl", {})

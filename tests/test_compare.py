@@ -482,7 +482,7 @@ def test_what_the_accuracy_of_the_whole_pool_costs_by_hand(recipe: Recipe, tmp_p
     assert (goal["label"], goal["step"], goal["n_problems"]) == ("full", 3, 20)
     assert goal["accuracy"] == pytest.approx(0.55)
     rows, per_step = {row["method"]: row for row in found["methods"]}, 12
-    reached = {}
+    reached: dict[str, float | None] = {}
     for name, row in rows.items():
         last = row["cost_curve"]["accuracy"][-1]
         start = row["cost_curve"]["total_tokens"][0]
@@ -497,8 +497,9 @@ def test_what_the_accuracy_of_the_whole_pool_costs_by_hand(recipe: Recipe, tmp_p
     for name, other in (("learnalign", "random"), ("full", "learnalign"), ("full", "random")):
         key = "to_random" if other == "random" else "to_reference"
         ratio = rows[name]["to_goal"][key]
-        if reached[name] is not None and reached[other] is not None:
-            assert ratio["value"] == pytest.approx(reached[name] / reached[other])
+        own, theirs = reached[name], reached[other]
+        if own is not None and theirs is not None:
+            assert ratio["value"] == pytest.approx(own / theirs)
         else:
             assert ratio["value"] is None
     assert rows["random"]["to_goal"]["to_random"] is None
@@ -535,7 +536,7 @@ def test_a_round_that_chooses_again_is_paid_for_when_it_begins(tmp_path: Path) -
     """Steps of 7 + 5 tokens; before the third 100 + 20 + 3 tokens and 9 s; the training itself took 8 s."""
     cell = tmp_path / "cell"
     again = {"after_step": 2, "seconds": 9.0, "generated_tokens": 100, "trained_tokens": 20, "read_tokens": 3}
-    counts = {"generated_tokens": 28, "trained_tokens": 20, "training_seconds": 8.0}
+    counts: dict[str, Any] = {"generated_tokens": 28, "trained_tokens": 20, "training_seconds": 8.0}
     counts |= {"selection_tokens": 100, "selection_seconds": 9.0, "reselections": [again]}
     module._training_files(4, _made(cell / "training"), 0.5, "p")
     write_json(cell / "training" / "manifest.json", {"counts": counts, "wall_seconds": 20.0})

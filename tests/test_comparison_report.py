@@ -317,7 +317,7 @@ def test_costs_in_the_terminal_fit_and_say_what_was_not_reached() -> None:
     rows = lines[head + 2 :][: len(LABELS)]
     assert [row.split()[0] for row in rows] == list(LABELS)
     assert rows[1].split() == ["random@130", "above", "98,765", "[90,000,", "never]", "0.12", "–"]  # noqa: RUF001
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, [lines[head], *rows])) <= 100
     assert not any("until" in line for line in comparison_lines(make_results()))
 
 

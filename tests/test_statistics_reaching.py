@@ -94,7 +94,7 @@ def test_intervals_are_those_of_all_draws(case: int) -> None:
     by_brute_force = [
         (cost_to_reach(found[0], n_seeds), exact[0], exact[0], estimates[0]),
         (cost_to_reach(found[1], n_seeds), exact[1], exact[1], estimates[1]),
-        (cost_ratio(*found, n_seeds), *ratios(*exact), estimates[0] / estimates[1]),
+        (cost_ratio(found[0], found[1], n_seeds), *ratios(exact[0], exact[1]), estimates[0] / estimates[1]),
     ]
     for reached, low, high, estimate in by_brute_force:
         assert reached.value == pytest.approx(estimate)
