@@ -253,7 +253,10 @@ def test_an_online_run_has_no_stages_before_its_training():
     assert not {"rollouts", "gradients", "scores"} & set(names)
     assert {"selection", "training"} <= set(names)
     keys = GRAPH.by_folder["training"].all_keys(recipe)
-    assert {"selection.online_discount", "gradients.proj_dim"} <= set(keys)
+    assert {"selection.online", "gradients.proj_dim"} <= set(keys)
+    assert picked(recipe, keys)["selection.online"] is True
+    other = changed_recipe(recipe, {"selection.online_discount": 0.9})
+    assert set(GRAPH.by_folder["training"].all_keys(other)) == {*keys, "selection.online_discount"}
     assert not any("online" in key for key in GRAPH.by_folder["training"].all_keys(load_recipe("demo")))
     assert "online" not in picked(load_recipe("demo"), ("selection",))["selection"]
 
