@@ -124,7 +124,10 @@ def test_each_stage_reads_only_stages_before_it() -> None:
 def test_every_key_of_the_recipe_bears_on_some_stage() -> None:
     """But for a text that nothing depends on, the number of threads, which must not change a result, and `compare`."""
     everything = load_recipe("demo", {"selection.num_generations": 16, "selection.rounds": 2})
-    named = {key for stage in GRAPH.stages for key in stage.all_keys(everything)}
+    changed = {"online": True, "online_score": "learnability", "online_discount": 0.9}
+    changed |= {"online_exploration": 0.2, "online_prior_strength": 1.0}
+    online = load_recipe("demo", {f"selection.{key}": value for key, value in changed.items()})  # in place of rounds
+    named = {key for stage in GRAPH.stages for recipe in (everything, online) for key in stage.all_keys(recipe)}
     free = {key for key in all_keys() if key not in named and key.split(".")[0] not in named}
     assert {key for key in free if not key.startswith("compare.")} == {
         "description",

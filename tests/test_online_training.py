@@ -145,12 +145,12 @@ def test_a_step_that_refills_ends_where_the_pool_ends(model, tmp_path):
     assert not state["has_row"].any()
 
 
-def test_prompts_with_spread_are_met_more_often_as_the_training_goes_on(model, tmp_path):
+def test_most_groups_have_spread_where_a_third_of_the_pool_can(model, tmp_path):
+    """Drawn at random 0.29 of them would: a third, at 7 of 8."""
     settings = settings_of(steps=24, prompts_per_step=2, learning_rate=0.0, keep_rows=True)
     train(model, tmp_path, settings, selector_of(proj_dim=None))
     share = [np.mean([len(set(group)) > 1 for group in row["rewards"]]) for row in read_rewards(tmp_path)]
-    assert np.mean(share[-12:]) > np.mean(share[:6])
-    assert np.mean(share[-12:]) > 0.6
+    assert np.mean(share[-18:]) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,10 @@ def test_an_online_run_has_no_stages_before_its_training():
     assert not {"rollouts", "gradients", "scores"} & set(names)
     assert {"selection", "training"} <= set(names)
     keys = GRAPH.by_folder["training"].all_keys(recipe)
-    assert {"selection.online_discount", "gradients.proj_dim"} <= set(keys)
+    assert {"selection.online", "gradients.proj_dim"} <= set(keys)
+    assert picked(recipe, keys)["selection.online"] is True
+    other = changed_recipe(recipe, {"selection.online_discount": 0.9})
+    assert set(GRAPH.by_folder["training"].all_keys(other)) == {*keys, "selection.online_discount"}
     assert not any("online" in key for key in GRAPH.by_folder["training"].all_keys(load_recipe("demo")))
     assert "online" not in picked(load_recipe("demo"), ("selection",))["selection"]
 

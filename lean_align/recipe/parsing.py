@@ -126,8 +126,10 @@ def _with_online(recipe: Recipe, tree: Mapping[str, Any], overrides: Mapping[str
         if online or method == ONLINE:
             method = ONLINE if online else type(selection).method
         if not online:  # it was until now
-            gone = (key for key in ("keep_rows", "refill") if f"training.{key}" not in overrides)
-            training = dataclasses.replace(training, **dict.fromkeys(gone, False))
+            kept, refill = ("training.keep_rows" in overrides, "training.refill" in overrides)
+            training = dataclasses.replace(
+                training, keep_rows=training.keep_rows and kept, refill=training.refill and refill
+            )
     if online:
         named = "training.refill" in overrides or (not changed and "refill" in (tree.get("training") or {}))
         training = dataclasses.replace(training, keep_rows=True, refill=training.refill if named else True)

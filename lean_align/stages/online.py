@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lean_align.artifacts import StageFolder, canonical_json, read_inputs, text_hash
@@ -14,12 +15,14 @@ from lean_align.types import Prompt
 if TYPE_CHECKING:
     from lean_align.grpo import TrainerSettings
 
-KEYS = ("online", "online_score", "online_discount", "online_exploration", "online_prior_strength")
-
 
 def online_keys(recipe: Recipe) -> tuple[str, ...]:
-    """Keys that a training depends on where it draws its prompts."""
-    return tuple(f"selection.{key}" for key in KEYS) if recipe.selection.online else ()
+    """Keys that a training depends on where it draws its prompts; none names one that has its default."""
+    chosen = recipe.selection
+    if not chosen.online:
+        return ()
+    own = (field for field in fields(chosen) if field.name.startswith("online"))
+    return tuple(f"selection.{field.name}" for field in own if getattr(chosen, field.name) != field.default)
 
 
 def online_selector(
