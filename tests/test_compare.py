@@ -509,7 +509,7 @@ def peeking(pool: Any, n: int) -> list[int]:
 def test_a_method_that_peeks_at_the_gold_is_refused(
     recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lean_align.selection import find_method
+    from lean_align.selection import find_method, recipe_method
     from lean_align.stages import selection
 
     def choose(pool: Any, n: int) -> Any:
@@ -517,7 +517,11 @@ def test_a_method_that_peeks_at_the_gold_is_refused(
 
     honest = find_method("random")
     dishonest = type(honest)(**{**vars(honest), "choose": choose})
-    monkeypatch.setattr(selection, "find_method", lambda name: dishonest if name == "random" else find_method(name))
+    monkeypatch.setattr(
+        selection,
+        "recipe_method",
+        lambda recipe: dishonest if recipe.selection.method == "random" else recipe_method(recipe),
+    )
     assert "gold" in faults_after(recipe, tmp_path)
 
 
@@ -528,7 +532,7 @@ def test_a_method_that_opens_a_file_of_the_comparison_is_refused(
     name: str, recipe: Recipe, tmp_path: Path, fake_stages: Ran, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Files of shared stages lie outside the run's folder, behind links; other runs' beside it."""
-    from lean_align.selection import find_method
+    from lean_align.selection import find_method, recipe_method
     from lean_align.stages import selection
 
     compare(recipe, tmp_path, ("learnalign", "random"), 1)
@@ -541,7 +545,9 @@ def test_a_method_that_opens_a_file_of_the_comparison_is_refused(
     honest = find_method("learnability")
     dishonest = type(honest)(**{**vars(honest), "choose": choose})
     chosen = {"learnability": dishonest}
-    monkeypatch.setattr(selection, "find_method", lambda name: chosen.get(name) or find_method(name))
+    monkeypatch.setattr(
+        selection, "recipe_method", lambda recipe: chosen.get(recipe.selection.method) or recipe_method(recipe)
+    )
     faults = faults_after(recipe, tmp_path, ("learnalign", "random", "learnability"))
     assert "closed to" in faults
 

@@ -44,7 +44,8 @@ def needed(**settings: Any) -> list[str]:
 
 
 def test_learnalign_needs_every_stage() -> None:
-    optional = ["perplexity", "ratings", "features", "reward_curves"]
+    target = ["target", "target_rollouts", "target_gradients", "target_features"]
+    optional = [*target, "perplexity", "ratings", "features", "reward_curves"]
     assert needed() == ALL == [stage.folder for stage in GRAPH.stages if stage.folder not in optional]
 
 
@@ -58,6 +59,8 @@ def test_learnalign_needs_every_stage() -> None:
         ("feature-similarity", {"rollouts", "features"}),
         ("alignment", {"rollouts", "gradients"}),
         ("limr", {"reward_curves"}),
+        ("learnalign-target", {"rollouts", "gradients", "target", "target_rollouts", "target_gradients"}),
+        ("feature-similarity-target", {"rollouts", "features", "target", "target_rollouts", "target_features"}),
     ],
 )
 def test_a_method_has_the_stages_that_it_asks_for(method: str, stages: set[str]) -> None:
@@ -70,7 +73,7 @@ def test_more_completions_to_choose_from_bear_on_what_reads_them_alone() -> None
     """Without the key nothing names it: runs made before it was there go on."""
     before, after = load_recipe("demo"), load_recipe("demo", {"selection.num_generations": 16})
     changed = [stage.folder for stage in GRAPH.stages if stage.all_keys(before) != stage.all_keys(after)]
-    assert changed == ["rollouts", "gradients", "scores"]
+    assert changed == ["target_rollouts", "target_gradients", "rollouts", "gradients", "scores"]
 
 
 def test_an_unknown_method_is_refused_before_anything_runs() -> None:
@@ -290,7 +293,7 @@ def test_each_file_is_hashed_once_a_process(tmp_path: Path, hashed: list[str]) -
     hashed.clear()
     for _ in range(2):
         GRAPH.check_run(recipe, run_dir)
-        assert all(GRAPH.is_finished(stage, recipe, run_dir) for stage in GRAPH.stages[:5])
+        assert all(GRAPH.is_finished(stage, recipe, run_dir) for stage in GRAPH.needed_stages(recipe)[:5])
     assert len(hashed) == len({*hashed}) == 5 + 3  # outputs, data files, model
 
 

@@ -19,6 +19,7 @@ from lean_align.selection import (
     PeekingError,
     SelectionMethod,
     SelectionPool,
+    TargetProblems,
     WithheldError,
     no_peeking,
     select_prompts,
@@ -191,5 +192,8 @@ def test_the_pool_holds_nothing_of_the_gold() -> None:
     """Fields come and go: each new one has to be looked at here."""
     assert set(SelectionPool.__dataclass_fields__) == {
         *("prompt_ids", "prompts", "seed", "scores", "n_tokens", "rewards", "gradients", "perplexity", "ifd", "rating"),
-        *("features", "reward_curves", "estimated_learnability"),
+        *("features", "reward_curves", "estimated_learnability", "target"),
+    }
+    assert set(TargetProblems.__dataclass_fields__) == {
+        *("prompt_ids", "success_rate", "learnability", "gradients", "features", "in_both"),
     }

@@ -13,7 +13,8 @@ import pytest
 
 from lean_align.artifacts import read_json, read_jsonl, read_manifest, write_json, write_text
 from lean_align.contamination import find_contamination
-from lean_align.data import PromptRules, load_rows, prepare_prompts, target_rows, testbed_pool
+from lean_align.data import PromptRules, load_rows, prepare_prompts, target_rows
+from lean_align.data.raw_rows import testbed_pool as pool_of
 from lean_align.demo.pool import is_held_out, make_held_out, make_labelled, signature
 from lean_align.errors import DataError, RecipeError, StaleStageError
 from lean_align.recipe import Recipe, TargetSource, dump_recipe, load_recipe, read_target
@@ -68,7 +69,6 @@ def test_a_target_is_read(text: str, found: TargetSource) -> None:
         "testbed:1e2",
         "demo",
         "demo:64",
-        "",
         "  ",
     ],
 )
@@ -178,7 +178,7 @@ def test_files_lose_the_rows_to_the_target_only_where_a_method_aims() -> None:
 def test_labelled_problems_of_the_test_bed_are_in_neither_pool_nor_evaluation() -> None:
     """Under no name: no signature of theirs is one of the pool's, or one that an evaluation of any size may ask."""
     recipe = load_recipe("testbed")
-    pool, make_up = testbed_pool(recipe.pool), (recipe.pool.target_families, recipe.pool.target_grades)
+    pool, make_up = pool_of(recipe.pool), (recipe.pool.target_families, recipe.pool.target_grades)
     found = make_labelled(128, pool, *make_up)
     signatures = {signature(question) for question, _ in found}
     assert len(signatures) == 128

@@ -127,8 +127,10 @@ class Chunks:
 
 
 def as_source(rows: Source | ArrayLike, prompt_ids: Sequence[str] | None) -> Source:
-    """A store as it is; an array behind the interface of one."""
-    return rows if isinstance(rows, (GradientStore, FirstColumns)) else ArrayRows(np.asarray(rows), prompt_ids)
+    """A store as it is, an array behind the interface of one; what has been through here comes out the same."""
+    return (
+        rows if isinstance(rows, (GradientStore, FirstColumns, ArrayRows)) else ArrayRows(np.asarray(rows), prompt_ids)
+    )
 
 
 def _not_finite(half: NDArray[np.float16]) -> bool:
