@@ -58,10 +58,11 @@ def rows_of(run_dir: Path, shares: tuple[tuple[float, float], ...] = SHARES, dra
 
 
 def states_of(recipe: Recipe, run_dir: Path) -> NDArray[np.float32]:
-    """Standardised states of a run's prompts, which a run with all completions has not taken."""
+    """Standardised mean states of a run's prompts, which a run with all completions has not taken."""
     prompts = POOL.prompts(run_dir)
     found = dict(prompt_states(sampling_policy(recipe, run_dir), prompts, token_budget=recipe.gradients.token_budget))
-    return standardised(np.array([found[place] for place in range(len(prompts))]))
+    states = np.array([found[place] for place in range(len(prompts))])
+    return standardised(states[:, states.shape[1] // 2 :])
 
 
 if __name__ == "__main__":

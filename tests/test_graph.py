@@ -45,7 +45,7 @@ def needed(**settings: Any) -> list[str]:
 
 def test_learnalign_needs_every_stage() -> None:
     target = ["target", "target_rollouts", "target_gradients", "target_features"]
-    optional = [*target, "perplexity", "ratings", "features", "reward_curves"]
+    optional = [*target, "prompt_states", "perplexity", "ratings", "features", "reward_curves"]
     assert needed() == ALL == [stage.folder for stage in GRAPH.stages if stage.folder not in optional]
 
 
@@ -67,6 +67,27 @@ def test_a_method_has_the_stages_that_it_asks_for(method: str, stages: set[str])
     always = {"data", "selection", "training", "evaluation", "report"}
     assert set(needed(selection__method=method)) - always - {"warmup"} == stages
     assert ("warmup" in needed(selection__method=method)) == ("rollouts" in stages)
+
+
+def test_predicted_rollouts_read_states_and_what_they_are_to_be_chosen_by() -> None:
+    def before(**settings: Any) -> list[str]:
+        recipe = load_recipe("demo", {key.replace("__", "."): value for key, value in settings.items()})
+        return [stage.folder for stage in GRAPH.upstream(GRAPH.by_folder["rollouts"], recipe)]
+
+    aimed = {"selection__method": "learnalign-target", "selection__target": "held-out:8"}
+    assert before() == before(**aimed) == ["data", "warmup"]
+    assert before(rollouts__allocation="predicted") == ["data", "warmup", "prompt_states"]
+    assert before(rollouts__allocation="predicted", rollouts__share=1) == ["data", "warmup"]
+    read = ["data", "warmup", "target_rollouts", "target_gradients", "prompt_states"]
+    assert before(rollouts__allocation="predicted", **aimed) == read
+    keys = {
+        method: GRAPH.by_folder["rollouts"].all_keys(
+            load_recipe("demo", {"rollouts.allocation": "predicted", "selection.method": method})
+        )
+        for method in ("learnalign", "random")
+    }
+    assert {"gradients", "selection.method", "selection.n"} <= set(keys["learnalign"])
+    assert "gradients" not in keys["random"]
 
 
 def test_more_completions_to_choose_from_bear_on_what_reads_them_alone() -> None:

@@ -40,7 +40,9 @@ def run(stage: StageRun) -> None:
 
 
 def read_features(run_dir: Path, prompts: list[Prompt]) -> NDArray[np.float32]:
-    """The states of a run's prompts, each column standardised, (n, 2 * hidden size) float32.
+    """The mean states of a run's prompts, each column standardised, (n, hidden size) float32.
+
+    The last states are kept and not taken: on the demo they made predictions worse, whether alone or beside the mean.
 
     Raises
     ------
@@ -49,14 +51,15 @@ def read_features(run_dir: Path, prompts: list[Prompt]) -> NDArray[np.float32]:
 
     Notes
     -----
-    Memory: twice 8 * n * hidden size bytes, half of it while it is read.
+    Memory: twice 4 * n * hidden size bytes, half of it while it is read.
     """
     store = open_store(run_dir / STATES)
     if store.prompt_ids != tuple(prompt.prompt_id for prompt in prompts):
         raise DataError(f"{run_dir / STATES} holds states of other prompts than the pool's. Delete it, and run again.")
-    states = np.empty((len(store), store.proj_dim), dtype=np.float32)
+    hidden_size = store.proj_dim // 2
+    states = np.empty((len(store), hidden_size), dtype=np.float32)
     for start, block in store.blocks():
-        states[start : start + len(block)] = block * store.norms[start : start + len(block), None]
+        states[start : start + len(block)] = block[:, hidden_size:] * store.norms[start : start + len(block), None]
     return standardised(states)
 
 

@@ -105,7 +105,8 @@ def _more_keys(recipe: Recipe) -> tuple[str, ...]:
     """Of predicted rollouts also what is to be chosen, and how gradients are taken."""
     if not predicts(recipe):
         return drawn(recipe)
-    return (*drawn(recipe), "gradients", "selection.method", "selection.n", *aimed_at(recipe))
+    rows = () if recipe_method(recipe).ranks_by == "learnability" else ("gradients",)
+    return (*drawn(recipe), *rows, "selection.method", "selection.n", *aimed_at(recipe))
 
 
 def _unread(recipe: Recipe) -> tuple[str, ...]:
