@@ -87,4 +87,7 @@ def _centred_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _correlations(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of rows with rows; NaN where all of a row are alike."""
     lengths = np.sqrt(np.vecdot(a, a) * np.vecdot(b, b))
-    return np.divide(np.vecdot(a, b), lengths, out=np.full(np.shape(lengths), np.nan), where=lengths > 0)
+    found: NDArray[np.float64] = np.divide(
+        np.vecdot(a, b), lengths, out=np.full(np.shape(lengths), np.nan), where=lengths > 0
+    )
+    return found
