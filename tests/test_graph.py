@@ -148,7 +148,9 @@ def test_every_key_of_the_recipe_bears_on_some_stage() -> None:
     changed = {"online": True, "online_score": "learnability", "online_discount": 0.9}
     changed |= {"online_exploration": 0.2, "online_prior_strength": 1.0}
     online = load_recipe("demo", {f"selection.{key}": value for key, value in changed.items()})  # in place of rounds
-    named = {key for stage in GRAPH.stages for recipe in (everything, online) for key in stage.all_keys(recipe)}
+    whitened = load_recipe("demo", {"selection.method": "learnalign-whitened", "selection.whiten_ridge": 0.01})
+    recipes = (everything, online, whitened)
+    named = {key for stage in GRAPH.stages for recipe in recipes for key in stage.all_keys(recipe)}
     free = {key for key in all_keys() if key not in named and key.split(".")[0] not in named}
     assert {key for key in free if not key.startswith("compare.")} == {
         "description",

@@ -18,7 +18,7 @@ from test_grpo_lean import Killed, files
 from lean_align.artifacts import write_jsonl
 from lean_align.compare.variants import read_variants
 from lean_align.errors import DataError, RecipeError, StageError
-from lean_align.grpo import TrainerSettings, lean, read_rewards, train_lean
+from lean_align.grpo import Sampler, TrainerSettings, lean, read_rewards, train_lean
 from lean_align.online import OnlineSelector, OnlineSettings
 from lean_align.online.state_files import ARRAYS, read_state
 from lean_align.pipeline.graph import picked
@@ -74,7 +74,7 @@ def train(model: Path, folder: Path, settings, online: OnlineSelector | None, po
     """What the training stage does, without a run around it."""
     policy = policy_of(model)
     with training_rows(RECIPE, settings, policy, SimpleNamespace(path=folder, counts={})) as rows:  # type: ignore[arg-type]
-        log = train_lean(policy, pool, settings, judge, folder, rows=rows, online=online)
+        log = train_lean(policy, pool, settings, judge, folder, Sampler(online=online), rows=rows)
     write_jsonl(folder / "log.jsonl", log)
     return log
 

@@ -192,7 +192,7 @@ def test_the_pool_holds_nothing_of_the_gold() -> None:
     """Fields come and go: each new one has to be looked at here."""
     assert set(SelectionPool.__dataclass_fields__) == {
         *("prompt_ids", "prompts", "seed", "scores", "n_tokens", "rewards", "gradients", "perplexity", "ifd", "rating"),
-        *("features", "reward_curves", "estimated_learnability", "target"),
+        *("features", "reward_curves", "estimated_learnability", "target", "whiten_ridge"),
     }
     assert set(TargetProblems.__dataclass_fields__) == {
         *("prompt_ids", "success_rate", "learnability", "gradients", "features", "in_both"),

@@ -20,7 +20,7 @@ from lean_align.recipe import load_recipe
 from lean_align.scoring import score_prompts
 from lean_align.scoring.row_chunks import Chunks, as_source
 from lean_align.scoring.tiles import TILE, LowerTiles
-from lean_align.scoring.whitening import GRAM, SECOND_MOMENT, WhitenedScores, whitened_scores
+from lean_align.scoring.whitening import GRAM, SECOND_MOMENT, Aim, WhitenedScores, whitened_scores
 from lean_align.stages import run
 from lean_align.store import StoreWriter, open_store
 
@@ -116,9 +116,9 @@ def test_a_mean_of_elsewhere_and_prompts_in_both(leave_one_out: bool, form: str)
     own = {row: 0.25 * target[j] / 20 for j, row in enumerate((3, 5, 70, 130))}
     mean = 0.25 * target.mean(axis=0)
     expected = by_the_formula(rows, v, mean, own, leave_one_out=leave_one_out)
-    found = whitened_scores(rows, v, mean, own, leave_one_out=leave_one_out, form=form).score
+    found = whitened_scores(rows, v, Aim(mean, own), leave_one_out=leave_one_out, form=form).score
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
-    without = whitened_scores(rows, v, mean, leave_one_out=leave_one_out, form=form).score
+    without = whitened_scores(rows, v, Aim(mean), leave_one_out=leave_one_out, form=form).score
     assert np.flatnonzero(np.abs(without - found) > 1e-9).tolist() == [3, 70, 130]
 
 
@@ -128,7 +128,7 @@ def test_more_prompts_in_both_than_a_tile_has_columns() -> None:
     own = {row: rng.normal(size=20) for row in range(80)}
     mean = rng.normal(size=20)
     for form in FORMS:
-        found = whitened_scores(rows, v, mean, own, form=form).score
+        found = whitened_scores(rows, v, Aim(mean, own), form=form).score
         np.testing.assert_allclose(found, by_the_formula(rows, v, mean, own), rtol=1e-8)
 
 
@@ -212,22 +212,21 @@ def test_prompts_that_are_alike_tie() -> None:
     [
         ({"learnability": [0.25, 0.25]}, r"learnability has shape \(2,\); expected \(3,\)"),
         ({"learnability": [0.25, np.nan, 0.25]}, "one finite number per row"),
-        ({"learnability": [0.25, -0.125, 0.25]}, r"row 1 \(b\) is -0.125; whitening expects 0 or more"),
+        ({"learnability": [0.25, -0.125, 0.25]}, r"row 1 \(1\) is -0.125; whitening expects 0 or more"),
         ({"ridge": 1e-5}, r"ridge is 1e-05; expected a multiple of trace\(C\) in \[0.0001, 10000\]"),
         ({"ridge": np.nan}, "ridge is nan"),
         ({"form": "dense"}, "form is 'dense'; expected 'second moment', 'gram' or None"),
-        ({"mean": [1.0, 2.0, 3.0]}, r"the mean has shape \(3,\); expected \(2,\)"),
-        ({"mean": [1.0, np.inf]}, "finite numbers"),
-        ({"mean": [1.0, 2.0], "own_terms": {0: [1.0]}}, r"shape \(1,\); expected \(2,\)"),
-        ({"own_terms": {0: [1.0, 1.0]}}, "own_terms without a mean"),
-        ({"rows": [[1, 0], [0, 1], [np.nan, 0]]}, r"row 2 \(c\) holds NaN or Inf"),
-        ({"rows": [[1, 0], [0, 1], [0, np.inf]], "learnability": [0.25, 0.25, 0]}, r"row 2 \(c\) holds NaN or Inf"),
+        ({"aim": Aim([1.0, 2.0, 3.0])}, r"the mean has shape \(3,\); expected \(2,\)"),
+        ({"aim": Aim([1.0, np.inf])}, "finite numbers"),
+        ({"aim": Aim([1.0, 2.0], {0: [1.0]})}, r"shape \(1,\); expected \(2,\)"),
+        ({"rows": [[1, 0], [0, 1], [np.nan, 0]]}, r"row 2 \(2\) holds NaN or Inf"),
+        ({"rows": [[1, 0], [0, 1], [0, np.inf]], "learnability": [0.25, 0.25, 0]}, r"row 2 \(2\) holds NaN or Inf"),
     ],
 )
 def test_what_is_no_input_is_refused(change: dict[str, object], message: str) -> None:
     given = {"rows": np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), "learnability": [0.25] * 3, **change}
     with pytest.raises(ValueError, match=message):
-        whitened_scores(**given, prompt_ids=["a", "b", "c"])  # type: ignore[arg-type]
+        whitened_scores(**given)  # type: ignore[arg-type]
 
 
 def random_store(folder: Path, n: int, k: int) -> tuple[object, Array]:

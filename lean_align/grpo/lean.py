@@ -77,17 +77,22 @@ class RowKeeper(Protocol):
 
 @dataclass(frozen=True)
 class Sampler:
-    """What completions are drawn with.
+    """What completions are drawn with, and whose they are.
 
     Attributes
     ----------
-    engine : Engine
+    engine : Engine or None
+        The decode loop on the policy itself where there is none.
     follow : callable
         Told the step, counted from 0, before its completions are drawn: the engine then has the policy's weights.
+    online : OnlineSelector or None
+        Of the training's prompts in their order; draws each step's, and is told how they went.  Changed in place.
+        Prompts are cycled through where there is none.
     """
 
-    engine: Engine
+    engine: Engine | None = None
     follow: Callable[[int], None] = lambda step: None
+    online: OnlineSelector | None = None
 
 
 def train_lean(
@@ -96,10 +101,9 @@ def train_lean(
     settings: TrainerSettings,
     reward: Reward,
     folder: Path,
-    sampler: Sampler | None = None,
+    sampler: Sampler = Sampler(),
     on_halving: Callable[[Halving], None] = lambda halving: None,
     rows: RowKeeper | None = None,
-    online: OnlineSelector | None = None,
 ) -> list[LogRow]:
     """Train the policy's adapter, continuing from the last whole checkpoint, and save it.
 
@@ -116,14 +120,11 @@ def train_lean(
         Gets `adapter/`, `rewards.jsonl`, `second_moments.safetensors` from an Adam in full precision, `at_steps/` with
         the adapters of the settings' `kept_steps`, and `online/`, the state that an online selection ends with; holds
         `checkpoints/` meanwhile.
-    sampler : Sampler, optional
-        The decode loop on the policy itself when not given.
+    sampler : Sampler
     on_halving : callable
         Told when memory ran out and `token_budget` or `sampling_batch` was halved, from there on.
     rows : RowKeeper, optional
         Given each group's gradient, as of a mean over its completions alone.
-    online : OnlineSelector, optional
-        Of these prompts in this order; draws each step's, and is told how they went.  Changed in place.
 
     Returns
     -------
@@ -142,7 +143,7 @@ def train_lean(
     OutOfMemoryError
         When a single completion does not fit.  Checkpoints are kept.
     """
-    training = _Training(policy, prompts, settings, reward, folder, sampler, on_halving, rows, online)
+    training = _Training(policy, prompts, settings, reward, folder, sampler, on_halving, rows)
     with training.progress:
         while training.steps_done < settings.trainer.steps:
             training.take_step()
@@ -160,17 +161,17 @@ class _Training:
         settings: TrainerSettings,
         reward: Reward,
         folder: Path,
-        sampler: Sampler | None,
+        sampler: Sampler,
         on_halving: Callable[[Halving], None],
         rows: RowKeeper | None,
-        online: OnlineSelector | None,
     ) -> None:
         trainer = settings.trainer
         self.policy, self.settings, self.trainer, self.folder, self.rows = policy, settings, trainer, folder, rows
-        self.sampler = sampler or Sampler(TransformersEngine(policy))
-        self.online = None if online is None else DrawnSeries(prompts, online)
+        self.sampler = sampler
+        self.online = None if sampler.online is None else DrawnSeries(prompts, sampler.online)
         series = self.online or PromptSeries(prompts, settings.seed, settings.stage)
-        self.draws = StepSampler(self.sampler.engine, series, settings, reward, on_halving)
+        engine = sampler.engine or TransformersEngine(policy)
+        self.draws = StepSampler(engine, series, settings, reward, on_halving)
         self.parameters = policy.lora_parameters
         self.optimizer, self.scheduler = make_optimizer(policy, trainer)
         self.checkpoints = folder / "checkpoints"

@@ -102,7 +102,7 @@ class Graph:
             return False
         check_seal(folder, manifest)
         inputs = self.stage_inputs(stage, recipe, run_dir)
-        check_inputs(folder, manifest["inputs"], inputs, self._made_from(stage, run_dir))
+        check_inputs(folder, manifest["inputs"], inputs, self._made_from(stage, recipe, run_dir))
         check_outputs(folder, manifest)
         result = None if stage.result is None else run_dir / stage.result
         if result is not None and not result.exists():  # of a version that did not write its hash
@@ -120,11 +120,11 @@ class Graph:
                 # later
                 check_outputs(run_dir / stage.folder, manifest)
 
-    def _made_from(self, stage: Stage, run_dir: Path) -> list[Path]:
+    def _made_from(self, stage: Stage, recipe: Recipe, run_dir: Path) -> list[Path]:
         """Folders of stages that read this one, directly or through others, where they exist."""
         names = {stage.folder}
         for later in self.stages:
-            if names & set(later.after):
+            if names & (set(later.after) - {*later.unread(recipe)}):
                 names.add(later.folder)
         found = (s.folder for s in self.stages if s.folder in names - {stage.folder})
         folders = (run_dir / f"{name}{suffix}" for name in found for suffix in ("", ".partial"))

@@ -12,9 +12,10 @@ from lean_align.scoring.ranks import rank_correlation, rank_scores, selection_ch
 from lean_align.scoring.score import score_prompts, weighted_alignment
 from lean_align.scoring.stability import SelectionStability, selection_stability
 from lean_align.scoring.transfer import MeanCosine, mean_cosines
-from lean_align.scoring.whitening import WhitenedScores, whitened_scores
+from lean_align.scoring.whitening import Aim, WhitenedScores, whitened_scores
 
 __all__ = [
+    "Aim",
     "MeanCosine",
     "SelectionStability",
     "WhitenedScores",

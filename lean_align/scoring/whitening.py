@@ -49,9 +49,9 @@ Differs from LearnAlign in:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -92,15 +92,30 @@ class WhitenedScores:
     leave_one_out: bool
 
 
+@dataclass(frozen=True)
+class Aim:
+    """A mean that is not the pool's, such as a target's.
+
+    Attributes
+    ----------
+    mean : (k,) float
+        m.
+    own_terms : mapping of int to (k,) float
+        By row, what a prompt that is in the pool and in the target added to `mean`.  It is taken off where the prompt
+        is left out.
+    """
+
+    mean: ArrayLike
+    own_terms: Mapping[int, ArrayLike] = field(default_factory=dict)
+
+
 def whitened_scores(
     rows: Source | ArrayLike,
     learnability: ArrayLike,
-    mean: ArrayLike | None = None,
-    own_terms: Mapping[int, ArrayLike] | None = None,
+    aim: Aim | None = None,
     ridge: float = RIDGE,
     leave_one_out: bool = True,
     form: str | None = None,
-    prompt_ids: Sequence[str] | None = None,
     block_rows: int | None = None,
     threads: int | None = None,
 ) -> WhitenedScores:
@@ -112,19 +127,14 @@ def whitened_scores(
         Unit rows, as for `score_prompts`.
     learnability : (n,) float
         V, 0 or more: C is a second moment, which has no meaning with a negative weight.
-    mean : (k,) float, optional
-        m; that of the pool when not given.
-    own_terms : mapping of int to (k,) float, optional
-        With `mean`: by row, what a prompt that is in the pool and in the target added to `mean`.  It is taken off
-        where the prompt is left out.
+    aim : Aim, optional
+        Where another m than the pool's comes from.
     ridge : float
         lambda as a multiple of trace(C), in [1e-4, 1e4].
     leave_one_out : bool
         Leave prompt i out of C and, where it is in it, of m.
     form : str, optional
         `second moment` or `gram`; the smaller matrix when not given.
-    prompt_ids : sequence of str, optional
-        Names of the rows of an array.
     block_rows, threads : int, optional
         As for `score_prompts`; the result depends on neither.
 
@@ -144,14 +154,14 @@ def whitened_scores(
     k = 8,192.  (n = 7,473 prompts of which a third have V > 0 and k = 8,192: 25 MB for the matrix.)
     Operations: n' k d for the matrix, d^3 / 3 to factor it, and the prompt left out d^3 / 3 (Gram) or n' k^2.
     """
-    source = as_source(rows, prompt_ids)
+    source = as_source(rows, None)
     v = _checked(learnability, source, ridge, form)
     chunks = Chunks(source, block_rows, threads)
     exponent = _exponent(chunks, v)
     taught = np.flatnonzero(v > 0)
     form = form or (SECOND_MOMENT if source.proj_dim <= len(taught) else GRAM)
     x = _Rows(chunks, taught, v[taught] / len(v), exponent)
-    aims = _aims(mean, own_terms or {}, source.proj_dim, taught)
+    aims = None if aim is None else _aims(aim, source.proj_dim, taught)
     with ThreadPoolExecutor(chunks.threads) as pool:
         value = (_by_second_moment if form == SECOND_MOMENT else _by_gram)(x, aims, ridge, leave_one_out, pool)
     score = np.zeros(len(v))
@@ -319,14 +329,10 @@ def _checked(learnability: ArrayLike, source: Source, ridge: float, form: str | 
     return v
 
 
-def _aims(mean: ArrayLike | None, own_terms: Mapping[int, ArrayLike], k: int, taught: NDArray[np.intp]) -> _Aims | None:
-    if mean is None:
-        if own_terms:
-            raise ValueError("got own_terms without a mean; those of the pool's own mean are known.")
-        return None
+def _aims(aim: Aim, k: int, taught: NDArray[np.intp]) -> _Aims:
     number = {int(row): i for i, row in enumerate(taught)}
-    terms = {number[row]: np.asarray(term, dtype=np.float64) for row, term in own_terms.items() if row in number}
-    found = _Aims(np.asarray(mean, dtype=np.float64), terms)
+    terms = {number[row]: np.asarray(term, dtype=np.float64) for row, term in aim.own_terms.items() if row in number}
+    found = _Aims(np.asarray(aim.mean, dtype=np.float64), terms)
     for vector in (found.mean, *terms.values()):
         if vector.shape != (k,) or not np.isfinite(vector).all():
             raise ValueError(f"the mean has shape {vector.shape}; expected ({k},) finite numbers, as the rows have.")

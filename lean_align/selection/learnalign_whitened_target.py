@@ -17,7 +17,7 @@ Differs from `learnalign-target` in:
 from __future__ import annotations
 
 from lean_align.scoring.aimed import mean_without, target_mean
-from lean_align.scoring.whitening import whitened_scores
+from lean_align.scoring.whitening import Aim, whitened_scores
 from lean_align.selection.learnalign_whitened import RIDGE_KEY, how_whitened
 from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
 
@@ -28,7 +28,7 @@ def choose(pool: SelectionPool, n: int) -> Choice:
     rows = target.rows("gradients")
     mean = target_mean(rows, target.learnability)
     own = {i: mean - mean_without(rows, target.learnability, mean, found) for i, found in target.in_both.items()}
-    found = whitened_scores(given(pool.gradients, "gradients"), v, mean, own, pool.whiten_ridge)
+    found = whitened_scores(given(pool.gradients, "gradients"), v, Aim(mean, own), pool.whiten_ridge)
     explanation = f"the {n} highest V_i <u_i, m_T> {how_whitened(found)}, m_T of {len(target)} problems"
     return best(pool, found.score, n, explanation)
 

@@ -23,8 +23,7 @@ def run(stage: StageRun) -> None:
         return
     prompts = prompts_from_rows(read_jsonl(run_dir / "selection" / SELECTED))
     start = "warmup" if recipe.training.init == "warmup" else None
-    kept = recipe.kept_steps
-    log = train_policy(recipe, recipe.training, start, prompts, "training", folder, kept_steps=kept)
+    log = train_policy(recipe, recipe.training, start, prompts, "training", folder)
     keep_log(folder, log, prompts, recipe.training.steps)
     if recipe.selection.online:
         from lean_align.grpo import read_rewards

@@ -31,7 +31,6 @@ def train_policy(
     folder: StageFolder,
     judge: Reward = reward,
     on_loaded: Callable[[], None] = lambda: None,
-    kept_steps: Sequence[int] = (),
 ) -> list[dict[str, float]]:
     """Train from a finished stage's adapter or a fresh one, in smaller pieces where memory runs out.
 
@@ -44,15 +43,13 @@ def train_policy(
         Folder of the run's stage whose adapter is trained on.
     prompts : sequence of Prompt
     stage : str
-        Names the training's random streams.
+        Names the training's random streams.  That of `training` keeps the adapters of the recipe's `kept_steps`.
     folder : StageFolder
         Below the run's own; gets what `train_lean` and `train_grpo` write.
     judge : callable
         (gold, completion) -> reward; the verifier when not given.
     on_loaded : callable
         Called when policy and engine are loaded, before the first step.
-    kept_steps : sequence of int
-        Optimiser steps, counted from 1, after which the adapter is kept too; see `kept_adapter`.
 
     Returns
     -------
@@ -65,7 +62,7 @@ def train_policy(
         from lean_align.grpo import TrainerSettings, train_grpo
 
         settings = TrainerSettings.of(replace(recipe, **{section: trainer}), section, stage)  # type: ignore[arg-type]
-        settings = replace(settings, kept_steps=tuple(kept_steps))
+        settings = replace(settings, kept_steps=recipe.kept_steps if stage == "training" else ())
         if backend["backend"] == "lean":
             return _train_lean(recipe, settings, run_dir, start, prompts, folder, judge, on_loaded)
         while True:
@@ -109,7 +106,8 @@ def _train_lean(
     ):
         on_loaded()
         online = online_selector(recipe, settings, prompts, folder)
-        return train_lean(policy, prompts, settings, judge, folder.path, Sampler(engine, follow), record, rows, online)
+        sampler = Sampler(engine, follow, online)
+        return train_lean(policy, prompts, settings, judge, folder.path, sampler, record, rows)
 
 
 def keep_log(folder: StageFolder, log: Sequence[Mapping[str, float]], prompts: Sequence[Prompt], steps: int) -> None:
