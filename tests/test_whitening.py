@@ -373,7 +373,7 @@ def test_a_wrong_formula_would_be_seen() -> None:
     rows, v = cases()["more rows than columns"]
     right = by_the_formula(rows, v)
     left_in = whitened_scores(rows, v, leave_one_out=False)
-    uncorrected = whitened_scores(rows, v, mean=v @ rows / len(v))
+    uncorrected = whitened_scores(rows, v, Aim(v @ rows / len(v)))
     for wrong in (left_in, uncorrected, replace(left_in, score=1.001 * right)):
         assert isinstance(wrong, WhitenedScores)
         assert np.abs(wrong.score - right).max() > 9e-4 * np.abs(right).max()
