@@ -18,40 +18,25 @@ from itertools import product
 from math import comb
 from pathlib import Path
 
-import numpy as np
-
 from bench.allocation import allocation_effect
-from bench.cases import demo_folder, run_recipe
+from bench.fixed_runs import demo_run, fixed_run
 from bench.measure import Row, Settings
 from bench.table import of_runs
-from lean_align.errors import StageError
-from lean_align.recipe import load_recipe
 from lean_align.scoring import exact_estimates
-from lean_align.stages.inputs import read_groups
-from lean_align.store import open_store
 
 FIRST = (2, 3, 4, 5, 6)
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    folder = demo_folder()
-    if not (folder / "gradients" / "manifest.json").exists():
-        run_recipe("demo", folder, "gradients")
-    yield from rows_of(folder, settings.pick(FIRST[:1], FIRST, FIRST))
+    yield from rows_of(demo_run(), settings.pick(FIRST[:1], FIRST, FIRST))
     yield from error_rows()
 
 
 def rows_of(run_dir: Path, firsts: tuple[int, ...] = FIRST) -> Iterator[Row]:
     """A row for each size of the choice and number of first completions."""
-    recipe = load_recipe(run_dir / "recipe.yaml")
-    if recipe.rollouts.allocation != "fixed":
-        raise StageError(f"{run_dir} drew its completions sequentially; expected one with rollouts.allocation=fixed.")
-    store, groups = open_store(run_dir / "gradients"), read_groups(run_dir)
-    rewards = np.array([group.rewards for group in groups])
-    n_tokens = np.array([[c.n_tokens for c in group.completions] for group in groups])
-    most = min(recipe.selection.n, sum(group.learnability > 0 for group in groups))
-    for top_n, first in product(dict.fromkeys((most, max(1, most // 4))), firsts):
-        effect = allocation_effect(rewards, n_tokens, first, store, top_n)
+    run = fixed_run(run_dir)
+    for top_n, first in product(dict.fromkeys((run.most, max(1, run.most // 4))), firsts):
+        effect = allocation_effect(run.rewards, run.n_tokens, first, run.store, top_n)
         yield {
             "first": first,
             "total": effect.total,

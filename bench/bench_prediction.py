@@ -17,40 +17,31 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.cases import demo_folder, run_recipe
+from bench.fixed_runs import demo_run, fixed_run
 from bench.measure import Row, Settings
 from bench.prediction import prediction_effect
 from bench.table import of_runs
-from lean_align.errors import StageError
 from lean_align.prediction import standardised
-from lean_align.recipe import Recipe, load_recipe
+from lean_align.recipe import Recipe
 from lean_align.signals import prompt_states
-from lean_align.stages.inputs import POOL, read_groups, sampling_policy
-from lean_align.store import open_store
+from lean_align.stages.inputs import POOL, sampling_policy
 
 SHARES = ((0.1, 0.3), (0.1, 0.4), (0.15, 0.3), (0.15, 0.4), (0.2, 0.4), (0.15, 0.5), (0.15, 0.6))
 DRAWS = 5
 
 
 def measure(settings: Settings) -> Iterator[Row]:
-    folder = demo_folder()
-    if not (folder / "gradients" / "manifest.json").exists():
-        run_recipe("demo", folder, "gradients")
-    yield from rows_of(folder, settings.pick(SHARES[3:4], SHARES, SHARES), settings.pick(1, DRAWS, DRAWS))
+    yield from rows_of(demo_run(), settings.pick(SHARES[3:4], SHARES, SHARES), settings.pick(1, DRAWS, DRAWS))
 
 
 def rows_of(run_dir: Path, shares: tuple[tuple[float, float], ...] = SHARES, draws: int = DRAWS) -> Iterator[Row]:
     """A row for each first share and budget."""
-    recipe = load_recipe(run_dir / "recipe.yaml")
-    if recipe.rollouts.allocation != "fixed":
-        raise StageError(f"{run_dir} did not draw every completion; expected one with rollouts.allocation=fixed.")
-    store, groups = open_store(run_dir / "gradients"), read_groups(run_dir)
-    rewards = np.array([group.rewards for group in groups])
-    n_tokens = np.array([[c.n_tokens for c in group.completions] for group in groups])
-    most = min(recipe.selection.n, sum(group.learnability > 0 for group in groups))
-    features = states_of(recipe, run_dir)
+    run = fixed_run(run_dir)
+    features, rows = states_of(run.recipe, run_dir), run.store.rows
     for pair in shares:
-        each = (prediction_effect(features, store.rows, rewards, n_tokens, pair, most, seed) for seed in range(draws))
+        each = (
+            prediction_effect(features, rows, run.rewards, run.n_tokens, pair, run.most, seed) for seed in range(draws)
+        )
         effects = [asdict(effect) for effect in each]
         means = {key: float(np.mean([effect[key] for effect in effects])) for key in effects[0]}
         whole = {key: round(means[key]) for key in ("n_prompts", "top_n")}

@@ -55,6 +55,17 @@ def smollm2(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For matrices so small that a second thread is only waited for."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def few_layers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The models that plans know, with two layers each: the same code in a fraction of the time."""
     from lean_align.machine import costs, plan, rehearsals

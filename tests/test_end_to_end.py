@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -403,14 +404,36 @@ BEGUN = {
 """Whether a resumable stage has a part of its work on the disk; the others start from scratch."""
 
 
-def kill_in(name: str, run_dir: Path) -> bool:
+def kill_in(
+    name: str, run_dir: Path, settings: dict | None = None, begun: Callable[[Path], bool] | None = None
+) -> bool:
     """Run the command, kill it in a stage that has begun its work, and tell whether the stage was cut off there."""
-    begun = BEGUN.get(name, lambda partial: (partial / "inputs.json").exists())
-    running = Command(*arguments(run_dir))
+    begun = begun or BEGUN.get(name, lambda partial: (partial / "inputs.json").exists())
+    running = Command(*arguments(run_dir, settings=settings))
     while running.running and not begun(run_dir / f"{name}.partial"):
         time.sleep(0.0005)
     running.kill()
     return (run_dir / f"{name}.partial").exists() and not (run_dir / name).exists()
+
+
+def assert_same_files(run_dir: Path, whole: Path) -> None:
+    expected, found = comparable(whole), comparable(run_dir)
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def killed_and_continued(
+    name: str, run_dir: Path, whole: Path, settings: dict, begun: Callable[[Path], bool] | None = None
+) -> str:
+    """Kill a stage in its work; it and the run go on to the files of an uninterrupted run.  What the stage said."""
+    while not kill_in(name, run_dir, settings, begun):
+        shutil.rmtree(run_dir / name)
+    code, _, err = command(GRAPH.by_folder[name].command, run_dir)
+    assert code == 0, err
+    done = run(run_dir, settings=settings)
+    assert done.returncode == 0, done.stderr
+    assert_same_files(run_dir, whole)
+    return err
 
 
 def test_killed_in_every_stage_the_files_are_those_of_an_uninterrupted_run(whole, tmp_path):
@@ -425,9 +448,7 @@ def test_killed_in_every_stage_the_files_are_those_of_an_uninterrupted_run(whole
             pytest.fail(f"{name} ended 50 times before it was killed")
     done = run(run_dir)
     assert done.returncode == 0, done.stderr
-    expected, found = comparable(whole), comparable(run_dir)
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if found[name] != expected[name]] == []
+    assert_same_files(run_dir, whole)
 
 
 @pytest.mark.parametrize("name", BEGUN)

@@ -45,6 +45,7 @@ from lean_align.stages.training_rows import ROWS, training_rows
 from lean_align.store import open_store
 from lean_align.types import Prompt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PACKAGE = Path(drawing.__file__).parent.parent
 TRACED = ("grpo", "gradients", "rollouts", "store", "online", "stages/training_rows.py", "policy/saving.py")
 RESUMED = {"num_iterations": 2, "beta": 0.1, "refill": True, "keep_rows": True, "save_steps": 1}
@@ -73,14 +74,6 @@ TOLERANCE = 1e-4
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     return save_model("llama", tmp_path_factory.mktemp("model") / "llama")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def files(folder: Path) -> dict[str, bytes]:

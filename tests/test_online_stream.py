@@ -20,6 +20,7 @@ from lean_align.online import OnlineSettings, PromptStream
 from lean_align.online.state_files import ARRAYS, BELONGS
 from lean_align.online.stream import DRAW, PLACE, STATE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parent.parent
 POOL = [{"prompt": f"What is {i} + {i % 7}?", "answer": str(i + i % 7)} for i in range(12)]
 WAYS = {
@@ -76,14 +77,6 @@ class KillIn(TrainerCallback):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     return save_model("llama", tmp_path_factory.mktemp("model") / "llama")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def config_of(folder: Path, way: str = "a generation a step", **changes) -> GRPOConfig:

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from forked import command
 from lean_training import RECIPE, policy_of, reward, settings_of
 from small_models import save_model
@@ -23,8 +22,8 @@ from lean_align.online import OnlineSelector, OnlineSettings
 from lean_align.online.state_files import ARRAYS, read_state
 from lean_align.pipeline.graph import picked
 from lean_align.recipe import changed_recipe, dump_recipe, load_recipe
+from lean_align.report.counts import SelectionCounts
 from lean_align.report.run_wording import selection_notes
-from lean_align.report.summary import SelectionCounts
 from lean_align.rng import rng_for
 from lean_align.stages import GRAPH
 from lean_align.stages.online import drawn_counts, online_selector
@@ -32,6 +31,7 @@ from lean_align.stages.training_rows import ROWS, training_rows
 from lean_align.store import open_store
 from lean_align.types import Prompt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 POOL = [Prompt(f"p-{i}", f"Ann has {i} apples. How many apples has Ann?", "15" if i % 3 else str(i)) for i in range(9)]
 """Of which a third can differ in reward (`lean_training.reward`)."""
 STEPS = {"steps": 8, "num_iterations": 2, "refill": True, "keep_rows": True, "save_steps": 1}
@@ -55,14 +55,6 @@ KILLED_IN = (
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     return save_model("llama", tmp_path_factory.mktemp("model") / "llama")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def selector_of(proj_dim: int | None = 64, pool=POOL, **identity: str) -> OnlineSelector:

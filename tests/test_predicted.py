@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_end_to_end
 from conftest import QUESTIONS
 from forked import command
-from test_end_to_end import BEGUN, comparable, kill_in, lines_in, run
+from test_end_to_end import comparable, killed_and_continued, lines_in, run
 
 from lean_align.artifacts import open_stage_folder, read_json, write_json
 from lean_align.errors import RecipeError, StoreError
@@ -33,7 +32,6 @@ from lean_align.types import Prompt
 
 PREDICTED = {"rollouts.allocation": "predicted", "rollouts.share": 0.3, "rollouts.budget_share": 0.7}
 FIRST, MOST = 8, 17  # of 24
-BEGUN_HERE = {"rollouts": lambda partial: lines_in(partial / "rounds" / "1" / "completions.jsonl")}
 
 
 @pytest.fixture(scope="module")
@@ -202,26 +200,17 @@ def test_states_are_the_last_and_the_mean_of_a_prompt_and_the_same_whichever_are
         assert all((part[place] == whole[place]).all() for place in wanted)
 
 
-def test_a_run_killed_in_its_rounds_gives_the_same_files(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def a_round_is_begun(partial: Path) -> bool:
+    return lines_in(partial / "rounds" / "1" / "completions.jsonl")
+
+
+def test_a_run_killed_in_its_rounds_gives_the_same_files(whole: Path, tmp_path: Path) -> None:
     run_dir, name = tmp_path / "run", "rollouts"
     shutil.copytree(whole, run_dir)
     order = [stage.folder for stage in GRAPH.stages]
     for later in order[order.index(name) :]:
         shutil.rmtree(run_dir / later, ignore_errors=True)
-    for begun in BEGUN_HERE.items():
-        monkeypatch.setitem(BEGUN, *begun)
-    monkeypatch.setattr(test_end_to_end, "SMALL", {**test_end_to_end.SMALL, **PREDICTED})
-    while not kill_in(name, run_dir):
-        shutil.rmtree(run_dir / name)
-    code, _, err = command(GRAPH.by_folder[name].command, run_dir)
-    assert code == 0, err
-    done = run(run_dir)
-    assert done.returncode == 0, done.stderr
-    expected, found = comparable(whole), comparable(run_dir)
-    assert found.keys() == expected.keys()
-    assert [file for file in expected if found[file] != expected[file]] == []
+    killed_and_continued(name, run_dir, whole, PREDICTED, a_round_is_begun)
 
 
 @pytest.mark.parametrize("until", ["decided", "taken", "merged"])

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lean_align.recipe import Recipe, all_keys, load_recipe, shipped_recipes
-from lean_align.recipe import fields as recipe_fields
+from lean_align.recipe import Recipe, all_keys, fields, load_recipe, shipped_recipes, trainers
 
 SHIPPED = shipped_recipes()
-SECTIONS = [value for value in vars(recipe_fields).values() if dataclasses.is_dataclass(value)]
+SOURCES = (fields, trainers)
+SECTIONS = list(dict.fromkeys(v for source in SOURCES for v in vars(source).values() if dataclasses.is_dataclass(v)))
 
 
 def unexplained_fields(source: str) -> list[str]:
@@ -85,7 +85,7 @@ def test_a_shipped_recipe_selects_a_part_of_its_pool(name: str) -> None:
 
 
 def test_every_field_is_explained_under_it() -> None:
-    assert unexplained_fields(inspect.getsource(recipe_fields)) == []
+    assert [field for source in SOURCES for field in unexplained_fields(inspect.getsource(source))] == []
 
 
 def test_the_check_for_explanations_finds_a_missing_one() -> None:

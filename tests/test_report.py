@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from lean_align.errors import DataError, StageError
 from lean_align.report import ReportScores, Summary, formatting, write_report
 from lean_align.report import run_wording as wording
+from lean_align.report.counts import Rollouts, SelectionCounts
 from lean_align.report.results_table import methods_of
-from lean_align.report.summary import Contamination, Mean, Means, Rollouts, SelectionCounts, Stability, StageCost
+from lean_align.report.summary import Contamination, Mean, Means, Stability, StageCost
 from lean_align.types import PairedDifference
 from tests.test_results_table import SUMMARY as BENCHMARKS
 

@@ -36,7 +36,7 @@ from lean_align.selection import (
 )
 from lean_align.selection.learnalign_diverse import greedy_order
 from lean_align.selection.length_matched import expected_gap, length_bins, length_gap
-from lean_align.selection.method import FIELDS
+from lean_align.selection.pool import FIELDS
 from lean_align.store import GradientStore, StoreWriter, open_store
 from lean_align.types import Scores
 

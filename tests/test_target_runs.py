@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_end_to_end
-from forked import command
 from numpy.typing import NDArray
-from test_end_to_end import BEGUN, comparable, kill_in, lines_in, run
+from test_end_to_end import BEGUN, killed_and_continued, lines_in, run
 
 from lean_align.scoring.tables import read_table
 from lean_align.stages import GRAPH
@@ -83,33 +81,20 @@ def test_the_pool_is_that_of_a_run_that_does_not_aim(whole: Path, tmp_path: Path
 
 BEGUN_HERE = {
     "target_rollouts": lambda partial: lines_in(partial / "rollouts.jsonl"),
-    "target_gradients": lambda partial: BEGUN["gradients"](partial),
+    "target_gradients": BEGUN["gradients"],
 }
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_run_killed_in_a_stage_of_the_target_gives_the_same_files(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_run_killed_in_a_stage_of_the_target_gives_the_same_files(whole: Path, tmp_path: Path, name: str) -> None:
     run_dir = tmp_path / "run"
     shutil.copytree(whole, run_dir)
     order = [stage.folder for stage in GRAPH.stages]
     for later in order[order.index(name) :]:
         if later not in ("warmup", "rollouts", "gradients"):  # which do not read the target
             shutil.rmtree(run_dir / later, ignore_errors=True)
-    for begun in BEGUN_HERE.items():
-        monkeypatch.setitem(BEGUN, *begun)
-    monkeypatch.setattr(test_end_to_end, "SMALL", {**test_end_to_end.SMALL, **AIMED})
-    while not kill_in(name, run_dir):
-        shutil.rmtree(run_dir / name)
-    code, _, err = command(GRAPH.by_folder[name].command, run_dir)
-    assert code == 0, err
+    err = killed_and_continued(name, run_dir, whole, AIMED, BEGUN_HERE.get(name))
     assert (f"{name}: continuing at" in err) == (name in BEGUN_HERE)
-    done = run(run_dir)
-    assert done.returncode == 0, done.stderr
-    expected, found = comparable(whole), comparable(run_dir)
-    assert found.keys() == expected.keys()
-    assert [file for file in expected if found[file] != expected[file]] == []
 
 
 def test_a_target_that_is_changed_afterwards_is_refused(whole: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lean_align.compare.costs import SpentAt
 from lean_align.compare.facts import Cells
 from lean_align.compare.variants import Variant
-from lean_align.report.comparison import CostCurve, Goal, ToGoal, Until
+from lean_align.report.costs import CostCurve, Goal, ToGoal, Until
 from lean_align.selection import full, random_subset
 from lean_align.statistics import Reached, cost_ratio, cost_to_reach, reached_costs, seed_draws
 

@@ -18,7 +18,8 @@ from lean_align.compare.facts import CellFacts, Cells, Pools, choice_facts, over
 from lean_align.compare.variants import Variant, cell_folder, find_variant, read_variant
 from lean_align.errors import RecipeError
 from lean_align.recipe import Recipe
-from lean_align.report.comparison import BaseResult, Comparison, Cost, Curve, Method, Pair
+from lean_align.report.comparison import BaseResult, Comparison, Curve, Method, Pair
+from lean_align.report.costs import Cost
 from lean_align.statistics import SeedComparison, detectable_difference, holm, mean_over_seeds, seed_differences
 
 PRIMARY, SIZES, OTHERS = "primary", "other sizes", "others"

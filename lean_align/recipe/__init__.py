@@ -14,9 +14,6 @@ from lean_align.recipe.fields import (
     Recipe,
     RolloutRecipe,
     SelectionRecipe,
-    TrainerRecipe,
-    TrainingRecipe,
-    WarmupRecipe,
 )
 from lean_align.recipe.parsing import (
     all_keys,
@@ -28,6 +25,7 @@ from lean_align.recipe.parsing import (
     shipped_recipes,
 )
 from lean_align.recipe.targets import FEWEST_PROBLEMS, HELD_OUT, TESTBED, TargetSource, read_target
+from lean_align.recipe.trainers import TrainerRecipe, TrainingRecipe, WarmupRecipe
 
 __all__ = [
     "FEWEST_PROBLEMS",

@@ -17,9 +17,10 @@ import yaml
 
 from lean_align.demo.problems import FAMILIES, GRADES
 from lean_align.errors import RecipeError
-from lean_align.recipe.fields import PoolRecipe, Recipe, TrainerRecipe
+from lean_align.recipe.fields import PoolRecipe, Recipe
 from lean_align.recipe.scalars import Plain, converted, read_setting, read_tree, shown
 from lean_align.recipe.targets import read_target
+from lean_align.recipe.trainers import TrainerRecipe
 
 ONLINE = "online"
 """The selection method that `selection.online` is."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from lean_align.report.comparison import Comparison, Correlation, Cost, Method, Pair, ToGoal, Until
+from lean_align.report.comparison import Comparison, Correlation, Method, Pair
 from lean_align.report.comparison_wording import until_interval, until_text
+from lean_align.report.costs import Cost, ToGoal, Until
 from lean_align.report.formatting import (
     MISSING,
     bare_interval,

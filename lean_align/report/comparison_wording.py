@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from lean_align.report.comparison import Comparison, Pair, Until
+from lean_align.report.comparison import Comparison, Pair
+from lean_align.report.costs import Until
 from lean_align.report.formatting import bounds, count, difference_interval, multiple, p_value, percent, points
 
 MIN_SEEDS = 4

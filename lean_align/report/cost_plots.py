@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from lean_align.report.comparison import Comparison, CostCurve
+from lean_align.report.comparison import Comparison
 from lean_align.report.comparison_plots import PERCENT_TICKS, STYLES, cut, main_labels
+from lean_align.report.costs import CostCurve
 from lean_align.report.formatting import bare_share, count, hours
 from lean_align.report.svg import INK, MUTED, REST, Plot, make_plot
 

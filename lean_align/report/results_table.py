@@ -13,9 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from lean_align.errors import DataError
+from lean_align.report.counts import SelectionCounts
 from lean_align.report.formatting import MISSING, bare_interval, bare_share, count
 from lean_align.report.paper import PaperTable
-from lean_align.report.summary import Benchmark, Decoding, Mean, Score, SelectionCounts, Summary
+from lean_align.report.summary import Benchmark, Decoding, Mean, Score, Summary
 from lean_align.table import Cell, Column, Row, Table
 
 TRUNCATED, PAPER = "truncated", "paper"

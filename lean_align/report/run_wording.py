@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from lean_align.report.counts import Prediction, Rollouts, SelectionCounts, Target
 from lean_align.report.formatting import count, number, p_value, percent, points
 from lean_align.report.results_table import MethodResults
-from lean_align.report.summary import (
-    Accuracy,
-    Contamination,
-    Means,
-    Prediction,
-    Rollouts,
-    SelectionCounts,
-    Stability,
-    Target,
-)
+from lean_align.report.summary import Accuracy, Contamination, Means, Stability
 from lean_align.types import BenchmarkScore, PairedDifference, Proportion
 
 FEW_LEARNABLE = 0.2

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from lean_align.report import comparison_wording
-from lean_align.report.comparison import Comparison, Method, ToGoal
+from lean_align.report.comparison import Comparison, Method
 from lean_align.report.comparison_wording import until_interval, until_text
+from lean_align.report.costs import ToGoal
+from lean_align.report.counts import SelectionCounts
 from lean_align.report.formatting import (
     MISSING,
     bare_interval,
@@ -25,7 +27,7 @@ from lean_align.report.formatting import (
 )
 from lean_align.report.results_table import METHOD_NAMES, methods_of, share_cell
 from lean_align.report.run_wording import benchmark_notes, rollout_notes
-from lean_align.report.summary import Benchmark, Mean, Score, SelectionCounts, StageCost, Summary
+from lean_align.report.summary import Benchmark, Mean, Score, StageCost, Summary
 from lean_align.table import Table, printable
 from lean_align.types import PairedDifference, Proportion
 

@@ -2,16 +2,9 @@
 
 from lean_align.selection.full import select_full
 from lean_align.selection.learnalign import select_top
-from lean_align.selection.method import (
-    Choice,
-    SelectionMethod,
-    SelectionPool,
-    check_n,
-    check_training,
-    close_needs,
-    select_prompts,
-)
+from lean_align.selection.method import Choice, SelectionMethod, check_n, check_training, close_needs, select_prompts
 from lean_align.selection.peeking import PeekingError, WithheldError, no_peeking, withholding
+from lean_align.selection.pool import SelectionPool
 from lean_align.selection.random_subset import select_random
 from lean_align.selection.registry import (
     find_method,

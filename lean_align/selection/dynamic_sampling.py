@@ -18,7 +18,8 @@ from __future__ import annotations
 import numpy as np
 
 from lean_align.rng import rng_for
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool
+from lean_align.selection.method import Choice, SelectionMethod
+from lean_align.selection.pool import SelectionPool
 
 NAME = "dynamic-sampling"
 

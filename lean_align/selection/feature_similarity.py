@@ -16,7 +16,8 @@ Differs from LearnAlign in:
 from __future__ import annotations
 
 from lean_align.scoring.score import score_prompts
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, best
+from lean_align.selection.pool import SelectionPool, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

@@ -15,7 +15,8 @@ Differs from `feature-similarity` in:
 from __future__ import annotations
 
 from lean_align.selection.learnalign_target import aimed_scores
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, best
+from lean_align.selection.pool import SelectionPool, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, describe
+from lean_align.selection.method import Choice, SelectionMethod, describe
+from lean_align.selection.pool import SelectionPool
 from lean_align.types import Selection
 
 

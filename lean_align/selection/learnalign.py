@@ -16,7 +16,8 @@ Differs from LearnAlign in:
 
 from __future__ import annotations
 
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, check_n, describe, given
+from lean_align.selection.method import Choice, SelectionMethod, best, check_n, describe
+from lean_align.selection.pool import SelectionPool, given
 from lean_align.types import Scores, Selection
 
 

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.scoring.score import row_products
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, given
+from lean_align.selection.method import Choice, SelectionMethod
+from lean_align.selection.pool import SelectionPool, given
 
 Rows = NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64]
 

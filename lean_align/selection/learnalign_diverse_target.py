@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from lean_align.selection.learnalign_diverse import diverse_choice
 from lean_align.selection.learnalign_target import aimed_scores
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool
+from lean_align.selection.method import Choice, SelectionMethod
+from lean_align.selection.pool import SelectionPool
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lean_align.scoring.aimed import aimed_alignment
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, best
+from lean_align.selection.pool import SelectionPool, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

@@ -16,7 +16,8 @@ Differs from LearnAlign in:
 from __future__ import annotations
 
 from lean_align.scoring.whitening import WhitenedScores, whitened_scores
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, best
+from lean_align.selection.pool import SelectionPool, given
 
 RIDGE_KEY = "selection.whiten_ridge"
 

@@ -19,7 +19,8 @@ from __future__ import annotations
 from lean_align.scoring.aimed import mean_without, target_mean
 from lean_align.scoring.whitening import Aim, whitened_scores
 from lean_align.selection.learnalign_whitened import RIDGE_KEY, how_whitened
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, best
+from lean_align.selection.pool import SelectionPool, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

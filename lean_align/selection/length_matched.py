@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from lean_align.rng import rng_for
 from lean_align.selection.learnalign import choose as choose_by_score
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, given
+from lean_align.selection.method import Choice, SelectionMethod
+from lean_align.selection.pool import SelectionPool, given
 
 MOST_BINS, LEAST_IN_BIN, LARGEST_GAP = 20, 10, 0.05
 

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from lean_align.rng import rng_for
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, check_n, describe
+from lean_align.selection.method import Choice, SelectionMethod, check_n, describe
+from lean_align.selection.pool import SelectionPool
 from lean_align.types import Selection
 
 

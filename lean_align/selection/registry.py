@@ -39,7 +39,8 @@ from lean_align.selection import (
     token_length,
     top_ppl,
 )
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool
+from lean_align.selection.method import Choice, SelectionMethod
+from lean_align.selection.pool import SelectionPool
 
 GROUP = "lean_align.selection_methods"
 SHIPPED: tuple[SelectionMethod, ...] = tuple(

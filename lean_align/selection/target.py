@@ -14,7 +14,7 @@ from lean_align.errors import DataError
 from lean_align.store.gradient_store import GradientStore
 
 if TYPE_CHECKING:
-    from lean_align.selection.method import SelectionPool
+    from lean_align.selection.pool import SelectionPool
 
 
 @dataclass(frozen=True)

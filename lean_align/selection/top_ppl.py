@@ -11,7 +11,8 @@ Differs from arXiv 2309.04564 in:
 
 from __future__ import annotations
 
-from lean_align.selection.method import Choice, SelectionMethod, SelectionPool, best, given
+from lean_align.selection.method import Choice, SelectionMethod, best
+from lean_align.selection.pool import SelectionPool, given
 
 
 def choose(pool: SelectionPool, n: int) -> Choice:

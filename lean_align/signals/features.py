@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lean_align.errors import ModelError
 from lean_align.memory import Halving
 from lean_align.policy import Policy
-from lean_align.signals.states import HiddenStates
+from lean_align.signals.states import HiddenStates, finite_states
 from lean_align.types import Group
 
 
@@ -65,9 +64,4 @@ def completion_features(
             prompt = policy.encoder.encode(group.prompt)
             for states in backbone.of([[*prompt, *completion.token_ids] for completion in group.completions]):
                 total += states[len(prompt) :].double().mean(0).cpu()
-        if not bool(total.isfinite().all()):
-            raise ModelError(
-                f"hidden states of {group.prompt.prompt_id} hold NaN or Inf; expected finite numbers. The warm-up may "
-                "have diverged: lower warmup.learning_rate, or set model.dtype=float32."
-            )
-        yield group.prompt.prompt_id, (total / len(group.completions)).float().numpy()
+        yield group.prompt.prompt_id, finite_states(total / len(group.completions), group.prompt.prompt_id)

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lean_align.errors import ModelError
 from lean_align.memory import Halving
 from lean_align.policy import Policy
 from lean_align.policy.forward import micro_batches, rope_reach
 from lean_align.signals.features import feature_dim
-from lean_align.signals.states import HiddenStates
+from lean_align.signals.states import HiddenStates, finite_states
 from lean_align.types import Prompt
 
 
@@ -72,10 +71,5 @@ def prompt_states(
             continue
         for place, states in zip(places, backbone.of([encoded[i] for i in places])):
             if place in wanted:
-                found = torch.cat([states[-1].double(), states.double().mean(0)]).float().cpu()
-                if not bool(found.isfinite().all()):
-                    raise ModelError(
-                        f"hidden states of {prompts[place].prompt_id} hold NaN or Inf; expected finite numbers. The "
-                        "warm-up may have diverged: lower warmup.learning_rate, or set model.dtype=float32."
-                    )
-                yield place, found.numpy()
+                found = torch.cat([states[-1].double(), states.double().mean(0)])
+                yield place, finite_states(found, prompts[place].prompt_id)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from lean_align.errors import OutOfMemoryError
+from lean_align.errors import ModelError, OutOfMemoryError
 from lean_align.memory import Halving, Shortage, release_memory, within_memory
 from lean_align.policy import Policy
 from lean_align.policy.forward import (
@@ -79,6 +81,22 @@ class HiddenStates:
             )
         self.token_budget = longest * (len(batch) // 2)
         self.on_halving(Halving("forward pass", "token_budget", self.token_budget, shortage))
+
+
+def finite_states(states: torch.Tensor, prompt_id: str) -> NDArray[np.float32]:
+    """Sums or means of a prompt's states as float32 on the CPU.
+
+    Raises
+    ------
+    ModelError
+        When one is not finite.
+    """
+    if not bool(states.isfinite().all()):
+        raise ModelError(
+            f"hidden states of {prompt_id} hold NaN or Inf; expected finite numbers. The warm-up may have diverged: "
+            "lower warmup.learning_rate, or set model.dtype=float32."
+        )
+    return states.float().cpu().numpy()
 
 
 def token_losses(

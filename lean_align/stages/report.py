@@ -19,16 +19,9 @@ from lean_align.json_records import from_json
 from lean_align.pipeline.stage import Stage, StageRun
 from lean_align.recipe import Recipe
 from lean_align.report import ReportScores, Summary, write_report
+from lean_align.report.counts import Rollouts, SelectionCounts
 from lean_align.report.paper import table_for
-from lean_align.report.summary import (
-    Contamination,
-    Matches,
-    Model,
-    Rollouts,
-    SelectionCounts,
-    Stability,
-    StageCost,
-)
+from lean_align.report.summary import Contamination, Matches, Model, Stability, StageCost
 from lean_align.scoring.tables import read_scores, read_table
 from lean_align.stages.planning import planned_peaks
 from lean_align.stages.transfers import run_transfers

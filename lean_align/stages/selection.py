@@ -32,7 +32,7 @@ from lean_align.selection import (
     recipe_method,
     select_prompts,
 )
-from lean_align.selection.method import FIELDS
+from lean_align.selection.pool import FIELDS
 from lean_align.stages.inputs import POOL, SELECTED, TARGET, VALUES
 from lean_align.stages.perplexity import read_perplexity
 from lean_align.stages.ratings import read_ratings

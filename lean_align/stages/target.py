@@ -35,7 +35,7 @@ from lean_align.recipe import FEWEST_PROBLEMS, Recipe, read_target
 from lean_align.scoring import aimed_alignment, success_estimates, target_mean
 from lean_align.scoring.tables import rollout_table
 from lean_align.selection import SelectionPool, TargetProblems, rows_set_apart
-from lean_align.selection.method import given
+from lean_align.selection.pool import given
 from lean_align.stages.data import SET_APART, prompt_fits
 from lean_align.stages.dependencies import asked_for, file_hashes
 from lean_align.stages.inputs import POOL, ROLLOUTS, TARGET, read_prompts

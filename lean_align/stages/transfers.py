@@ -15,7 +15,7 @@ from lean_align.recipe import Recipe
 from lean_align.report.transfer import NAME, ChoiceTransfer, Direction, Transfer
 from lean_align.scoring.transfer import REPLICATES, MeanCosine, mean_cosines
 from lean_align.selection import SelectionPool, TargetProblems, find_method, recipe_method, select_prompts
-from lean_align.selection.method import given
+from lean_align.selection.pool import given
 from lean_align.stages.inputs import chosen_ids, read_prompts
 from lean_align.stages.selection import read_pool
 
